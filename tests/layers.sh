@@ -1,0 +1,45 @@
+#!/bin/sh
+# Fails when a room includes against the arrows, or when a library is included
+# outside the one room that may know it. The arrows stand in the Makefile.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+bad=0
+sees() {
+	sed -n "s/^SEES_$1[ ]*:= *//p" Makefile
+}
+for room in appliance/*/; do
+	room=$(basename "$room")
+	allowed=" $(sees "$room") "
+	for line in $(grep -HnoE '^#include "[a-z]+/' appliance/"$room"/*.[ch] 2>/dev/null | tr -d ' '); do
+		target=$(echo "$line" | sed 's/.*"\([a-z]*\)\/$/\1/')
+		case "$allowed" in
+		*" $target "*) ;;
+		*) echo "layers: $room must not include $target: $line"; bad=1 ;;
+		esac
+	done
+done
+only() { # only HEADER-PATTERN ROOM...: the pattern stands nowhere else
+	pattern=$1
+	shift
+	for file in $(grep -lE "^#include <$pattern" appliance/*.c appliance/*/*.[ch] 2>/dev/null); do
+		room=$(basename "$(dirname "$file")")
+		case " $* " in
+		*" $room "*) ;;
+		*) echo "layers: <$pattern> belongs to $*, not to $file"; bad=1 ;;
+		esac
+	done
+}
+only 'libpq-fe' store
+only 'microhttpd' web
+only 'jwt\.h' web
+only 'event2/' net
+only 'openssl/ssl' net
+only 'ares\.h' net
+only 'curl/' net
+only 'confuse\.h' base
+for file in $(grep -lE '^#include <(unistd|sys/socket|time|pthread)\.h>' appliance/dmtp/*.[ch] 2>/dev/null); do
+	echo "layers: dmtp is pure, without system calls: $file"
+	bad=1
+done
+[ $bad -eq 0 ] && echo "layers: ok"
+exit $bad
