@@ -1,0 +1,28 @@
+/*
+ * The URIs under which messages and large attachments are picked up: https
+ * only. Splits one, builds ours. Whether a host may be asked is not decided here.
+ */
+#ifndef TMTP_DMTP_URI_H
+#define TMTP_DMTP_URI_H
+
+#include "base/buffer.h"
+#include "base/text.h"
+
+#define DMTP_URI_MAX 2048
+
+struct dmtp_uri {
+	struct slice host; /* a valid domain (address.h); borrows */
+	uint16_t port;     /* 443 when absent */
+	struct slice path; /* from the first "/", with the query; borrows; may be empty */
+};
+
+/*
+ * "https://host[:port][/path]": printable ASCII, no user, no fragment, no IP
+ * address, at most DMTP_URI_MAX octets. False leaves out untouched.
+ */
+bool dmtp_uri_split(struct slice uri, struct dmtp_uri *out);
+
+/* Appends "https://<host>/m/<digest in base32>"; host may carry ":port". */
+void dmtp_uri_message(struct buffer *out, struct slice host, const uint8_t digest[static 32]);
+
+#endif
