@@ -1,0 +1,378 @@
+/* A worker connection: see conn.h. */
+#include "store/conn.h"
+
+#include "base/log.h"
+
+#include <poll.h>
+#include <stdlib.h>
+
+#define TRIES_MAX 5
+
+void
+conn_init(struct conn *c, struct store *store, unsigned lanes, const char *conninfo, const char *name)
+{
+	*c = (struct conn){ .store = store, .lanes = lanes };
+	link_init(&c->link, conninfo, name);
+	args_init(&c->args);
+	buffer_init(&c->message, 1024);
+}
+
+static void
+set_finish(struct conn *c, struct set *set, enum store_rc rc)
+{
+	for (size_t i = 0; i < set->n; i++)
+		store_finish(c->store, set->job[i], rc);
+	free(set);
+}
+
+void
+conn_deinit(struct conn *c)
+{
+	struct set *set;
+
+	if (c->set != NULL)
+		set_finish(c, c->set, STORE_COMMIT_UNKNOWN);
+	c->set = NULL;
+	while ((set = c->again) != NULL) {
+		c->again = set->next;
+		set_finish(c, set, STORE_DOWN);
+	}
+	link_deinit(&c->link);
+	args_deinit(&c->args);
+	buffer_free(&c->message);
+	free(c->items);
+}
+
+bool
+conn_is_idle(const struct conn *c)
+{
+	return c->link.state == LINK_UP && c->set == NULL;
+}
+
+bool
+conn_unsent(const struct conn *c)
+{
+	return c->set != NULL;
+}
+
+/*
+ * The connection is gone with a set in flight. Whether it was committed can't
+ * be known: what may run twice does, the rest is told so.
+ */
+static void
+lose(struct conn *c, int64_t now_ms, const char *text)
+{
+	struct set *set = c->set;
+
+	link_fail(&c->link, now_ms, text);
+	c->set = NULL;
+	c->prepared_n = 0;
+	if (set != NULL) {
+		for (size_t i = set->n; i > 0; i--) {
+			struct store_job *job = set->job[i - 1];
+
+			if (job->op->repeatable)
+				store_again(c->store, job, STORE_COMMIT_UNKNOWN);
+			else
+				store_finish(c->store, job, STORE_COMMIT_UNKNOWN);
+		}
+		free(set);
+	}
+	store_link_changed(c->store);
+}
+
+static bool
+is_prepared(const struct conn *c, const struct store_op *op)
+{
+	for (size_t i = 0; i < c->prepared_n; i++)
+		if (c->prepared[i] == op)
+			return true;
+	return false;
+}
+
+static struct item *
+item_add(struct conn *c)
+{
+	if (c->items_n == c->items_cap) {
+		size_t cap = c->items_cap == 0 ? 16 : c->items_cap * 2;
+		struct item *items = realloc(c->items, cap * sizeof(*items));
+
+		if (items == NULL)
+			return NULL;
+		c->items = items;
+		c->items_cap = cap;
+	}
+	c->items[c->items_n] = (struct item){ .op = NULL };
+	return &c->items[c->items_n++];
+}
+
+/* Brings jobs of one statement together, keeping their order; lists executions in items. */
+static bool
+plan_items(struct conn *c, struct set *set)
+{
+	size_t done = 0;
+
+	c->items_n = c->at = 0;
+	while (done < set->n) {
+		const struct store_op *op = set->job[done]->op;
+		size_t max = op->batch_max == 0 ? 1 : op->batch_max;
+		size_t end = done;
+		struct item *item;
+
+		for (size_t i = done; i < set->n && end - done < max; i++) {
+			struct store_job *job = set->job[i];
+
+			if (job->op != op)
+				continue;
+			memmove(&set->job[end + 1], &set->job[end], (i - end) * sizeof(struct store_job *));
+			set->job[end++] = job;
+		}
+		if (!is_prepared(c, op)) {
+			item = item_add(c);
+			if (item == NULL)
+				return false;
+			item->op = op;
+			item->prepare = true;
+			if (c->prepared_n == CONN_OPS_MAX)
+				return false;
+			c->prepared[c->prepared_n++] = op;
+		}
+		item = item_add(c);
+		if (item == NULL)
+			return false;
+		*item = (struct item){ .op = op, .first = done, .n = end - done };
+		done = end;
+	}
+	return item_add(c) != NULL; /* the Sync */
+}
+
+static bool
+send_item(struct conn *c, struct set *set, const struct item *item)
+{
+	const char *values[ARGS_MAX];
+	int lengths[ARGS_MAX], formats[ARGS_MAX];
+	int types = 0;
+
+	if (item->op == NULL)
+		return PQpipelineSync(c->link.pg) == 1;
+	if (item->prepare) {
+		while (item->op->types[types] != 0)
+			types++;
+		return PQsendPrepare(c->link.pg, item->op->name, item->op->sql, types,
+			   item->op->types) == 1;
+	}
+	args_begin(&c->args, item->op->types);
+	item->op->bind(&c->args, &set->job[item->first], item->n);
+	if (!args_finish(&c->args, values, lengths, formats))
+		return false;
+	return PQsendQueryPrepared(c->link.pg, item->op->name, (int)c->args.n, values, lengths,
+		   formats, 1) == 1;
+}
+
+static void
+flush(struct conn *c, int64_t now_ms)
+{
+	if (PQflush(c->link.pg) < 0)
+		lose(c, now_ms, NULL);
+}
+
+void
+conn_send(struct conn *c, struct set *set, int64_t now_ms)
+{
+	c->set = set;
+	c->failed = NULL;
+	c->sqlstate[0] = '\0';
+	if (!plan_items(c, set)) {
+		lose(c, now_ms, "out of memory for a transaction");
+		return;
+	}
+	for (size_t i = 0; i < set->n; i++)
+		set->job[i]->rc = STORE_OK;
+	for (size_t i = 0; i < c->items_n; i++) {
+		if (!send_item(c, set, &c->items[i])) {
+			lose(c, now_ms, NULL);
+			return;
+		}
+	}
+	flush(c, now_ms);
+}
+
+static void
+push_again(struct conn *c, struct store_job *const *jobs, size_t n)
+{
+	struct set *set;
+
+	if (n == 0)
+		return;
+	set = malloc(sizeof(*set) + n * sizeof(set->job[0]));
+	if (set == NULL) {
+		for (size_t i = 0; i < n; i++)
+			store_finish(c->store, jobs[i], STORE_DOWN);
+		return;
+	}
+	set->n = n;
+	memcpy(set->job, jobs, n * sizeof(set->job[0]));
+	set->next = c->again;
+	c->again = set;
+}
+
+static bool
+class_is(const struct conn *c, const char *class)
+{
+	return strncmp(c->sqlstate, class, 2) == 0;
+}
+
+/* PostgreSQL's appendix A: these classes speak of the server, not of the data. */
+static bool
+is_server_trouble(const struct conn *c)
+{
+	return class_is(c, "08") || class_is(c, "53") || class_is(c, "57") || class_is(c, "58") ||
+	    class_is(c, "XX") || strcmp(c->sqlstate, "25006") == 0;
+}
+
+static void
+log_failure(const struct conn *c, const struct store_op *op, const char *event)
+{
+	log_error(event, LOG_S("statement", op->name), LOG_S("sqlstate", c->sqlstate),
+	    LOG_B("reason", buffer_slice(&c->message)));
+}
+
+/* The set was rolled back: runs again what may succeed without the job that was at fault. */
+static void
+resolve_failure(struct conn *c, struct set *set, const struct item *failed)
+{
+	const struct store_op *op = failed->op;
+	size_t first = failed->first, n = failed->n, half = n / 2;
+
+	if (class_is(c, "40")) { /* serialization failure, deadlock */
+		for (size_t i = set->n; i > 0; i--)
+			store_again(c->store, set->job[i - 1], STORE_DOWN);
+	} else if (is_server_trouble(c)) {
+		log_failure(c, op, "database-refuses");
+		for (size_t i = 0; i < set->n; i++)
+			store_finish(c->store, set->job[i], STORE_DOWN);
+	} else if (failed->prepare || set->n == 1) {
+		log_failure(c, op, "statement-refused");
+		if (failed->prepare) /* none of this statement's jobs can succeed */
+			for (size_t i = 0; i < set->n; i++)
+				store_finish(c->store, set->job[i],
+				    set->job[i]->op == op ? STORE_REFUSED : STORE_DOWN);
+		else
+			store_finish(c->store, set->job[0],
+			    strcmp(c->sqlstate, "23505") == 0 ? STORE_CONFLICT : STORE_REFUSED);
+	} else if (n < set->n) {
+		push_again(c, &set->job[first + half], n - half);
+		push_again(c, &set->job[first], half);
+		push_again(c, &set->job[first + n], set->n - first - n);
+		push_again(c, set->job, first);
+	} else {
+		push_again(c, &set->job[half], n - half);
+		push_again(c, set->job, half);
+	}
+	free(set);
+}
+
+static void
+conclude(struct conn *c)
+{
+	struct set *set = c->set;
+
+	c->set = NULL;
+	if (c->failed != NULL) {
+		resolve_failure(c, set, c->failed);
+		return;
+	}
+	for (size_t i = 0; i < set->n; i++) {
+		if (set->job[i]->op->wakes != NULL && (i == 0 || set->job[i - 1]->op != set->job[i]->op))
+			store_wake(c->store, set->job[i]->op->wakes);
+	}
+	for (size_t i = 0; i < set->n; i++)
+		store_finish(c->store, set->job[i], set->job[i]->rc);
+	free(set);
+}
+
+static void
+forget_prepared(struct conn *c, const struct store_op *op)
+{
+	for (size_t i = 0; i < c->prepared_n; i++) {
+		if (c->prepared[i] == op) {
+			c->prepared[i] = c->prepared[--c->prepared_n];
+			return;
+		}
+	}
+}
+
+static void
+take_result(struct conn *c, const PGresult *r)
+{
+	const struct item *item = &c->items[c->at];
+	ExecStatusType status = PQresultStatus(r);
+	const char *state;
+
+	if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK) {
+		if (!item->prepare && item->op != NULL && item->op->rows != NULL)
+			item->op->rows(r, &c->set->job[item->first], item->n);
+		return;
+	}
+	if (item->prepare && item->op != NULL)
+		forget_prepared(c, item->op);
+	if (status == PGRES_PIPELINE_ABORTED || c->failed != NULL)
+		return;
+	state = PQresultErrorField(r, PG_DIAG_SQLSTATE);
+	(void)snprintf(c->sqlstate, sizeof(c->sqlstate), "%s", state == NULL ? "XX000" : state);
+	state = PQresultErrorField(r, PG_DIAG_MESSAGE_PRIMARY);
+	buffer_clear(&c->message);
+	buffer_add_str(&c->message, state == NULL ? PQresultErrorMessage(r) : state);
+	c->failed = item;
+}
+
+/* Takes what has arrived; true while there may be more. */
+static bool
+read_some(struct conn *c)
+{
+	PGresult *r;
+
+	if (c->set == NULL || PQisBusy(c->link.pg) != 0)
+		return false;
+	r = PQgetResult(c->link.pg);
+	if (r == NULL) {
+		if (PQstatus(c->link.pg) == CONNECTION_BAD)
+			return false;
+		if (c->items[c->at].op != NULL)
+			c->at++; /* NULL ends one statement's results; a Sync has no such end */
+		return true;
+	}
+	if (PQresultStatus(r) == PGRES_PIPELINE_SYNC) {
+		PQclear(r);
+		conclude(c);
+		return true;
+	}
+	take_result(c, r);
+	PQclear(r);
+	return true;
+}
+
+void
+conn_step(struct conn *c, int64_t now_ms, short revents)
+{
+	if (link_step(&c->link, now_ms, revents)) {
+		if (PQenterPipelineMode(c->link.pg) != 1)
+			lose(c, now_ms, NULL);
+		store_link_changed(c->store);
+		return;
+	}
+	if (c->link.state != LINK_UP || revents == 0)
+		return;
+	if ((revents & (POLLIN | POLLHUP | POLLERR)) != 0 && PQconsumeInput(c->link.pg) != 1) {
+		lose(c, now_ms, NULL);
+		return;
+	}
+	while (read_some(c))
+		continue;
+	if (PQstatus(c->link.pg) == CONNECTION_BAD) {
+		lose(c, now_ms, NULL);
+		return;
+	}
+	if (c->set != NULL)
+		flush(c, now_ms);
+}

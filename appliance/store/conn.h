@@ -1,0 +1,67 @@
+/*
+ * One worker connection of the engine: sends a set of jobs as one pipelined
+ * transaction, reads the results, and after a failure finds the job whose
+ * data was bad by halving the set. For store.c only.
+ */
+#ifndef TMTP_STORE_CONN_H
+#define TMTP_STORE_CONN_H
+
+#include "store/args.h"
+#include "store/link.h"
+#include "store/op.h"
+
+/* Jobs of one transaction, grouped by statement. */
+struct set {
+	struct set *next;
+	size_t n;
+	struct store_job *job[];
+};
+
+#define CONN_OPS_MAX 128
+#define SET_JOBS_MAX 512
+
+struct conn {
+	struct link link;
+	unsigned lanes; /* bits of enum store_lane */
+	struct store *store;
+
+	struct set *again; /* sets to be sent before any new one */
+	struct set *set;   /* in flight, or NULL */
+	struct item {
+		const struct store_op *op; /* NULL: the Sync */
+		bool prepare;
+		size_t first, n; /* jobs */
+	} *items;
+	size_t items_n, items_cap, at;
+	const struct item *failed; /* the first statement that failed */
+	char sqlstate[6];
+	struct buffer message;
+
+	const struct store_op *prepared[CONN_OPS_MAX];
+	size_t prepared_n;
+	struct args args;
+};
+
+void conn_init(struct conn *c, struct store *store, unsigned lanes, const char *conninfo,
+    const char *name);
+void conn_deinit(struct conn *c);
+
+/* Connected and nothing in flight. */
+bool conn_is_idle(const struct conn *c);
+
+/* Sends the set (takes it). Only when idle. */
+void conn_send(struct conn *c, struct set *set, int64_t now_ms);
+
+/* Reads and writes what the socket allows. */
+void conn_step(struct conn *c, int64_t now_ms, short revents);
+
+/* Octets wait to be written. */
+bool conn_unsent(const struct conn *c);
+
+/* What the engine offers to its connections (store.c). */
+void store_finish(struct store *store, struct store_job *job, enum store_rc rc);
+/* Puts the job back in front of its lane, or finishes it when its time or tries are used up. */
+void store_again(struct store *store, struct store_job *job, enum store_rc otherwise);
+void store_link_changed(struct store *store);
+
+#endif

@@ -1,0 +1,41 @@
+/*
+ * One libpq connection that is kept alive: asynchronous connecting with
+ * backoff, and what its socket waits for. Who uses it decides what is sent.
+ */
+#ifndef TMTP_STORE_LINK_H
+#define TMTP_STORE_LINK_H
+
+#include "base/buffer.h"
+
+#include <libpq-fe.h>
+
+enum link_state { LINK_DOWN, LINK_CONNECTING, LINK_UP };
+
+struct link {
+	PGconn *pg;
+	enum link_state state;
+	int64_t retry_at_ms;   /* LINK_DOWN: not before */
+	int64_t deadline_ms;   /* LINK_CONNECTING: given up then */
+	int64_t backoff_ms;
+	PostgresPollingStatusType wants;
+	const char *conninfo; /* borrowed */
+	const char *name;     /* borrowed */
+	struct buffer error;  /* the last failure's text */
+};
+
+void link_init(struct link *l, const char *conninfo, const char *name);
+void link_deinit(struct link *l);
+
+/* Moves connecting on; true when the link has just come up. revents as from poll(2). */
+bool link_step(struct link *l, int64_t now_ms, short revents);
+
+/* Closes the connection because of text (NULL: libpq's last message); it is tried again after a backoff. */
+void link_fail(struct link *l, int64_t now_ms, const char *text);
+
+/* The socket (-1: none) and the poll(2) events it waits for; unsent: there are octets to flush. */
+int link_poll(const struct link *l, bool unsent, short *events);
+
+/* Milliseconds until link_step has something to do without the socket; -1: never. */
+int64_t link_timeout(const struct link *l, int64_t now_ms);
+
+#endif

@@ -1,0 +1,180 @@
+/* LISTEN and NOTIFY: see notify.h. */
+#include "store/notify.h"
+
+#include "base/log.h"
+
+#include <stdio.h>
+
+#define WAKE_EVERY_MS 20
+
+void
+notifier_init(struct notifier *n, const char *conninfo, const char *name,
+    const struct store_options *o)
+{
+	*n = (struct notifier){ .listen = o->listen, .notified = o->notified, .arg = o->arg };
+	n->used = o->listen != NULL;
+	link_init(&n->link, conninfo, name);
+	(void)pthread_mutex_init(&n->lock, NULL);
+}
+
+void
+notifier_deinit(struct notifier *n)
+{
+	link_deinit(&n->link);
+	(void)pthread_mutex_destroy(&n->lock);
+}
+
+void
+notifier_wake(struct notifier *n, const char *channel)
+{
+	pthread_mutex_lock(&n->lock);
+	n->used = true;
+	for (size_t i = 0; i < NOTIFIER_CHANNELS; i++) {
+		struct wake *w = &n->wakes[i];
+
+		if (w->channel == NULL)
+			w->channel = channel;
+		if (strcmp(w->channel, channel) == 0) {
+			w->owed = true;
+			break;
+		}
+	}
+	pthread_mutex_unlock(&n->lock);
+}
+
+bool
+notifier_is_owed(struct notifier *n)
+{
+	bool owed = n->in_flight;
+
+	pthread_mutex_lock(&n->lock);
+	for (size_t i = 0; i < NOTIFIER_CHANNELS; i++)
+		owed = owed || n->wakes[i].owed;
+	pthread_mutex_unlock(&n->lock);
+	return owed && n->link.state == LINK_UP;
+}
+
+int64_t
+notifier_poll(struct notifier *n, int64_t now_ms, struct pollfd *fd)
+{
+	int64_t at = -1;
+
+	pthread_mutex_lock(&n->lock);
+	if (!n->used) {
+		pthread_mutex_unlock(&n->lock);
+		return -1;
+	}
+	for (size_t i = 0; i < NOTIFIER_CHANNELS; i++) {
+		struct wake *w = &n->wakes[i];
+
+		if (w->owed && !n->in_flight && n->link.state == LINK_UP &&
+		    (at < 0 || w->not_before_ms < at))
+			at = w->not_before_ms;
+	}
+	pthread_mutex_unlock(&n->lock);
+	fd->fd = link_poll(&n->link, n->in_flight, &fd->events);
+	if (n->link.state != LINK_UP)
+		at = now_ms + link_timeout(&n->link, now_ms);
+	return at;
+}
+
+static void
+query(struct notifier *n, int64_t now_ms, const char *verb, const char *channel)
+{
+	char sql[96];
+
+	/* Channel names are literals of ours, made of letters and underscores. */
+	(void)snprintf(sql, sizeof(sql), "%s %s", verb, channel);
+	if (PQsendQuery(n->link.pg, sql) != 1 || PQflush(n->link.pg) < 0) {
+		link_fail(&n->link, now_ms, NULL);
+		return;
+	}
+	n->in_flight = true;
+}
+
+/* libpq sends several statements of one simple query in one round trip. */
+static void
+start_listening(struct notifier *n, int64_t now_ms)
+{
+	struct buffer sql;
+
+	n->listening = true;
+	n->in_flight = false;
+	if (n->listen == NULL)
+		return;
+	buffer_init(&sql, 1024);
+	for (const char *const *c = n->listen; *c != NULL; c++)
+		buffer_add_fmt(&sql, "%s%s", c == n->listen ? "" : "; LISTEN ", *c);
+	buffer_add_u8(&sql, '\0');
+	query(n, now_ms, "LISTEN", (char *)sql.data);
+	buffer_free(&sql);
+	n->notified(NULL, n->arg);
+}
+
+static void
+send_owed(struct notifier *n, int64_t now_ms)
+{
+	const char *channel = NULL;
+
+	if (n->in_flight || n->link.state != LINK_UP)
+		return;
+	pthread_mutex_lock(&n->lock);
+	for (size_t i = 0; i < NOTIFIER_CHANNELS && channel == NULL; i++) {
+		struct wake *w = &n->wakes[i];
+
+		if (w->owed && now_ms >= w->not_before_ms) {
+			w->owed = false;
+			w->not_before_ms = now_ms + WAKE_EVERY_MS;
+			channel = w->channel;
+		}
+	}
+	pthread_mutex_unlock(&n->lock);
+	if (channel != NULL)
+		query(n, now_ms, "NOTIFY", channel);
+}
+
+static void
+read_results(struct notifier *n, int64_t now_ms)
+{
+	PGnotify *got;
+	PGresult *r;
+
+	if (PQconsumeInput(n->link.pg) != 1) {
+		link_fail(&n->link, now_ms, NULL);
+		return;
+	}
+	while (n->in_flight && PQisBusy(n->link.pg) == 0) {
+		r = PQgetResult(n->link.pg);
+		if (r == NULL)
+			n->in_flight = false;
+		else if (PQresultStatus(r) != PGRES_COMMAND_OK)
+			log_error("notify-failed", LOG_S("reason", PQresultErrorMessage(r)));
+		PQclear(r);
+	}
+	while ((got = PQnotifies(n->link.pg)) != NULL) {
+		if (n->notified != NULL)
+			n->notified(got->relname, n->arg);
+		PQfreemem(got);
+	}
+	if (PQstatus(n->link.pg) == CONNECTION_BAD)
+		link_fail(&n->link, now_ms, NULL);
+}
+
+void
+notifier_step(struct notifier *n, int64_t now_ms, short revents)
+{
+	bool used;
+
+	pthread_mutex_lock(&n->lock);
+	used = n->used;
+	pthread_mutex_unlock(&n->lock);
+	if (!used)
+		return;
+	if (link_step(&n->link, now_ms, revents))
+		start_listening(n, now_ms);
+	else if (n->link.state == LINK_UP && revents != 0)
+		read_results(n, now_ms);
+	if (n->link.state != LINK_UP)
+		n->in_flight = n->listening = false;
+	send_owed(n, now_ms);
+}

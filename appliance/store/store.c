@@ -1,0 +1,415 @@
+/* The engine: its thread, lanes and life. See store.h. */
+#include "store/store.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "store/conn.h"
+#include "store/notify.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+
+#define CONNS_MAX 16
+#define PATIENCE_MS 2000
+
+struct lane {
+	struct store_job *first;
+	struct store_job **last;
+};
+
+struct store {
+	pthread_t thread;
+	struct mailbox box;
+	char *conninfo, *name;
+	int64_t patience_ms;
+	struct lane lanes[STORE_LANES];
+	struct conn conns[CONNS_MAX];
+	size_t conns_n;
+	unsigned own_lanes; /* bits of the lanes that have connections of their own */
+	struct notifier notifier;
+
+	pthread_mutex_t lock; /* guards the rest */
+	size_t up;
+	struct buffer error;
+	_Atomic bool stopping;
+	int64_t stop_at_ms;
+};
+
+const char *
+store_rc_text(enum store_rc rc)
+{
+	static const char *const texts[] = {
+		[STORE_OK] = "ok",
+		[STORE_NOT_FOUND] = "not found",
+		[STORE_CONFLICT] = "taken already",
+		[STORE_REFUSED] = "refused by the database's rules",
+		[STORE_DOWN] = "the database is not available",
+		[STORE_COMMIT_UNKNOWN] = "the database connection was lost during the commit",
+	};
+
+	return texts[rc];
+}
+
+static struct lane *
+lane_of(struct store *s, const struct store_job *job)
+{
+	enum store_lane lane = job->op->lane;
+
+	return &s->lanes[(s->own_lanes & 1U << lane) != 0 ? lane : STORE_WRITE];
+}
+
+static void
+lane_append(struct lane *lane, struct store_job *job)
+{
+	job->mail.next = NULL;
+	*lane->last = job;
+	lane->last = (struct store_job **)&job->mail.next;
+}
+
+static struct store_job *
+lane_take(struct lane *lane)
+{
+	struct store_job *job = lane->first;
+
+	if (job != NULL) {
+		lane->first = (struct store_job *)job->mail.next;
+		if (lane->first == NULL)
+			lane->last = &lane->first;
+	}
+	return job;
+}
+
+void
+store_finish(struct store *s, struct store_job *job, enum store_rc rc)
+{
+	(void)s;
+	job->rc = rc;
+	job->done(job);
+}
+
+void
+store_again(struct store *s, struct store_job *job, enum store_rc otherwise)
+{
+	struct lane *lane = lane_of(s, job);
+
+	if (++job->tries > 5 || clock_mono_ms() >= job->deadline_ms) {
+		store_finish(s, job, otherwise);
+		return;
+	}
+	job->mail.next = (struct mail *)lane->first;
+	if (lane->first == NULL)
+		lane->last = (struct store_job **)&job->mail.next;
+	lane->first = job;
+}
+
+void
+store_link_changed(struct store *s)
+{
+	size_t up = 0;
+	struct buffer *error = NULL;
+
+	for (size_t i = 0; i < s->conns_n; i++) {
+		up += s->conns[i].link.state == LINK_UP;
+		if (s->conns[i].link.error.len > 0)
+			error = &s->conns[i].link.error;
+	}
+	pthread_mutex_lock(&s->lock);
+	if ((s->up == 0) != (up == 0))
+		log_info(up > 0 ? "database-up" : "database-down", LOG_S("connections", s->name));
+	s->up = up;
+	buffer_clear(&s->error);
+	if (error != NULL)
+		buffer_add_slice(&s->error, buffer_slice(error));
+	pthread_mutex_unlock(&s->lock);
+}
+
+bool
+store_is_up(struct store *s, struct buffer *why)
+{
+	bool up;
+
+	pthread_mutex_lock(&s->lock);
+	up = s->up > 0;
+	if (!up && why != NULL)
+		buffer_add_str(why, s->error.len > 0 ? (char *)s->error.data : "not connected yet");
+	pthread_mutex_unlock(&s->lock);
+	return up;
+}
+
+static void
+take_mail(struct store *s)
+{
+	struct mail *m = mailbox_take(&s->box);
+	int64_t now = clock_mono_ms();
+
+	while (m != NULL) {
+		struct store_job *job = (struct store_job *)m;
+
+		m = m->next;
+		job->deadline_ms = now + (job->patience_ms > 0 ? job->patience_ms : s->patience_ms);
+		job->tries = 0;
+		lane_append(lane_of(s, job), job);
+	}
+}
+
+static struct set *
+gather(struct store *s, struct conn *c)
+{
+	struct set *set = NULL;
+
+	if (c->again != NULL) {
+		set = c->again;
+		c->again = set->next;
+		return set;
+	}
+	for (unsigned lane = 0; lane < STORE_LANES; lane++) {
+		struct store_job *job;
+
+		if ((c->lanes & 1U << lane) == 0 || s->lanes[lane].first == NULL)
+			continue;
+		if (set == NULL) {
+			set = malloc(sizeof(*set) + SET_JOBS_MAX * sizeof(set->job[0]));
+			if (set == NULL)
+				return NULL;
+			set->n = 0;
+		}
+		while (set->n < SET_JOBS_MAX && (job = lane_take(&s->lanes[lane])) != NULL)
+			set->job[set->n++] = job;
+	}
+	return set;
+}
+
+static void
+dispatch(struct store *s)
+{
+	for (size_t i = 0; i < s->conns_n; i++) {
+		struct conn *c = &s->conns[i];
+		struct set *set;
+
+		if (conn_is_idle(c) && (set = gather(s, c)) != NULL)
+			conn_send(c, set, clock_mono_ms());
+	}
+}
+
+/* Jobs that waited too long for a database that is gone are told so. Returns the next deadline, -1: none. */
+static int64_t
+expire(struct store *s, int64_t now)
+{
+	int64_t next = -1;
+
+	for (unsigned l = 0; l < STORE_LANES; l++) {
+		struct lane old = s->lanes[l];
+		struct store_job *job;
+
+		if (old.first == NULL)
+			continue;
+		s->lanes[l] = (struct lane){ NULL, &s->lanes[l].first };
+		while ((job = lane_take(&old)) != NULL) {
+			if (now >= job->deadline_ms) {
+				store_finish(s, job, STORE_DOWN);
+				continue;
+			}
+			if (next < 0 || job->deadline_ms < next)
+				next = job->deadline_ms;
+			lane_append(&s->lanes[l], job);
+		}
+	}
+	return next;
+}
+
+static bool
+is_quiet(struct store *s)
+{
+	for (size_t i = 0; i < s->conns_n; i++)
+		if (s->conns[i].set != NULL || s->conns[i].again != NULL)
+			return false;
+	for (unsigned l = 0; l < STORE_LANES; l++)
+		if (s->lanes[l].first != NULL)
+			return false;
+	return mailbox_waiting(&s->box) == 0;
+}
+
+static bool
+must_end(struct store *s, int64_t now)
+{
+	_Atomic bool stopping;
+
+	pthread_mutex_lock(&s->lock);
+	stopping = s->stopping && now >= s->stop_at_ms;
+	if (s->stopping && !stopping)
+		stopping = is_quiet(s) && !notifier_is_owed(&s->notifier);
+	pthread_mutex_unlock(&s->lock);
+	return stopping;
+}
+
+static int
+until(int64_t now, int64_t timeout, int64_t at)
+{
+	if (at >= 0 && (timeout < 0 || at - now < timeout))
+		timeout = at > now ? at - now : 0;
+	return (int)(timeout > 60000 ? 60000 : timeout);
+}
+
+static void
+wait_and_step(struct store *s)
+{
+	struct pollfd fds[CONNS_MAX + 2];
+	int64_t now = clock_mono_ms();
+	int64_t deadline = s->up < s->conns_n ? expire(s, now) : -1;
+	int timeout = until(now, s->stopping ? 20 : 60000, deadline);
+	nfds_t n = 0;
+
+	for (size_t i = 0; i < s->conns_n; i++) {
+		struct conn *c = &s->conns[i];
+		int64_t wait = link_timeout(&c->link, now);
+
+		fds[n] = (struct pollfd){ .fd = link_poll(&c->link, conn_unsent(c) && c->link.state == LINK_UP && PQflush(c->link.pg) == 1, &fds[n].events), .events = fds[n].events };
+		n++;
+		if (wait >= 0)
+			timeout = until(now, timeout, now + wait);
+	}
+	fds[n] = (struct pollfd){ .fd = -1 };
+	timeout = until(now, timeout, notifier_poll(&s->notifier, now, &fds[n]));
+	n++;
+	fds[n++] = (struct pollfd){ .fd = s->box.fd, .events = POLLIN };
+	if (poll(fds, n, timeout) < 0 && errno != EINTR)
+		log_error("poll-failed", LOG_S("reason", strerror(errno)));
+	now = clock_mono_ms();
+	for (size_t i = 0; i < s->conns_n; i++)
+		conn_step(&s->conns[i], now, fds[i].revents);
+	notifier_step(&s->notifier, now, fds[s->conns_n].revents);
+}
+
+static void *
+run(void *arg)
+{
+	struct store *s = arg;
+
+	while (!must_end(s, clock_mono_ms())) {
+		take_mail(s);
+		dispatch(s);
+		wait_and_step(s);
+	}
+	return NULL;
+}
+
+static void
+add_conns(struct store *s, unsigned n, unsigned lanes)
+{
+	while (n-- > 0 && s->conns_n < CONNS_MAX)
+		conn_init(&s->conns[s->conns_n++], s, lanes, s->conninfo, s->name);
+}
+
+static void
+store_free(struct store *s)
+{
+	notifier_deinit(&s->notifier);
+	mailbox_deinit(&s->box);
+	(void)pthread_mutex_destroy(&s->lock);
+	buffer_free(&s->error);
+	free(s->conninfo);
+	free(s->name);
+	free(s);
+}
+
+struct store *
+store_start(const struct store_options *o)
+{
+	struct store *s = calloc(1, sizeof(*s));
+	unsigned shared = 1U << STORE_WRITE;
+
+	if (s == NULL)
+		return NULL;
+	for (unsigned l = 0; l < STORE_LANES; l++)
+		s->lanes[l] = (struct lane){ NULL, &s->lanes[l].first };
+	s->patience_ms = o->patience_ms > 0 ? o->patience_ms : PATIENCE_MS;
+	s->conninfo = strdup(o->conninfo);
+	s->name = strdup(o->name);
+	buffer_init(&s->error, 2048);
+	(void)pthread_mutex_init(&s->lock, NULL);
+	notifier_init(&s->notifier, s->conninfo, s->name, o);
+	if (s->conninfo == NULL || s->name == NULL || !mailbox_init(&s->box)) {
+		store_free(s);
+		return NULL;
+	}
+	s->own_lanes = shared;
+	for (unsigned l = STORE_WRITE + 1; l < STORE_LANES; l++)
+		if (o->connections[l] > 0)
+			s->own_lanes |= 1U << l;
+	add_conns(s, o->connections[STORE_WRITE] > 0 ? o->connections[STORE_WRITE] : 1, shared);
+	for (unsigned l = STORE_WRITE + 1; l < STORE_LANES; l++)
+		add_conns(s, o->connections[l], 1U << l);
+	if (pthread_create(&s->thread, NULL, run, s) != 0) {
+		store_free(s);
+		return NULL;
+	}
+	return s;
+}
+
+void
+store_stop(struct store **store, int64_t grace_ms)
+{
+	struct store *s = *store;
+
+	if (s == NULL)
+		return;
+	*store = NULL;
+	pthread_mutex_lock(&s->lock);
+	s->stop_at_ms = clock_mono_ms() + grace_ms;
+	s->stopping = true;
+	pthread_mutex_unlock(&s->lock);
+	mailbox_wake(&s->box);
+	(void)pthread_join(s->thread, NULL);
+	for (size_t i = 0; i < s->conns_n; i++)
+		conn_deinit(&s->conns[i]);
+	take_mail(s);
+	(void)expire(s, INT64_MAX);
+	store_free(s);
+}
+
+void
+store_submit(struct store *s, struct store_job *job)
+{
+	mailbox_post(&s->box, &job->mail);
+}
+
+struct waiter {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool done;
+};
+
+static void
+on_waited(struct store_job *job)
+{
+	struct waiter *w = job->arg;
+
+	pthread_mutex_lock(&w->lock);
+	w->done = true;
+	pthread_cond_signal(&w->cond);
+	pthread_mutex_unlock(&w->lock);
+}
+
+enum store_rc
+store_run(struct store *s, struct store_job *job)
+{
+	struct waiter w = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false };
+
+	job->done = on_waited;
+	job->arg = &w;
+	store_submit(s, job);
+	pthread_mutex_lock(&w.lock);
+	while (!w.done)
+		pthread_cond_wait(&w.cond, &w.lock);
+	pthread_mutex_unlock(&w.lock);
+	return job->rc;
+}
+
+void
+store_wake(struct store *s, const char *channel)
+{
+	notifier_wake(&s->notifier, channel);
+	if (!pthread_equal(pthread_self(), s->thread))
+		mailbox_wake(&s->box);
+}
