@@ -1,0 +1,109 @@
+/* What a member sees and says: entries, reading, invitations, consent. */
+#ifndef TMTP_STORE_INBOXES_H
+#define TMTP_STORE_INBOXES_H
+
+#include "base/id.h"
+#include "store/store.h"
+
+struct inbox_row {
+	struct uuid notification_id;
+	char *sender, *channel;
+	int64_t arrived_us; /* when it became visible to this member */
+	int64_t date_s, read_us; /* read -1: not yet */
+	bool withdrawn;
+	uint8_t *body; /* the canonical message */
+	size_t size;
+	uint8_t *variables; /* this member's, canonical bencode, or NULL */
+	size_t variables_len;
+};
+
+/* A page of visible entries. */
+struct inbox_list {
+	struct store_job job;
+	int64_t account_id;
+	enum { INBOX_NEWEST, INBOX_ONE, INBOX_SINCE } what;
+	struct uuid before;  /* INBOX_NEWEST: older than this, all zero: from the newest; INBOX_ONE: this one */
+	int64_t since_us;    /* INBOX_SINCE: became visible after this, oldest first */
+	bool unread_only;
+	unsigned limit;
+	/* out; freed by inbox_list_clear */
+	struct inbox_row *rows;
+	size_t rows_n;
+};
+
+void store_inbox_list(struct store *store, struct inbox_list *list);
+void inbox_list_clear(struct inbox_list *list);
+
+struct inbox_count {
+	struct store_job job;
+	int64_t account_id;
+	int64_t unread; /* out */
+};
+
+void store_inbox_count(struct store *store, struct inbox_count *count);
+
+/* STORE_NOT_FOUND: no such visible entry. Marking twice keeps the first time. */
+struct inbox_mark {
+	struct store_job job;
+	int64_t account_id;
+	struct uuid notification_id;
+	enum { INBOX_READ, INBOX_UNREAD, INBOX_DROP } mark;
+	int64_t now_us;
+};
+
+void store_inbox_mark(struct store *store, struct inbox_mark *mark);
+
+/* --- Consent ------------------------------------------------------------ */
+
+enum consent_state { CONSENT_ASKED, CONSENT_GRANTED, CONSENT_REFUSED, CONSENT_REVOKED };
+
+/* "asked", "granted", "refused", "revoked". */
+const char *consent_state_name(enum consent_state state);
+
+struct consent_row {
+	int64_t sender_id;
+	char *sender, *channel;
+	enum consent_state state;
+	bool receipts;
+	int64_t changed_us; /* asked or answered */
+	uint8_t *body;	    /* the invitation's message, once verified; only when one row was asked for */
+	size_t size;
+};
+
+struct consent_list {
+	struct store_job job;
+	int64_t account_id;
+	int state;		       /* only this one; -1: all */
+	struct slice sender, channel; /* only this one, with the invitation's words; empty: all */
+	unsigned limit;
+	struct consent_row *rows; /* out; freed by consent_list_clear */
+	size_t rows_n;
+};
+
+void store_consent_list(struct store *store, struct consent_list *list);
+void consent_list_clear(struct consent_list *list);
+
+/*
+ * A member's yes, no or no longer. Granting what was never asked for starts
+ * the consent at the member's side. Puts the GRANT for the site into the
+ * outbox in the same transaction. STORE_NOT_FOUND: refusing or revoking what
+ * isn't there. Saying the same again changes nothing.
+ */
+struct consent_change {
+	struct store_job job;
+	int64_t account_id;
+	struct slice sender, channel; /* borrowed until done; sender is a normalised address */
+	struct slice sender_domain, registrable;
+	enum consent_state state; /* GRANTED, REFUSED or REVOKED */
+	bool receipts;
+	uint8_t grant_id[20]; /* fresh random octets, used when a grant is made */
+	struct uuid changed_id;
+	int64_t sender_id, domain_id; /* fresh of id_make, used when unknown yet */
+	int64_t now_us;
+	/* out */
+	bool changed;
+};
+
+void store_consent_change(struct store *store, struct consent_change *change);
+
+#endif

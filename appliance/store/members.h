@@ -1,0 +1,81 @@
+/*
+ * A channel's members as the sending side sees them: registering (which
+ * invites), removing, listing, and what GRANTs from home servers change.
+ */
+#ifndef TMTP_STORE_MEMBERS_H
+#define TMTP_STORE_MEMBERS_H
+
+#include "base/id.h"
+#include "store/store.h"
+
+enum member_state { MEMBER_INVITED, MEMBER_GRANTED, MEMBER_REFUSED, MEMBER_REVOKED, MEMBER_REMOVED };
+
+/* "invited", "granted", "refused", "revoked", "removed". */
+const char *member_state_name(enum member_state state);
+
+/* Registers an address; stores the invitation (a message and its batch) when one is due. */
+struct member_invite {
+	struct store_job job;
+	int64_t site_id, channel_id;
+	struct slice domain, member; /* normalised; borrowed until done, as are body and digest */
+	struct uuid message_id;
+	int64_t accepted_us, date_s;
+	struct slice body;
+	const uint8_t *digest;
+	/* out */
+	enum member_state state; /* as it is now */
+	bool invited;		 /* an invitation goes out; not to who was asked within a day, holds the channel or said no */
+};
+
+void store_member_invite(struct store *store, struct member_invite *invite);
+
+/* One member or a page of them, in order of (domain, member). */
+struct member_row {
+	char *address;
+	enum member_state state;
+	int64_t invited_us, joined_us, left_us; /* -1: not */
+	bool receipts;
+};
+
+struct member_list {
+	struct store_job job;
+	int64_t site_id, channel_id;
+	struct slice domain, member; /* with exact: this one; else after this one (empty: from the start) */
+	bool exact;
+	int state; /* only this one, -1: all */
+	unsigned limit;
+	/* out; freed by member_list_clear */
+	struct member_row *rows;
+	size_t rows_n;
+};
+
+void store_member_list(struct store *store, struct member_list *list);
+void member_list_clear(struct member_list *list);
+
+/* The site takes a member off the channel. STORE_NOT_FOUND: never registered. */
+struct member_remove {
+	struct store_job job;
+	int64_t site_id, channel_id;
+	struct slice domain, member;
+	int64_t now_us;
+};
+
+void store_member_remove(struct store *store, struct member_remove *remove);
+
+/* A GRANT as DMTP.md section 4 says: of two the later date wins, on a tie revoked. K whatever it finds. */
+struct member_grant {
+	struct store_job job;
+	struct slice domain, member;		/* from */
+	struct slice site_domain, site_name;	/* to */
+	struct slice channel;
+	enum member_state state; /* GRANTED, REFUSED or REVOKED */
+	struct slice grant_id;	 /* 20 octets, or empty with REFUSED */
+	bool receipts;
+	int64_t date_s, now_us;
+	/* out */
+	bool changed;
+};
+
+void store_member_grant(struct store *store, struct member_grant *grant);
+
+#endif
