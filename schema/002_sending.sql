@@ -113,6 +113,7 @@ CREATE TABLE tmtp.message (
 	size        integer NOT NULL,
 	digest      bytea NOT NULL,
 	body        bytea NOT NULL, -- the canonical message
+	rejected    text[],         -- addresses named in the push that did not hold the channel
 	PRIMARY KEY (site_id, message_id)
 ) PARTITION BY RANGE (message_id);
 ALTER TABLE tmtp.message ALTER COLUMN body SET STORAGE EXTERNAL;

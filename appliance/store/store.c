@@ -3,14 +3,14 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "store/conn.h"
+#include "store/worker.h"
 #include "store/notify.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 
-#define CONNS_MAX 16
+#define WORKERS_MAX 16
 #define PATIENCE_MS 2000
 
 struct lane {
@@ -24,8 +24,8 @@ struct store {
 	char *conninfo, *name;
 	int64_t patience_ms;
 	struct lane lanes[STORE_LANES];
-	struct conn conns[CONNS_MAX];
-	size_t conns_n;
+	struct worker workers[WORKERS_MAX];
+	size_t workers_n;
 	unsigned own_lanes; /* bits of the lanes that have connections of their own */
 	struct notifier notifier;
 
@@ -109,10 +109,10 @@ store_link_changed(struct store *s)
 	size_t up = 0;
 	struct buffer *error = NULL;
 
-	for (size_t i = 0; i < s->conns_n; i++) {
-		up += s->conns[i].link.state == LINK_UP;
-		if (s->conns[i].link.error.len > 0)
-			error = &s->conns[i].link.error;
+	for (size_t i = 0; i < s->workers_n; i++) {
+		up += s->workers[i].link.state == LINK_UP;
+		if (s->workers[i].link.error.len > 0)
+			error = &s->workers[i].link.error;
 	}
 	pthread_mutex_lock(&s->lock);
 	if ((s->up == 0) != (up == 0))
@@ -154,7 +154,7 @@ take_mail(struct store *s)
 }
 
 static struct set *
-gather(struct store *s, struct conn *c)
+gather(struct store *s, struct worker *c)
 {
 	struct set *set = NULL;
 
@@ -183,12 +183,12 @@ gather(struct store *s, struct conn *c)
 static void
 dispatch(struct store *s)
 {
-	for (size_t i = 0; i < s->conns_n; i++) {
-		struct conn *c = &s->conns[i];
+	for (size_t i = 0; i < s->workers_n; i++) {
+		struct worker *c = &s->workers[i];
 		struct set *set;
 
-		if (conn_is_idle(c) && (set = gather(s, c)) != NULL)
-			conn_send(c, set, clock_mono_ms());
+		if (worker_is_idle(c) && (set = gather(s, c)) != NULL)
+			worker_send(c, set, clock_mono_ms());
 	}
 }
 
@@ -221,8 +221,8 @@ expire(struct store *s, int64_t now)
 static bool
 is_quiet(struct store *s)
 {
-	for (size_t i = 0; i < s->conns_n; i++)
-		if (s->conns[i].set != NULL || s->conns[i].again != NULL)
+	for (size_t i = 0; i < s->workers_n; i++)
+		if (s->workers[i].set != NULL || s->workers[i].again != NULL)
 			return false;
 	for (unsigned l = 0; l < STORE_LANES; l++)
 		if (s->lanes[l].first != NULL)
@@ -254,17 +254,17 @@ until(int64_t now, int64_t timeout, int64_t at)
 static void
 wait_and_step(struct store *s)
 {
-	struct pollfd fds[CONNS_MAX + 2];
+	struct pollfd fds[WORKERS_MAX + 2];
 	int64_t now = clock_mono_ms();
-	int64_t deadline = s->up < s->conns_n ? expire(s, now) : -1;
+	int64_t deadline = s->up < s->workers_n ? expire(s, now) : -1;
 	int timeout = until(now, s->stopping ? 20 : 60000, deadline);
 	nfds_t n = 0;
 
-	for (size_t i = 0; i < s->conns_n; i++) {
-		struct conn *c = &s->conns[i];
+	for (size_t i = 0; i < s->workers_n; i++) {
+		struct worker *c = &s->workers[i];
 		int64_t wait = link_timeout(&c->link, now);
 
-		fds[n] = (struct pollfd){ .fd = link_poll(&c->link, conn_unsent(c) && c->link.state == LINK_UP && PQflush(c->link.pg) == 1, &fds[n].events), .events = fds[n].events };
+		fds[n] = (struct pollfd){ .fd = link_poll(&c->link, worker_unsent(c) && c->link.state == LINK_UP && PQflush(c->link.pg) == 1, &fds[n].events), .events = fds[n].events };
 		n++;
 		if (wait >= 0)
 			timeout = until(now, timeout, now + wait);
@@ -276,9 +276,9 @@ wait_and_step(struct store *s)
 	if (poll(fds, n, timeout) < 0 && errno != EINTR)
 		log_error("poll-failed", LOG_S("reason", strerror(errno)));
 	now = clock_mono_ms();
-	for (size_t i = 0; i < s->conns_n; i++)
-		conn_step(&s->conns[i], now, fds[i].revents);
-	notifier_step(&s->notifier, now, fds[s->conns_n].revents);
+	for (size_t i = 0; i < s->workers_n; i++)
+		worker_step(&s->workers[i], now, fds[i].revents);
+	notifier_step(&s->notifier, now, fds[s->workers_n].revents);
 }
 
 static void *
@@ -295,10 +295,10 @@ run(void *arg)
 }
 
 static void
-add_conns(struct store *s, unsigned n, unsigned lanes)
+add_workers(struct store *s, unsigned n, unsigned lanes)
 {
-	while (n-- > 0 && s->conns_n < CONNS_MAX)
-		conn_init(&s->conns[s->conns_n++], s, lanes, s->conninfo, s->name);
+	while (n-- > 0 && s->workers_n < WORKERS_MAX)
+		worker_init(&s->workers[s->workers_n++], s, lanes, s->conninfo, s->name);
 }
 
 static void
@@ -337,9 +337,9 @@ store_start(const struct store_options *o)
 	for (unsigned l = STORE_WRITE + 1; l < STORE_LANES; l++)
 		if (o->connections[l] > 0)
 			s->own_lanes |= 1U << l;
-	add_conns(s, o->connections[STORE_WRITE] > 0 ? o->connections[STORE_WRITE] : 1, shared);
+	add_workers(s, o->connections[STORE_WRITE] > 0 ? o->connections[STORE_WRITE] : 1, shared);
 	for (unsigned l = STORE_WRITE + 1; l < STORE_LANES; l++)
-		add_conns(s, o->connections[l], 1U << l);
+		add_workers(s, o->connections[l], 1U << l);
 	if (pthread_create(&s->thread, NULL, run, s) != 0) {
 		store_free(s);
 		return NULL;
@@ -361,8 +361,8 @@ store_stop(struct store **store, int64_t grace_ms)
 	pthread_mutex_unlock(&s->lock);
 	mailbox_wake(&s->box);
 	(void)pthread_join(s->thread, NULL);
-	for (size_t i = 0; i < s->conns_n; i++)
-		conn_deinit(&s->conns[i]);
+	for (size_t i = 0; i < s->workers_n; i++)
+		worker_deinit(&s->workers[i]);
 	take_mail(s);
 	(void)expire(s, INT64_MAX);
 	store_free(s);

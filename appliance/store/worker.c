@@ -1,5 +1,5 @@
-/* A worker connection: see conn.h. */
-#include "store/conn.h"
+/* A worker connection: see worker.h. */
+#include "store/worker.h"
 
 #include "base/log.h"
 
@@ -9,16 +9,16 @@
 #define TRIES_MAX 5
 
 void
-conn_init(struct conn *c, struct store *store, unsigned lanes, const char *conninfo, const char *name)
+worker_init(struct worker *c, struct store *store, unsigned lanes, const char *conninfo, const char *name)
 {
-	*c = (struct conn){ .store = store, .lanes = lanes };
+	*c = (struct worker){ .store = store, .lanes = lanes };
 	link_init(&c->link, conninfo, name);
 	args_init(&c->args);
 	buffer_init(&c->message, 1024);
 }
 
 static void
-set_finish(struct conn *c, struct set *set, enum store_rc rc)
+set_finish(struct worker *c, struct set *set, enum store_rc rc)
 {
 	for (size_t i = 0; i < set->n; i++)
 		store_finish(c->store, set->job[i], rc);
@@ -26,7 +26,7 @@ set_finish(struct conn *c, struct set *set, enum store_rc rc)
 }
 
 void
-conn_deinit(struct conn *c)
+worker_deinit(struct worker *c)
 {
 	struct set *set;
 
@@ -44,13 +44,13 @@ conn_deinit(struct conn *c)
 }
 
 bool
-conn_is_idle(const struct conn *c)
+worker_is_idle(const struct worker *c)
 {
 	return c->link.state == LINK_UP && c->set == NULL;
 }
 
 bool
-conn_unsent(const struct conn *c)
+worker_unsent(const struct worker *c)
 {
 	return c->set != NULL;
 }
@@ -60,7 +60,7 @@ conn_unsent(const struct conn *c)
  * be known: what may run twice does, the rest is told so.
  */
 static void
-lose(struct conn *c, int64_t now_ms, const char *text)
+lose(struct worker *c, int64_t now_ms, const char *text)
 {
 	struct set *set = c->set;
 
@@ -82,7 +82,7 @@ lose(struct conn *c, int64_t now_ms, const char *text)
 }
 
 static bool
-is_prepared(const struct conn *c, const struct store_op *op)
+is_prepared(const struct worker *c, const struct store_op *op)
 {
 	for (size_t i = 0; i < c->prepared_n; i++)
 		if (c->prepared[i] == op)
@@ -91,7 +91,7 @@ is_prepared(const struct conn *c, const struct store_op *op)
 }
 
 static struct item *
-item_add(struct conn *c)
+item_add(struct worker *c)
 {
 	if (c->items_n == c->items_cap) {
 		size_t cap = c->items_cap == 0 ? 16 : c->items_cap * 2;
@@ -108,7 +108,7 @@ item_add(struct conn *c)
 
 /* Brings jobs of one statement together, keeping their order; lists executions in items. */
 static bool
-plan_items(struct conn *c, struct set *set)
+plan_items(struct worker *c, struct set *set)
 {
 	size_t done = 0;
 
@@ -133,7 +133,7 @@ plan_items(struct conn *c, struct set *set)
 				return false;
 			item->op = op;
 			item->prepare = true;
-			if (c->prepared_n == CONN_OPS_MAX)
+			if (c->prepared_n == WORKER_OPS_MAX)
 				return false;
 			c->prepared[c->prepared_n++] = op;
 		}
@@ -147,7 +147,7 @@ plan_items(struct conn *c, struct set *set)
 }
 
 static bool
-send_item(struct conn *c, struct set *set, const struct item *item)
+send_item(struct worker *c, struct set *set, const struct item *item)
 {
 	const char *values[ARGS_MAX];
 	int lengths[ARGS_MAX], formats[ARGS_MAX];
@@ -170,14 +170,14 @@ send_item(struct conn *c, struct set *set, const struct item *item)
 }
 
 static void
-flush(struct conn *c, int64_t now_ms)
+flush(struct worker *c, int64_t now_ms)
 {
 	if (PQflush(c->link.pg) < 0)
 		lose(c, now_ms, NULL);
 }
 
 void
-conn_send(struct conn *c, struct set *set, int64_t now_ms)
+worker_send(struct worker *c, struct set *set, int64_t now_ms)
 {
 	c->set = set;
 	c->failed = NULL;
@@ -198,7 +198,7 @@ conn_send(struct conn *c, struct set *set, int64_t now_ms)
 }
 
 static void
-push_again(struct conn *c, struct store_job *const *jobs, size_t n)
+push_again(struct worker *c, struct store_job *const *jobs, size_t n)
 {
 	struct set *set;
 
@@ -217,21 +217,21 @@ push_again(struct conn *c, struct store_job *const *jobs, size_t n)
 }
 
 static bool
-class_is(const struct conn *c, const char *class)
+class_is(const struct worker *c, const char *class)
 {
 	return strncmp(c->sqlstate, class, 2) == 0;
 }
 
 /* PostgreSQL's appendix A: these classes speak of the server, not of the data. */
 static bool
-is_server_trouble(const struct conn *c)
+is_server_trouble(const struct worker *c)
 {
 	return class_is(c, "08") || class_is(c, "53") || class_is(c, "57") || class_is(c, "58") ||
 	    class_is(c, "XX") || strcmp(c->sqlstate, "25006") == 0;
 }
 
 static void
-log_failure(const struct conn *c, const struct store_op *op, const char *event)
+log_failure(const struct worker *c, const struct store_op *op, const char *event)
 {
 	log_error(event, LOG_S("statement", op->name), LOG_S("sqlstate", c->sqlstate),
 	    LOG_B("reason", buffer_slice(&c->message)));
@@ -239,7 +239,7 @@ log_failure(const struct conn *c, const struct store_op *op, const char *event)
 
 /* The set was rolled back: runs again what may succeed without the job that was at fault. */
 static void
-resolve_failure(struct conn *c, struct set *set, const struct item *failed)
+resolve_failure(struct worker *c, struct set *set, const struct item *failed)
 {
 	const struct store_op *op = failed->op;
 	size_t first = failed->first, n = failed->n, half = n / 2;
@@ -273,7 +273,7 @@ resolve_failure(struct conn *c, struct set *set, const struct item *failed)
 }
 
 static void
-conclude(struct conn *c)
+conclude(struct worker *c)
 {
 	struct set *set = c->set;
 
@@ -292,7 +292,7 @@ conclude(struct conn *c)
 }
 
 static void
-forget_prepared(struct conn *c, const struct store_op *op)
+forget_prepared(struct worker *c, const struct store_op *op)
 {
 	for (size_t i = 0; i < c->prepared_n; i++) {
 		if (c->prepared[i] == op) {
@@ -303,7 +303,7 @@ forget_prepared(struct conn *c, const struct store_op *op)
 }
 
 static void
-take_result(struct conn *c, const PGresult *r)
+take_result(struct worker *c, const PGresult *r)
 {
 	const struct item *item = &c->items[c->at];
 	ExecStatusType status = PQresultStatus(r);
@@ -328,7 +328,7 @@ take_result(struct conn *c, const PGresult *r)
 
 /* Takes what has arrived; true while there may be more. */
 static bool
-read_some(struct conn *c)
+read_some(struct worker *c)
 {
 	PGresult *r;
 
@@ -353,7 +353,7 @@ read_some(struct conn *c)
 }
 
 void
-conn_step(struct conn *c, int64_t now_ms, short revents)
+worker_step(struct worker *c, int64_t now_ms, short revents)
 {
 	if (link_step(&c->link, now_ms, revents)) {
 		if (PQenterPipelineMode(c->link.pg) != 1)

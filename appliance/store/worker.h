@@ -3,8 +3,8 @@
  * transaction, reads the results, and after a failure finds the job whose
  * data was bad by halving the set. For store.c only.
  */
-#ifndef TMTP_STORE_CONN_H
-#define TMTP_STORE_CONN_H
+#ifndef TMTP_STORE_WORKER_H
+#define TMTP_STORE_WORKER_H
 
 #include "store/args.h"
 #include "store/link.h"
@@ -17,10 +17,10 @@ struct set {
 	struct store_job *job[];
 };
 
-#define CONN_OPS_MAX 128
+#define WORKER_OPS_MAX 128
 #define SET_JOBS_MAX 512
 
-struct conn {
+struct worker {
 	struct link link;
 	unsigned lanes; /* bits of enum store_lane */
 	struct store *store;
@@ -37,26 +37,26 @@ struct conn {
 	char sqlstate[6];
 	struct buffer message;
 
-	const struct store_op *prepared[CONN_OPS_MAX];
+	const struct store_op *prepared[WORKER_OPS_MAX];
 	size_t prepared_n;
 	struct args args;
 };
 
-void conn_init(struct conn *c, struct store *store, unsigned lanes, const char *conninfo,
+void worker_init(struct worker *c, struct store *store, unsigned lanes, const char *conninfo,
     const char *name);
-void conn_deinit(struct conn *c);
+void worker_deinit(struct worker *c);
 
 /* Connected and nothing in flight. */
-bool conn_is_idle(const struct conn *c);
+bool worker_is_idle(const struct worker *c);
 
 /* Sends the set (takes it). Only when idle. */
-void conn_send(struct conn *c, struct set *set, int64_t now_ms);
+void worker_send(struct worker *c, struct set *set, int64_t now_ms);
 
 /* Reads and writes what the socket allows. */
-void conn_step(struct conn *c, int64_t now_ms, short revents);
+void worker_step(struct worker *c, int64_t now_ms, short revents);
 
 /* Octets wait to be written. */
-bool conn_unsent(const struct conn *c);
+bool worker_unsent(const struct worker *c);
 
 /* What the engine offers to its connections (store.c). */
 void store_finish(struct store *store, struct store_job *job, enum store_rc rc);
