@@ -41,7 +41,8 @@ struct config_strings {
 /* A domain that this appliance speaks for. */
 struct config_domain {
 	char *name;        /* lower case, A-labels */
-	char *certificate; /* PEM file, the whole chain; NULL: none. Absolute, as every file name here */
+	char *certificate; /* PEM file, the whole chain; NULL: none. Absolute, as every file
+	                      name here */
 	char *key;         /* PEM file; NULL exactly when certificate is */
 };
 
@@ -58,9 +59,10 @@ struct config_route {
 	char *domain;
 	enum config_route_dmtp dmtp;
 	struct config_hostport dmtp_target; /* set unless dmtp is ROUTE_DMTP_NONE */
-	struct config_hostport pickup;      /* where https://<any of its hosts> is fetched, or host NULL */
-	char *ca;                           /* PEM file that replaces the system's trust roots, or NULL */
-	bool allow_private;                 /* private and loopback addresses are allowed */
+	struct config_hostport
+	    pickup;         /* where https://<any of its hosts> is fetched, or host NULL */
+	char *ca;           /* PEM file that replaces the system's trust roots, or NULL */
+	bool allow_private; /* private and loopback addresses are allowed */
 };
 
 /* What a listener for HTTP needs; every url is without a trailing slash. */
@@ -75,7 +77,8 @@ struct config_site {
 	unsigned threads; /* resolved: never 0 */
 	size_t body_max_bytes;
 	size_t message_max_bytes;
-	struct config_strings message_hosts; /* more pickup URLs in order of preference, "https://host[:port][/path]" */
+	struct config_strings message_hosts; /* more pickup URLs in order of preference,
+	                                        "https://host[:port][/path]" */
 	struct config_address metrics_listen;
 	unsigned max_pushes_per_second; /* of one site; 0: no limit */
 };
@@ -86,7 +89,8 @@ struct config_relay {
 	unsigned expire_after_s;
 	unsigned retry_min_s, retry_max_s; /* min <= max */
 	unsigned connect_timeout_s;
-	struct config_addresses nameservers; /* empty: resolv.conf's. Port 53 when none is written */
+	struct config_addresses
+	    nameservers; /* empty: resolv.conf's. Port 53 when none is written */
 };
 
 /* What DMTP's greeting announces (DMTP.md section 3). */
@@ -96,7 +100,7 @@ struct config_limits {
 
 struct config_home {
 	struct config_http http;
-	unsigned threads; /* resolved: never 0 */
+	unsigned threads;                     /* resolved: never 0 */
 	struct config_addresses dmtp_listen;  /* STARTTLS; may be empty */
 	struct config_addresses dmtps_listen; /* TLS at once; may be empty */
 	struct config_address metrics_listen;
@@ -148,19 +152,20 @@ enum config_rc {
  * others wait.
  */
 enum config_rc config_load(const char *path, struct config **out, struct buffer *error)
-	__attribute__((warn_unused_result));
+    __attribute__((warn_unused_result));
 
-/* The same from a descriptor that can be read at any offset; path is for messages and relative names. */
-enum config_rc config_load_fd(int fd, const char *path, struct config **out, struct buffer *error)
-	__attribute__((warn_unused_result));
+/* The same from a descriptor that can be read at any offset; path is for messages and relative
+ * names. */
+enum config_rc config_load_fd(int fd, const char *path, struct config **out,
+                              struct buffer *error) __attribute__((warn_unused_result));
 
 /*
  * The same from where config came: what a role calls on SIGHUP. It then takes
  * over what may change without a restart (config_restart_options names what
  * may not) and frees the new or the old one.
  */
-enum config_rc config_reload(const struct config *config, struct config **out, struct buffer *error)
-	__attribute__((warn_unused_result));
+enum config_rc config_reload(const struct config *config, struct config **out,
+                             struct buffer *error) __attribute__((warn_unused_result));
 
 /* Frees everything and sets *config to NULL; NULL is fine. */
 void config_free(struct config **config);
@@ -177,13 +182,16 @@ const struct config_domain *config_domain_find(const struct config *config, stru
 /* The route to this domain (lower case), or NULL. Borrows. */
 const struct config_route *config_route_find(const struct config *config, struct slice domain);
 
-/* The names of the options that differ and take effect only after a restart, ", " between them. */
-void config_restart_options(const struct config *running, const struct config *loaded, struct buffer *names);
+/* The names of the options that differ and take effect only after a restart, ", " between them.
+ */
+void config_restart_options(const struct config *running, const struct config *loaded,
+                            struct buffer *names);
 
 /* Every option, its default and its help, one paragraph each. */
 void config_help(FILE *out);
 
-/* "section.option<TAB>type<TAB>default<TAB>help" lines; the section is missing for global options. */
+/* "section.option<TAB>type<TAB>default<TAB>help" lines; the section is missing for global
+ * options. */
 void config_list(FILE *out);
 
 #endif

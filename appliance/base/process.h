@@ -27,10 +27,12 @@ enum process_rc {
 };
 
 /* Looks a user up by name. PROCESS_NO_USER leaves out untouched. */
-enum process_rc process_user_find(const char *name, struct process_user *out) __attribute__((warn_unused_result));
+enum process_rc process_user_find(const char *name, struct process_user *out)
+    __attribute__((warn_unused_result));
 
 /* The same by number. */
-enum process_rc process_user_of(uid_t uid, struct process_user *out) __attribute__((warn_unused_result));
+enum process_rc process_user_of(uid_t uid, struct process_user *out)
+    __attribute__((warn_unused_result));
 
 void process_user_free(struct process_user *user);
 
@@ -39,8 +41,8 @@ void process_user_free(struct process_user *user);
  * is no way back. keep_bind keeps the right to listen on ports below 1024, and
  * nothing else. Only while the process has one thread.
  */
-enum process_rc process_become(const struct process_user *user, bool keep_bind, struct buffer *error)
-	__attribute__((warn_unused_result));
+enum process_rc process_become(const struct process_user *user, bool keep_bind,
+                               struct buffer *error) __attribute__((warn_unused_result));
 
 /*
  * 0 when this user can open the file for reading, else an errno. Called by
@@ -48,7 +50,8 @@ enum process_rc process_become(const struct process_user *user, bool keep_bind, 
  */
 int process_can_read(const struct process_user *user, const char *path);
 
-/* The kernel sends sig when the parent ends; exits at once when parent is not (or no longer) the parent. */
+/* The kernel sends sig when the parent ends; exits at once when parent is not (or no longer)
+ * the parent. */
 void process_die_with(pid_t parent, int sig);
 
 /*
@@ -64,7 +67,8 @@ int process_signals(void);
  */
 int process_next_signal(int fd);
 
-/* Tells the supervisor that this role serves; does nothing the second time or without a supervisor. */
+/* Tells the supervisor that this role serves; does nothing the second time or without a
+ * supervisor. */
 void process_ready(void);
 
 #endif
