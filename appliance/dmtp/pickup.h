@@ -1,0 +1,35 @@
+/*
+ * Where an appliance serves its own messages: <base>/m/<site>/<message>/<digest>,
+ * the site's number (8 octets, big-endian) and the digest in base32, the message's
+ * id as a UUID. The digest makes it a capability; the other two find the row.
+ */
+#ifndef TMTP_DMTP_PICKUP_H
+#define TMTP_DMTP_PICKUP_H
+
+#include "base/buffer.h"
+#include "base/id.h"
+#include "base/text.h"
+
+/* A site's number as text: 13 characters. */
+#define DMTP_SITE_TEXT (BASE32_LEN(8) + 1)
+
+/* What a pickup path names. */
+struct dmtp_pickup {
+	int64_t site_id;
+	struct uuid message_id;
+	uint8_t digest[32];
+};
+
+void dmtp_site_format(int64_t site_id, char out[static DMTP_SITE_TEXT]);
+
+/* The form dmtp_site_format writes, and positive. False leaves out untouched. */
+bool dmtp_site_parse(struct slice text, int64_t *out);
+
+/* Appends the URI; base is "https://host[:port][/path]" without a trailing slash. */
+void dmtp_pickup_uri(struct buffer *out, struct slice base, const struct dmtp_pickup *pickup);
+
+/* The three segments behind "/m/", each exactly as dmtp_pickup_uri writes it. False leaves out untouched. */
+bool dmtp_pickup_parse(struct slice site, struct slice message, struct slice digest,
+    struct dmtp_pickup *out);
+
+#endif

@@ -1,0 +1,68 @@
+/* dmtp/pickup: the path of a message, written and read. */
+#include "dmtp/pickup.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+static struct dmtp_pickup
+sample(void)
+{
+	struct dmtp_pickup p = { .site_id = 0x0102030405060708 };
+
+	for (unsigned i = 0; i < 16; i++)
+		p.message_id.octets[i] = (uint8_t)i;
+	for (unsigned i = 0; i < 32; i++)
+		p.digest[i] = (uint8_t)(255 - i);
+	return p;
+}
+
+static void
+test_uri_is_read_back(void **state)
+{
+	const struct dmtp_pickup p = sample();
+	struct dmtp_pickup back = { 0 };
+	struct buffer b;
+	struct slice rest;
+
+	(void)state;
+	buffer_init(&b, 4096);
+	dmtp_pickup_uri(&b, SLICE("https://cdn.shop.test/x"), &p);
+	assert_false(b.failed);
+	assert_memory_equal(b.data,
+	    "https://cdn.shop.test/x/m/aebagbafaydqq/00010203-0405-0607-0809-0a0b0c0d0e0f/", 77);
+	assert_int_equal(b.len, 77 + 52);
+	rest = slice_mem(b.data + 26, b.len - 26);
+	assert_true(dmtp_pickup_parse(slice_mem(rest.data, 13), slice_mem(rest.data + 14, 36),
+	    slice_mem(rest.data + 51, 52), &back));
+	assert_int_equal(back.site_id, p.site_id);
+	assert_memory_equal(&back.message_id, &p.message_id, 16);
+	assert_memory_equal(back.digest, p.digest, 32);
+	buffer_free(&b);
+}
+
+static void
+test_other_texts_are_refused(void **state)
+{
+	static const char *const sites[] = { "", "aebagbafaydq", "AEBAGBAFAYDQQ", "aebagbafaydqqa",
+		"aaaaaaaaaaaaa" /* 0 */, "777777777777" /* short */, "7777777777776" /* negative */,
+		"aebagbafaydqr" /* spare bits */ };
+	int64_t out = 7;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(sites) / sizeof(sites[0]); i++)
+		assert_false(dmtp_site_parse(slice_str(sites[i]), &out));
+	assert_int_equal(out, 7);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_uri_is_read_back),
+		cmocka_unit_test(test_other_texts_are_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
