@@ -29,7 +29,10 @@ struct web_stream_options {
 	unsigned heartbeat_ms; /* a comment after that long without an event; default 25000 */
 	size_t buffer_max;     /* octets queued and not yet taken by the client; default 65536 */
 	unsigned retry_ms;     /* tells the client how long to wait before it comes back; 0: doesn't */
-	/* Called once, on a server thread, when the stream has ended, whoever ended it. May be NULL. */
+	/*
+	 * Called once when the stream has ended, whoever ended it, on a server thread, perhaps
+	 * before web_stream_open has returned; afterwards arg isn't used. May be NULL.
+	 */
 	void (*closed)(struct web_stream *stream, void *arg);
 	void *arg;
 };
