@@ -1,0 +1,165 @@
+/*
+ * What is to be sent, for the relay: which (site, domain) pairs have work,
+ * claiming batches under a lease, reading a range's recipients, and writing
+ * down what became of them.
+ */
+#ifndef TMTP_STORE_QUEUE_H
+#define TMTP_STORE_QUEUE_H
+
+#include "base/id.h"
+#include "store/store.h"
+
+/* A retry of single recipients has its batch's number and this much more; a retry of that one again. */
+#define QUEUE_RETRY_NO 1000000
+
+/* Pairs with waiting batches, in order after a given pair. */
+struct queue_pair {
+	int64_t site_id, domain_id;
+};
+
+struct queue_pairs {
+	struct store_job job;
+	struct queue_pair after; /* {0, 0}: from the start */
+	struct uuid oldest;	 /* messages older than this are not looked at */
+	unsigned limit;
+	struct queue_pair *rows; /* out; freed by queue_pairs_clear */
+	size_t rows_n;
+};
+
+void store_queue_pairs(struct store *store, struct queue_pairs *pairs);
+void queue_pairs_clear(struct queue_pairs *pairs);
+
+/* A site and a domain by their numbers, for addresses and routes; both are kept by the caller. */
+struct queue_names {
+	struct store_job job;
+	struct queue_pair pair;
+	/* out; STORE_NOT_FOUND when either is gone */
+	char site_name[32], site_domain[254], domain[254];
+	bool suspended;
+};
+
+void store_queue_names(struct store *store, struct queue_names *names);
+
+struct queue_member {
+	struct slice member; /* borrows from the batch's memory */
+	uint8_t grant[20];
+};
+
+struct queue_batch {
+	int64_t site_id, channel_id, domain_id;
+	struct uuid message_id;
+	int batch_no, attempts; /* this attempt included */
+	int lane, audience;	/* enum push_lane, push_audience */
+	bool is_range;
+	char *first_member, *next_member; /* of a range; next NULL: to the end */
+	int recipients;			  /* planned */
+	char channel[32];
+	uint8_t digest[32];
+	int64_t size, date_s;
+	int64_t accepted_us, expires_us; /* expires -1: never */
+	bool recalled;
+	/* Of a list: those who hold the channel now (of an invitation: all, without grants). */
+	struct queue_member *members;
+	size_t members_n;
+	uint8_t *memory; /* what members borrow from */
+	struct queue_batch *next;
+};
+
+void queue_batch_free(struct queue_batch **batch);
+
+/* Claims up to want batches of a pair, urgent ones first, under a lease; an attempt is counted with it. */
+struct queue_claim {
+	struct store_job job;
+	struct queue_pair pair;
+	struct uuid owner, oldest;
+	int64_t now_us, lease_until_us;
+	unsigned want;
+	struct queue_batch *batches; /* out: a list in the order to be sent; the caller's */
+	size_t batches_n;
+};
+
+void store_queue_claim(struct store *store, struct queue_claim *claim);
+
+/* Who in a range holds the channel, since before the message was accepted. */
+struct queue_range {
+	struct store_job job;
+	const struct queue_batch *batch; /* borrowed until done */
+	struct slice after;		 /* a member of the page before; empty: from the range's start */
+	unsigned limit;
+	struct queue_member *members; /* out; freed by queue_range_clear */
+	size_t members_n;
+	uint8_t *memory;
+};
+
+void store_queue_range(struct store *store, struct queue_range *range);
+void queue_range_clear(struct queue_range *range);
+
+/* What became of one batch. Failures and the retry are written with it. */
+enum queue_end {
+	QUEUE_DONE,    /* sent to all but the failures */
+	QUEUE_RELEASE, /* back to the queue: not before a time, the lease is given up */
+	QUEUE_DEAD,    /* given up, with the reason */
+};
+
+struct queue_failure {
+	struct slice member; /* borrowed until done, as is code */
+	struct slice code;
+	bool temporary; /* Z: goes into the retry batch */
+};
+
+struct queue_finish {
+	struct store_job job;
+	int64_t site_id, channel_id, domain_id;
+	struct uuid message_id, owner;
+	int batch_no, lane;
+	enum queue_end end;
+	int recipients;	       /* QUEUE_DONE: sent to */
+	int64_t now_us;
+	int64_t not_before_us; /* QUEUE_RELEASE and the retry batch; -1: at once */
+	bool uncounted;	       /* QUEUE_RELEASE: the attempt was none of its own */
+	const char *reason;    /* QUEUE_DEAD, QUEUE_RELEASE: borrowed until done, or NULL */
+	const struct queue_failure *failures;
+	size_t failures_n;
+};
+
+void store_queue_finish(struct store *store, struct queue_finish *finish);
+
+/* --- Administrators: one delivery, a peer's, all -------------------------- */
+
+enum queue_action { QUEUE_RETRY_NOW, QUEUE_HOLD, QUEUE_RESUME, QUEUE_DROP };
+
+struct queue_change {
+	struct store_job job;
+	const char *actor;
+	enum queue_action action;
+	const char *domain;	 /* only this peer's, or NULL */
+	struct uuid message_id;	 /* only this message's, unless all zero */
+	struct uuid oldest;
+	int64_t now_us;
+	int64_t changed; /* out: batches */
+};
+
+void store_queue_change(struct store *store, struct queue_change *change);
+
+struct queue_row {
+	char *site, *domain, *channel;
+	struct uuid message_id;
+	int batch_no, lane, state, attempts, recipients;
+	int64_t accepted_us, not_before_us;
+	char *reason; /* of the last attempt, or NULL */
+};
+
+struct queue_list {
+	struct store_job job;
+	const char *domain; /* only this peer's, or NULL */
+	bool dead;	    /* those given up, instead of those that wait */
+	struct uuid oldest;
+	unsigned limit;
+	struct queue_row *rows; /* out; freed by queue_list_clear */
+	size_t rows_n;
+};
+
+void store_queue_list(struct store *store, struct queue_list *list);
+void queue_list_clear(struct queue_list *list);
+
+#endif
