@@ -69,7 +69,7 @@ void loop_timer_cancel(struct loop_timer *timer);
 struct loop_defer {
 	void (*fn)(struct loop_defer *defer);
 	void *arg;
-	struct loop_defer *next, **back; /* back is NULL while it doesn't wait */
+	struct loop_defer *next, *prev; /* prev is NULL while it doesn't wait */
 };
 
 void loop_defer_init(struct loop_defer *defer, void (*fn)(struct loop_defer *), void *arg);
@@ -85,6 +85,7 @@ enum loop_want { LOOP_READ = 1, LOOP_WRITE = 2 };
 struct loop_fd {
 	void (*fn)(struct loop_fd *watch, unsigned ready); /* LOOP_READ | LOOP_WRITE; errors show as both */
 	void *arg;
+	struct loop *loop;
 	struct event *read_event, *write_event;
 	int fd; /* borrowed: closed by its owner, after loop_fd_deinit */
 	unsigned want;
@@ -99,5 +100,24 @@ bool loop_fd_want(struct loop_fd *watch, unsigned want);
 
 /* Allowed from within fn. */
 void loop_fd_deinit(struct loop_fd *watch);
+
+/* --- for this room ---------------------------------------------------------- */
+
+/* Something the loop owns and ends in loop_free, unless it left before. */
+struct loop_guest {
+	void (*end)(struct loop_guest *guest);
+	struct loop_guest *next, **back;
+};
+
+void loop_guest_add(struct loop *loop, struct loop_guest *guest);
+void loop_guest_remove(struct loop_guest *guest);
+
+#define LOOP_SCRATCH 65536
+
+/* Memory of LOOP_SCRATCH octets for whatever one callback of a descriptor reads, until that returns. */
+uint8_t *loop_scratch_in(struct loop *loop);
+
+/* The same, for what is made out of that (decrypted). */
+uint8_t *loop_scratch_out(struct loop *loop);
 
 #endif

@@ -84,10 +84,7 @@ void resolve_cancel(struct resolve_query *query);
 
 /* --- pure parts ------------------------------------------------------------- */
 
-/* A number below n (n > 0). */
-typedef uint32_t resolve_random_fn(void *arg, uint32_t n);
-
-/* The kernel's randomness; arg is ignored. */
+/* A number below n (n > 0), from the kernel's randomness; arg is ignored. */
 uint32_t resolve_random(void *arg, uint32_t n);
 
 /*
@@ -95,7 +92,8 @@ uint32_t resolve_random(void *arg, uint32_t n);
  * within one a weighted random choice without putting back.
  * Source: RFC 2782, "Weight".
  */
-void resolve_order(struct resolve_target *targets, size_t count, resolve_random_fn *random, void *arg);
+void resolve_order(struct resolve_target *targets, size_t count,
+    uint32_t (*random)(void *arg, uint32_t n), void *arg);
 
 /*
  * Reads the SRV records of name out of a DNS message, following CNAMEs within
