@@ -24,7 +24,7 @@ struct dmtp_client_options {
 };
 
 enum dmtp_client_kind {
-	DMTP_CLIENT_GREETED = 1, /* dmtp_client_greeting; comes again after TLS */
+	DMTP_CLIENT_GREETED = 1, /* dmtp_client_greeting; with STARTTLS only the one within TLS */
 	DMTP_CLIENT_HANDSHAKE,   /* STARTTLS was granted: do the handshake, then dmtp_client_secured */
 	DMTP_CLIENT_REPLY,       /* K, E or Z of a command */
 	DMTP_CLIENT_INFO,        /* I */

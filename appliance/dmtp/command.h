@@ -117,6 +117,9 @@ struct dmtp_command {
 enum dmtp_code dmtp_command_decode(struct slice element, struct dmtp_command *out)
     __attribute__((warn_unused_result));
 
+/* The verb of a complete element, whatever follows it; UNKNOWN also when there is none. */
+enum dmtp_verb dmtp_command_verb(struct slice element);
+
 /* The "from" of a command, or AUTH's domain; empty for the others. Borrows as the command does. */
 struct slice dmtp_command_from(const struct dmtp_command *c);
 
@@ -142,7 +145,10 @@ bool dmtp_rcpt_next(struct ben_reader *it, struct dmtp_rcpt *out);
 /* it over receipt.events. For checked receipts. */
 bool dmtp_receipt_next(struct ben_reader *it, struct dmtp_receipt_row *out);
 
-/* it over a response's events. False: no more, or (it->bad) not a grant. */
+/*
+ * it over a response's events. False: no more, or (it->bad) not a grant's
+ * shape. One whose values_bad is set is to be passed over.
+ */
 bool dmtp_grant_next(struct ben_reader *it, struct dmtp_grant *out);
 
 enum dmtp_well_known dmtp_well_known_find(struct slice name);

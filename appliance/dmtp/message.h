@@ -7,7 +7,13 @@
 
 #include "dmtp/limits.h"
 
-enum dmtp_field_name { DMTP_SUBJECT = 1, DMTP_MESSAGE, DMTP_ATTACHMENT, DMTP_ACTION };
+enum dmtp_field_name {
+	DMTP_FIELD_OTHER = 0, /* a name that we do not know: passed over */
+	DMTP_SUBJECT,
+	DMTP_MESSAGE,
+	DMTP_ATTACHMENT,
+	DMTP_ACTION,
+};
 
 struct dmtp_field {
 	enum dmtp_field_name name;

@@ -1,0 +1,58 @@
+/* Pickup URIs: see uri.h. */
+#include "dmtp/uri.h"
+
+#include "dmtp/address.h"
+
+static bool
+all_visible(struct slice s)
+{
+	for (size_t i = 0; i < s.len; i++)
+		if (s.data[i] <= 0x20 || s.data[i] > 0x7e)
+			return false;
+	return true;
+}
+
+bool
+dmtp_uri_split(struct slice uri, struct dmtp_uri *out)
+{
+	const struct slice scheme = SLICE("https://");
+	struct slice rest, host;
+	uint64_t port = 443;
+	size_t end = 0;
+
+	if (uri.len <= scheme.len || uri.len > DMTP_URI_MAX || !all_visible(uri) ||
+	    memcmp(uri.data, scheme.data, scheme.len) != 0 ||
+	    memchr(uri.data, '#', uri.len) != NULL)
+		return false;
+	rest = slice_mem(uri.data + scheme.len, uri.len - scheme.len);
+	while (end < rest.len && rest.data[end] != '/' && rest.data[end] != ':')
+		end++;
+	host = slice_mem(rest.data, end);
+	if (!dmtp_domain_valid(host))
+		return false;
+	if (end < rest.len && rest.data[end] == ':') {
+		size_t digits = ++end;
+
+		while (end < rest.len && rest.data[end] != '/')
+			end++;
+		if (!text_parse_u64(slice_mem(rest.data + digits, end - digits), 65535, &port) ||
+		    port == 0)
+			return false;
+	}
+	*out = (struct dmtp_uri){ .host = host,
+		                  .port = (uint16_t)port,
+		                  .path = slice_mem(rest.data + end, rest.len - end) };
+	return true;
+}
+
+void
+dmtp_uri_message(struct buffer *out, struct slice host, const uint8_t digest[static 32])
+{
+	char text[BASE32_LEN(32) + 1];
+
+	base32_encode(digest, 32, text);
+	buffer_add_str(out, "https://");
+	buffer_add_slice(out, host);
+	buffer_add_str(out, "/m/");
+	buffer_add_str(out, text);
+}
