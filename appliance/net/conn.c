@@ -367,12 +367,12 @@ conn_connect(struct loop *loop, const struct net_address *addresses, size_t coun
 	return c;
 }
 
-/* Begins to connect to c->peer; 0 when it is under way or done, else errno. */
+/* Begins to connect to c->peer; 0 when it is under way or done, -1 for an address that is closed to us, else errno. */
 static int
 connect_try(struct conn *c)
 {
 	if (c->public_only && !net_address_is_public((const struct sockaddr *)&c->peer.ss))
-		return EPERM;
+		return -1;
 	c->fd = socket(c->peer.ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (c->fd < 0)
 		return errno;
@@ -395,7 +395,7 @@ connect_failed(struct conn *c)
 		conn_fail(c, CONN_END_CONNECT, "no address to connect to");
 	else
 		conn_fail(c, end, "%s: %s", net_address_format(&c->peer, address),
-		    c->connect_error == EPERM ? "not a public address" : strerror(c->connect_error));
+		    c->connect_error == -1 ? "not a public address" : strerror(c->connect_error));
 }
 
 /* Goes to the next address that can be tried, or fails. */

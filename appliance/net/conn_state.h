@@ -54,7 +54,7 @@ struct conn {
 	size_t address_count, address_next;
 	int64_t last_sent_ms, linger_ms;
 	int fd, depth;
-	int connect_error; /* errno of the last attempt */
+	int connect_error; /* errno of the last attempt, or -1 */
 	enum conn_state state;
 	bool public_only;
 	bool paused;

@@ -6,6 +6,7 @@
 #include "net/loop.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 
 #include <event2/event.h>
 #include <stdatomic.h>
@@ -388,9 +389,18 @@ loop_mono_ms(const struct loop *loop)
 
 /* --- its life ------------------------------------------------------------- */
 
+/* What libevent has to say, in our form. */
+static void
+on_libevent_log(int severity, const char *text)
+{
+	if (severity >= EVENT_LOG_WARN)
+		log_warn("libevent", LOG_S("reason", text));
+}
+
 static bool
 loop_init(struct loop *loop)
 {
+	event_set_log_callback(on_libevent_log);
 	loop->box.fd = -1;
 	list_init(&loop->waiting);
 	list_init(&loop->ready);
