@@ -73,8 +73,10 @@ $(BUILD)/obj/gen/migrations.o: $(BUILD)/gen/migrations.c
 TMTPD_LIBS   := $(foreach r,site relay home panel web net store dmtp base,$(BUILD)/lib/$(r).a)
 TMTPCTL_LIBS := $(foreach r,ctl web net store dmtp base,$(BUILD)/lib/$(r).a)
 
-$(BUILD)/tmtpd: $(BUILD)/obj/appliance/main.o $(TMTPD_LIBS)
-	$(CC) $(ALL_LDFLAGS) -o $@ $< $(TMTPD_LIBS) $(PKG_LIBS)
+TMTPD_OBJS   := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard appliance/*.c))
+
+$(BUILD)/tmtpd: $(TMTPD_OBJS) $(TMTPD_LIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $(TMTPD_OBJS) $(TMTPD_LIBS) $(PKG_LIBS)
 
 $(BUILD)/tmtpctl: $(TMTPCTL_LIBS)
 	$(CC) $(ALL_LDFLAGS) -o $@ -Wl,--whole-archive $(BUILD)/lib/ctl.a -Wl,--no-whole-archive \
