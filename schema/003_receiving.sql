@@ -110,7 +110,7 @@ CREATE TABLE tmtp.notification (
 	size            bigint NOT NULL,
 	date_s          bigint NOT NULL,
 	expires_at      timestamptz,
-	uris            text[] NOT NULL,
+	uris            text NOT NULL, -- in order of preference, a line each
 	signing_key     text,
 	signature       bytea,
 	state           smallint NOT NULL DEFAULT 0, -- 0 to be picked up, 1 verified, 2 failed, 3 withdrawn
@@ -138,6 +138,27 @@ CREATE TABLE tmtp.inbox (
 	PRIMARY KEY (account_id, notification_id)
 ) PARTITION BY RANGE (notification_id);
 GRANT SELECT, INSERT, UPDATE ON tmtp.inbox TO tmtp_home;
+
+-- Each process of `home` counts what arrives in a row of its own, in the same statement as it
+-- stores it: so a POST to nobody writes and commits as one to somebody does.
+CREATE TABLE tmtp.arrival_count (
+	slot       integer PRIMARY KEY,
+	recipients bigint NOT NULL
+) WITH (fillfactor = 10);
+INSERT INTO tmtp.arrival_count SELECT n, 0 FROM generate_series(0, 15) AS n;
+GRANT SELECT, UPDATE ON tmtp.arrival_count TO tmtp_home;
+GRANT SELECT ON tmtp.arrival_count TO tmtp_panel, tmtp_ctl;
+
+-- Two processes met at the same key, unseen by each other's statement: the transaction is run
+-- again (40001), and then sees.
+CREATE FUNCTION tmtp.race() RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RAISE EXCEPTION 'met another process at the same key' USING ERRCODE = '40001';
+END
+$$;
+REVOKE ALL ON FUNCTION tmtp.race() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tmtp.race() TO tmtp_home;
 
 INSERT INTO tmtp.partitioned (name, settings) VALUES
 	('notification', 'WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.1)'),

@@ -1,0 +1,173 @@
+/*
+ * What arrives over DMTP: notifications for members who granted the channel,
+ * invitations, their pickup, and what a sender may ask about its channels.
+ * Everything that writes runs in the lane STORE_ARRIVE, so that commits come
+ * in the order of arrival.
+ */
+#ifndef TMTP_STORE_ARRIVALS_H
+#define TMTP_STORE_ARRIVALS_H
+
+#include "base/id.h"
+#include "store/store.h"
+
+enum arrival_outcome {
+	ARRIVAL_STORED,	  /* for those recipients who are not closed; perhaps none */
+	ARRIVAL_CONFLICT, /* the id was used for another digest, size or sender */
+};
+
+struct arrival_rcpt {
+	const uint8_t *grant; /* 20 octets; borrowed until done */
+	struct slice vars;    /* this recipient's variables, or empty; borrowed */
+	bool closed;	      /* out: no such grant of this sender; whatever the reason */
+};
+
+/*
+ * A POST to grants. Unknown and revoked grants cost the same statements and
+ * the same commit as open ones. Two that share (domain, id) or (sender, digest)
+ * must not be under way at the same time: the caller keeps them in a row.
+ */
+struct arrival {
+	struct store_job job;
+	/* borrowed until done */
+	struct slice from; /* the sender's address; its domain is verified */
+	struct slice id, digest;
+	struct slice uris; /* in order, "\n" between them */
+	struct slice key, signature;
+	int64_t size, date_s, expires_us; /* -1: never */
+	int64_t now_us, lease_until_us;	  /* a new notification is leased for pickup */
+	struct uuid fresh_id;		  /* for a new notification */
+	struct arrival_rcpt *rcpts;
+	size_t rcpts_n;
+	bool want_accounts; /* fill accounts */
+	int slot;	    /* the process's row in arrival_count, 0..15 */
+	/* out */
+	enum arrival_outcome outcome;
+	struct uuid notification_id; /* when any recipient isn't closed */
+	bool fresh;		     /* it is new: pick it up */
+	int state;		     /* 0 to be picked up, 1 verified, 2 failed, 3 withdrawn */
+	int64_t *accounts;	     /* who got a new entry; freed by arrival_clear */
+	size_t accounts_n;
+};
+
+void store_arrival(struct store *store, struct arrival *arrival);
+void arrival_clear(struct arrival *arrival);
+
+/* A POST to [address, "invite"]. Whatever it finds, the sender is told K. */
+struct arrival_invite {
+	struct store_job job;
+	/* borrowed until done */
+	struct slice from, from_domain, registrable; /* of the sender */
+	struct slice domain, name;		     /* the member */
+	struct slice channel;			     /* offered */
+	struct slice id, digest, uris, key, signature;
+	int64_t size, date_s, expires_us;
+	int64_t now_us, lease_until_us;
+	struct uuid fresh_id;
+	int64_t sender_id, domain_id; /* fresh of id_make, used when unknown yet */
+	int per_day;		      /* of one registrable domain to one member */
+	int slot;
+	/* out */
+	bool shown; /* a new invitation: pick its message up */
+	int64_t account_id; /* whose, when shown */
+};
+
+void store_arrival_invite(struct store *store, struct arrival_invite *invite);
+
+/* --- Pickup --------------------------------------------------------------- */
+
+struct pickup {
+	struct uuid notification_id;
+	char *sender, *channel;
+	char *recipient; /* of an invitation: the member's address; or NULL */
+	uint8_t digest[32];
+	int64_t size, date_s, expires_us;
+	char *uris; /* "\n" between them */
+	char *key;
+	uint8_t *signature;
+	size_t signature_len;
+	int attempts;
+};
+
+/* Claims notifications whose pickup is due and not leased, oldest first. */
+struct pickup_claim {
+	struct store_job job;
+	int64_t now_us, lease_until_us;
+	struct uuid oldest;
+	unsigned limit;
+	struct pickup *rows; /* out; freed by pickup_claim_clear */
+	size_t rows_n;
+};
+
+void store_pickup_claim(struct store *store, struct pickup_claim *claim);
+void pickup_clear(struct pickup *pickup);
+void pickup_claim_clear(struct pickup_claim *claim);
+
+/* The end of a pickup, or its putting off. Visible to its members with PICKUP_VERIFIED's commit. */
+struct pickup_finish {
+	struct store_job job;
+	struct uuid notification_id;
+	enum { PICKUP_AGAIN = 0, PICKUP_VERIFIED = 1, PICKUP_FAILED = 2, PICKUP_WITHDRAWN = 3 } end;
+	struct slice body;  /* PICKUP_VERIFIED; borrowed until done */
+	const char *reason; /* the others; borrowed */
+	int64_t now_us, not_before_us; /* PICKUP_AGAIN */
+};
+
+void store_pickup_finish(struct store *store, struct pickup_finish *finish);
+
+/* Which of these accounts have a visible entry of the notification: for live push after a restart. */
+struct arrival_holders {
+	struct store_job job;
+	struct uuid notification_id;
+	const int64_t *ask; /* borrowed until done */
+	size_t ask_n;
+	int64_t *accounts; /* out; freed by arrival_holders_clear */
+	size_t accounts_n;
+};
+
+void store_arrival_holders(struct store *store, struct arrival_holders *holders);
+void arrival_holders_clear(struct arrival_holders *holders);
+
+/* --- CHANNELS -------------------------------------------------------------- */
+
+struct open_channel {
+	char *address; /* a member's */
+	char *channel;
+	uint8_t grant[20];
+};
+
+/* What these members hold open to this sender. */
+struct channels_get {
+	struct store_job job;
+	struct slice from; /* borrowed until done, as are users */
+	const struct slice *users; /* normalised addresses */
+	size_t users_n;
+	struct open_channel *rows; /* out, by address; freed by channels_get_clear */
+	size_t rows_n;
+};
+
+void store_channels_get(struct store *store, struct channels_get *get);
+void channels_get_clear(struct channels_get *get);
+
+struct consent_event {
+	char *address, *channel;
+	int state; /* enum consent_state */
+	bool has_grant, receipts;
+	uint8_t grant[20];
+	int64_t date_s;
+	struct uuid changed_id;
+};
+
+/* What members said to this sender since a cursor, oldest first. */
+struct channels_since {
+	struct store_job job;
+	struct slice from;
+	struct uuid since; /* all zero: from the start */
+	unsigned limit;
+	struct consent_event *rows; /* out; freed by channels_since_clear */
+	size_t rows_n;
+};
+
+void store_channels_since(struct store *store, struct channels_since *since);
+void channels_since_clear(struct channels_since *since);
+
+#endif
