@@ -1,0 +1,191 @@
+/* Upkeep of the tables: see upkeep.h. */
+#include "store/upkeep.h"
+
+#include "store/op.h"
+
+/* --- Partitions ------------------------------------------------------------ */
+
+static void
+bind_partitions(struct args *a, struct store_job *const *jobs, size_t n)
+{
+	(void)n;
+	args_time(a, 0, ((const struct upkeep_partitions *)jobs[0])->now_us);
+}
+
+static void
+rows_partitions(const PGresult *r, struct store_job *const *jobs, size_t n)
+{
+	(void)n;
+	((struct upkeep_partitions *)jobs[0])->made = PQntuples(r) == 1 ? row_i32(r, 0, 0) : 0;
+}
+
+static const struct store_op partitions_run = {
+	.name = "upkeep_partitions",
+	.sql = "SELECT tmtp.ensure_partitions(($1 AT TIME ZONE 'UTC')::date - 1, "
+	       "($1 AT TIME ZONE 'UTC')::date + 7)",
+	.types = (const Oid[]){ T_TIMESTAMPTZ, 0 },
+	.lane = STORE_WRITE,
+	.repeatable = true,
+	.bind = bind_partitions,
+	.rows = rows_partitions,
+};
+
+void
+store_upkeep_partitions(struct store *store, struct upkeep_partitions *u)
+{
+	u->job.op = &partitions_run;
+	store_submit(store, &u->job);
+}
+
+/* --- Chunks ---------------------------------------------------------------- */
+
+static void
+bind_chunks(struct args *a, struct store_job *const *jobs, size_t n)
+{
+	const struct upkeep_chunks *u = (const struct upkeep_chunks *)jobs[0];
+
+	(void)n;
+	args_i64(a, 0, u->site_id);
+	args_i64(a, 1, u->channel_id);
+	args_i64(a, 2, u->domain_id);
+	args_text(a, 3, u->first_member);
+	args_i64(a, 4, u->target);
+	args_i64(a, 5, u->max);
+	args_i64(a, 6, u->limit);
+}
+
+static void
+rows_chunks(const PGresult *r, struct store_job *const *jobs, size_t n)
+{
+	struct upkeep_chunks *u = (struct upkeep_chunks *)jobs[0];
+	int last = PQntuples(r) - 1;
+
+	(void)n;
+	u->seen = (unsigned)(last + 1);
+	u->changed = 0;
+	for (int row = 0; row <= last; row++)
+		u->changed += row_bool(r, row, 4);
+	if (u->seen < u->limit || last < 0) {
+		u->site_id = u->channel_id = u->domain_id = 0;
+		u->first_member[0] = '\0';
+		return;
+	}
+	u->site_id = row_i64(r, last, 0);
+	u->channel_id = row_i64(r, last, 1);
+	u->domain_id = row_i64(r, last, 2);
+	(void)snprintf(u->first_member, sizeof(u->first_member), "%s", PQgetvalue(r, last, 3));
+}
+
+/*
+ * A chunk that has grown is cut into equal parts: the parts' first members are
+ * every so-many-th of the range. The row keeps its start, its end moves to the
+ * first cut, and the other parts are inserted: no instant has a gap.
+ */
+static const struct store_op chunks_run = {
+	.name = "upkeep_chunks",
+	.sql =
+	    "WITH c AS MATERIALIZED (SELECT k.* FROM tmtp.chunk k "
+	    "  WHERE (k.site_id, k.channel_id, k.domain_id, k.first_member) > ($1, $2, $3, $4) "
+	    "  OR ($1 = 0 AND (k.site_id, k.channel_id, k.domain_id, k.first_member) = ($1, $2, $3, $4)) "
+	    "  ORDER BY k.site_id, k.channel_id, k.domain_id, k.first_member LIMIT $7 FOR UPDATE SKIP LOCKED), "
+	    "counted AS MATERIALIZED (SELECT c.*, t.n, "
+	    "  CASE WHEN t.n > $6 THEN ceil(t.n::numeric / ceil(t.n::numeric / $5))::int8 ELSE t.n END AS part "
+	    "  FROM c CROSS JOIN LATERAL (SELECT count(*) AS n FROM tmtp.subscription s "
+	    "   WHERE s.site_id = c.site_id AND s.channel_id = c.channel_id AND s.domain_id = c.domain_id "
+	    "   AND s.member >= c.first_member AND (c.next_member IS NULL OR s.member < c.next_member) "
+	    "   AND s.state = 1) t), "
+	    "cut AS MATERIALIZED (SELECT k.site_id, k.channel_id, k.domain_id, k.first_member AS old_first, "
+	    "  m.member AS first_member, "
+	    "  coalesce(lead(m.member) OVER (PARTITION BY k.site_id, k.channel_id, k.domain_id, k.first_member "
+	    "   ORDER BY m.member), k.next_member) AS next_member, k.part, "
+	    "  row_number() OVER (PARTITION BY k.site_id, k.channel_id, k.domain_id, k.first_member "
+	    "   ORDER BY m.member) AS nth "
+	    "  FROM counted k CROSS JOIN LATERAL (SELECT s.member, row_number() OVER (ORDER BY s.member) AS n "
+	    "   FROM tmtp.subscription s WHERE s.site_id = k.site_id AND s.channel_id = k.channel_id "
+	    "   AND s.domain_id = k.domain_id AND s.member >= k.first_member "
+	    "   AND (k.next_member IS NULL OR s.member < k.next_member) AND s.state = 1) m "
+	    "  WHERE k.n > $6 AND m.n > 1 AND (m.n - 1) % k.part = 0), "
+	    "split AS (INSERT INTO tmtp.chunk (site_id, channel_id, domain_id, first_member, next_member, members) "
+	    "  SELECT site_id, channel_id, domain_id, first_member, next_member, part FROM cut), "
+	    "kept AS (UPDATE tmtp.chunk k SET members = o.part, "
+	    "  next_member = coalesce((SELECT x.first_member FROM cut x WHERE x.site_id = o.site_id "
+	    "   AND x.channel_id = o.channel_id AND x.domain_id = o.domain_id AND x.old_first = o.first_member "
+	    "   AND x.nth = 1), o.next_member) "
+	    "  FROM counted o WHERE k.site_id = o.site_id AND k.channel_id = o.channel_id "
+	    "  AND k.domain_id = o.domain_id AND k.first_member = o.first_member AND k.members <> o.part) "
+	    "SELECT site_id, channel_id, domain_id, first_member, members <> part FROM counted "
+	    "ORDER BY site_id, channel_id, domain_id, first_member",
+	.types = (const Oid[]){ T_INT8, T_INT8, T_INT8, T_TEXT, T_INT8, T_INT8, T_INT8, 0 },
+	.lane = STORE_READ, /* it may take a while; nobody waits for it */
+	.bind = bind_chunks,
+	.rows = rows_chunks,
+};
+
+void
+store_upkeep_chunks(struct store *store, struct upkeep_chunks *u)
+{
+	u->job.op = &chunks_run;
+	store_submit(store, &u->job);
+}
+
+/* --- Forgetting ------------------------------------------------------------ */
+
+static void
+bind_forget(struct args *a, struct store_job *const *jobs, size_t n)
+{
+	const struct upkeep_forget *u = (const struct upkeep_forget *)jobs[0];
+
+	(void)n;
+	args_time(a, 0, u->now_us);
+	args_time(a, 1, u->keys_before_us);
+	args_i64(a, 2, u->limit);
+}
+
+static void
+rows_forget(const PGresult *r, struct store_job *const *jobs, size_t n)
+{
+	(void)n;
+	((struct upkeep_forget *)jobs[0])->forgotten = PQntuples(r) == 1 ? row_i64(r, 0, 0) : 0;
+}
+
+static const struct store_op forget_keys = {
+	.name = "upkeep_forget_keys",
+	.sql = "WITH gone AS (DELETE FROM tmtp.push_key k USING (SELECT site_id, key FROM tmtp.push_key "
+	       "  WHERE created_at < $2 AND $1 >= $2 LIMIT $3) o "
+	       " WHERE k.site_id = o.site_id AND k.key = o.key RETURNING 1) SELECT count(*) FROM gone",
+	.types = (const Oid[]){ T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_INT8, 0 },
+	.lane = STORE_READ,
+	.repeatable = true,
+	.bind = bind_forget,
+	.rows = rows_forget,
+};
+
+static const struct store_op forget_posted = {
+	.name = "upkeep_forget_posted",
+	.sql = "WITH ids AS (DELETE FROM tmtp.posted p USING (SELECT domain_id, id FROM tmtp.posted "
+	       "  WHERE kept_until < $1 AND $1 >= $2 LIMIT $3) o "
+	       " WHERE p.domain_id = o.domain_id AND p.id = o.id RETURNING 1), "
+	       "tokens AS (DELETE FROM tmtp.account_token t USING (SELECT account_id, token_hash "
+	       "  FROM tmtp.account_token WHERE expires_at < $1 LIMIT $3) o "
+	       " WHERE t.account_id = o.account_id AND t.token_hash = o.token_hash RETURNING 1) "
+	       "SELECT (SELECT count(*) FROM ids) + (SELECT count(*) FROM tokens)",
+	.types = (const Oid[]){ T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_INT8, 0 },
+	.lane = STORE_READ,
+	.repeatable = true,
+	.bind = bind_forget,
+	.rows = rows_forget,
+};
+
+void
+store_upkeep_forget_keys(struct store *store, struct upkeep_forget *u)
+{
+	u->job.op = &forget_keys;
+	store_submit(store, &u->job);
+}
+
+void
+store_upkeep_forget_posted(struct store *store, struct upkeep_forget *u)
+{
+	u->job.op = &forget_posted;
+	store_submit(store, &u->job);
+}
