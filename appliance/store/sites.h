@@ -47,7 +47,7 @@ struct site_token_get {
 void store_site_token_get(struct store *store, struct site_token_get *get);
 void site_token_get_clear(struct site_token_get *get);
 
-/* A channel of a site by its name. STORE_NOT_FOUND: none, or closed. */
+/* A channel of a site by its name (STORE_NOT_FOUND: none, or closed), or all of a site's, closed ones too. */
 struct channel_row {
 	int64_t channel_id;
 	char name[32];
@@ -78,7 +78,7 @@ struct site_row {
 	int64_t site_id;
 	char *address, *title;
 	int64_t created_us, suspended_us;
-	int64_t keys, tokens, channels;
+	int64_t keys, tokens, channels; /* neither revoked nor closed */
 };
 
 struct site_list {
@@ -91,7 +91,12 @@ struct site_list {
 void store_site_list(struct store *store, struct site_list *list);
 void site_list_clear(struct site_list *list);
 
-/* One change each. STORE_CONFLICT: the name is taken; STORE_NOT_FOUND: no such site, key, token or channel. */
+/*
+ * One change each. STORE_CONFLICT: the name is taken (for a channel also by an
+ * account called "channel.site"); STORE_NOT_FOUND: no such site, key, token or
+ * channel; STORE_REFUSED: an algorithm that isn't known. What is ended
+ * (suspended, revoked, closed) a second time keeps its first time: STORE_OK.
+ */
 enum site_change_kind {
 	SITE_CREATE,	/* domain, name, title */
 	SITE_SUSPEND,	/* nothing of it is accepted any more */
