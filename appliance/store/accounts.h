@@ -14,7 +14,7 @@ struct account_get {
 
 void store_account_get(struct store *store, struct account_get *get);
 
-/* A log-in's token, stored as SHA-256. */
+/* A log-in's token, stored as SHA-256. Takes the account's expired ones away. STORE_NOT_FOUND: no such account, or disabled. */
 struct account_token_add {
 	struct store_job job;
 	int64_t account_id;
@@ -49,7 +49,11 @@ void store_account_token_drop(struct store *store, struct account_token_drop *dr
 
 enum account_change_kind { ACCOUNT_CREATE, ACCOUNT_PASSWORD, ACCOUNT_DISABLE, ACCOUNT_ENABLE };
 
-/* STORE_CONFLICT: the name is taken (sites and accounts share it); STORE_NOT_FOUND: no such account. */
+/*
+ * STORE_CONFLICT: the name is taken (sites and accounts share it, and
+ * "channel.site" is a channel's); STORE_NOT_FOUND: no such account. A new
+ * password and disabling end the account's log-ins.
+ */
 struct account_change {
 	struct store_job job;
 	const char *actor;
