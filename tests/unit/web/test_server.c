@@ -163,7 +163,7 @@ on_number(struct web_request *req, void *arg)
 	web_reply_json(req, 200, json_pack("{s:i, s:I}", "rc", (int)rc, "n", (json_int_t)n));
 }
 
-static int object_frees;
+static _Atomic int object_frees;
 
 static void
 object_free(void *owner)
