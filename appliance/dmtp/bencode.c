@@ -286,6 +286,7 @@ int64_t
 ben_get_int(struct ben_reader *r)
 {
 	const uint8_t *p = r->at;
+	const uint8_t *digits;
 	uint64_t v = 0;
 	bool negative;
 
@@ -293,9 +294,10 @@ ben_get_int(struct ben_reader *r)
 		goto bad;
 	negative = p < r->end && *p == '-';
 	p += negative ? 1 : 0;
+	digits = p;
 	while (p < r->end && (unsigned)*p - '0' <= 9 && v <= UINT64_MAX / 16)
 		v = v * 10 + (uint64_t)(*p++ - '0');
-	if (p == r->end || *p != 'e' || v > (uint64_t)INT64_MAX + (negative ? 1 : 0))
+	if (p == r->end || p == digits || *p != 'e' || v > (uint64_t)INT64_MAX + (negative ? 1 : 0))
 		goto bad;
 	r->at = p + 1;
 	if (negative)

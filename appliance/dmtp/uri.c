@@ -1,6 +1,7 @@
 /* Pickup URIs: see uri.h. */
 #include "dmtp/uri.h"
 
+#include "base/text.h"
 #include "dmtp/address.h"
 
 static bool
@@ -43,16 +44,4 @@ dmtp_uri_split(struct slice uri, struct dmtp_uri *out)
 		                  .port = (uint16_t)port,
 		                  .path = slice_mem(rest.data + end, rest.len - end) };
 	return true;
-}
-
-void
-dmtp_uri_message(struct buffer *out, struct slice host, const uint8_t digest[static 32])
-{
-	char text[BASE32_LEN(32) + 1];
-
-	base32_encode(digest, 32, text);
-	buffer_add_str(out, "https://");
-	buffer_add_slice(out, host);
-	buffer_add_str(out, "/m/");
-	buffer_add_str(out, text);
 }

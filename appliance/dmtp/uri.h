@@ -1,12 +1,11 @@
 /*
  * The URIs under which messages and large attachments are picked up: https
- * only. Splits one, builds ours. Whether a host may be asked is not decided here.
+ * only. Whether a host may be asked is not decided here.
  */
 #ifndef TMTP_DMTP_URI_H
 #define TMTP_DMTP_URI_H
 
-#include "base/buffer.h"
-#include "base/text.h"
+#include "base/slice.h"
 
 #define DMTP_URI_MAX 2048
 
@@ -21,8 +20,5 @@ struct dmtp_uri {
  * address, at most DMTP_URI_MAX octets. False leaves out untouched.
  */
 bool dmtp_uri_split(struct slice uri, struct dmtp_uri *out);
-
-/* Appends "https://<host>/m/<digest in base32>"; host may carry ":port". */
-void dmtp_uri_message(struct buffer *out, struct slice host, const uint8_t digest[static 32]);
 
 #endif
