@@ -1,0 +1,170 @@
+/* tmtpctl queue: what waits to be sent, batch by batch. */
+#include "ctl/input.h"
+#include "ctl/names.h"
+#include "ctl/output.h"
+
+#include "base/clock.h"
+#include "store/queue.h"
+
+#include <inttypes.h>
+
+static json_t *
+row_json(const struct queue_row *row)
+{
+	char id[UUID_TEXT];
+
+	uuid_format(&row->message_id, id);
+	return json_pack("{s:s, s:i, s:o, s:o, s:o, s:s, s:s, s:i, s:i, s:o, s:o, s:o}", "message", id, "batch",
+	    row->batch_no, "site", output_text(row->site), "channel", output_text(row->channel), "domain",
+	    output_text(row->domain), "lane", name_of_lane(row->lane), "state",
+	    name_of_batch_state(row->state), "recipients", row->recipients, "attempts", row->attempts,
+	    "accepted", output_time(row->accepted_us), "not_before", output_time(row->not_before_us), "reason",
+	    output_text(row->reason));
+}
+
+static enum ctl_exit
+queue_list(struct ctl *ctl)
+{
+	static const struct output_column columns[] = {
+		{ "message", "MESSAGE" }, { "batch", "BATCH" }, { "site", "SITE" }, { "channel", "CHANNEL" },
+		{ "domain", "DOMAIN" }, { "lane", "LANE" }, { "state", "STATE" }, { "recipients", "RECIPIENTS" },
+		{ "attempts", "ATTEMPTS" }, { "not_before", "NOT BEFORE" }, { "reason", "REASON" }, { NULL, NULL },
+	};
+	const char *only = ctl_value(ctl, "domain");
+	char domain[DMTP_DOMAIN_MAX + 1];
+	struct queue_list list = { .dead = ctl_value(ctl, "dead") != NULL };
+	enum ctl_exit result;
+	enum store_rc rc;
+	bool full;
+	json_t *rows;
+
+	if ((result = input_limit(ctl, ctl_value(ctl, "limit"), &list.limit)) != CTL_OK ||
+	    (only != NULL && (result = input_domain(ctl, only, domain)) != CTL_OK))
+		return result;
+	list.domain = only != NULL ? domain : NULL;
+	rc = ctl_ask(ctl, store_queue_list, &list);
+	if (rc != STORE_OK && rc != STORE_NOT_FOUND)
+		return ctl_store_failed(ctl, rc, NULL, NULL);
+	rows = json_array();
+	for (size_t i = 0; i < list.rows_n; i++)
+		json_array_append_new(rows, row_json(&list.rows[i]));
+	full = list.rows_n == list.limit;
+	queue_list_clear(&list);
+	(void)output_list(ctl, "batches", rows, columns,
+	    list.dead ? "Nothing was given up." : "Nothing waits.");
+	if (full)
+		(void)fprintf(stderr, "There may be more: see --limit.\n");
+	return CTL_OK;
+}
+
+/* --- Changes -------------------------------------------------------------- */
+
+/* Exactly one of the three: nobody drops everything by leaving an option out. */
+static enum ctl_exit
+read_target(struct ctl *ctl, char domain[static DMTP_DOMAIN_MAX + 1], struct queue_change *change)
+{
+	const char *only = ctl_value(ctl, "domain"), *message = ctl_value(ctl, "message");
+	int given = (only != NULL) + (message != NULL) + (ctl_value(ctl, "all") != NULL);
+
+	if (given != 1)
+		return ctl_usage(ctl, "%s needs one of --domain, --message and --all", ctl->command->name);
+	if (message != NULL)
+		return input_uuid(ctl, message, &change->message_id);
+	if (only == NULL)
+		return CTL_OK;
+	change->domain = domain;
+	return input_domain(ctl, only, domain);
+}
+
+static enum ctl_exit
+run_change(struct ctl *ctl, enum queue_action action, const char *sentence)
+{
+	struct queue_change change = { .actor = ctl->actor, .action = action, .now_us = clock_wall_us() };
+	char domain[DMTP_DOMAIN_MAX + 1];
+	enum ctl_exit result = read_target(ctl, domain, &change);
+	json_t *record;
+
+	if (result == CTL_OK)
+		result = ctl_store_failed(ctl, ctl_ask(ctl, store_queue_change, &change),
+		    "nothing in the queue matches", NULL);
+	if (result != CTL_OK)
+		return result;
+	record = json_pack("{s:I}", "changed", (json_int_t)change.changed);
+	if (change.changed == 0)
+		return output_done(ctl, record, "No batch was concerned.");
+	return output_done(ctl, record, "Batches: %" PRId64 ". They %s", change.changed, sentence);
+}
+
+static enum ctl_exit
+queue_retry(struct ctl *ctl)
+{
+	return run_change(ctl, QUEUE_RETRY_NOW, "are tried at once.");
+}
+
+static enum ctl_exit
+queue_hold(struct ctl *ctl)
+{
+	return run_change(ctl, QUEUE_HOLD, "are held: tmtpctl queue release lets them go.");
+}
+
+static enum ctl_exit
+queue_release(struct ctl *ctl)
+{
+	return run_change(ctl, QUEUE_RESUME, "wait to be sent again.");
+}
+
+static enum ctl_exit
+queue_drop(struct ctl *ctl)
+{
+	return run_change(ctl, QUEUE_DROP, "were dropped.");
+}
+
+static const struct ctl_option targets[] = {
+	{ "domain", "NAME", "what goes to this domain", false },
+	{ "message", "ID", "what carries this message", false },
+	{ "all", NULL, "everything", false },
+	{ NULL, NULL, NULL, false },
+};
+
+const struct ctl_command queue_commands[] = {
+	{ .name = "queue list",
+	  .arguments = "",
+	  .summary = "Shows the batches that wait to be sent.",
+	  .more = "A batch is one message for one domain, for at most about a thousand recipients.",
+	  .example = "tmtpctl queue list --domain home.test",
+	  .options = (const struct ctl_option[]){ { "domain", "NAME", "only to this domain", false },
+	      { "dead", NULL, "those given up, instead of those that wait", false },
+	      { "limit", "N", "at most so many, 1 to 100000 (100)", false }, { NULL, NULL, NULL, false } },
+	  .needs = NEEDS_STORE,
+	  .run = queue_list },
+	{ .name = "queue retry",
+	  .arguments = "",
+	  .summary = "Tries batches at once instead of at their time.",
+	  .example = "tmtpctl queue retry --domain home.test",
+	  .options = targets,
+	  .needs = NEEDS_STORE,
+	  .run = queue_retry },
+	{ .name = "queue hold",
+	  .arguments = "",
+	  .summary = "Holds batches back until they are released.",
+	  .more = "New batches go out as before: tmtpctl peer hold holds a whole domain.",
+	  .example = "tmtpctl queue hold --message 019aa9d4-0000-7000-8000-000000000000",
+	  .options = targets,
+	  .needs = NEEDS_STORE,
+	  .run = queue_hold },
+	{ .name = "queue release",
+	  .arguments = "",
+	  .summary = "Lets held batches go.",
+	  .example = "tmtpctl queue release --all",
+	  .options = targets,
+	  .needs = NEEDS_STORE,
+	  .run = queue_release },
+	{ .name = "queue drop",
+	  .arguments = "",
+	  .summary = "Drops batches: they are not sent, and there is no way back.",
+	  .example = "tmtpctl queue drop --domain gone.test",
+	  .options = targets,
+	  .needs = NEEDS_STORE,
+	  .run = queue_drop },
+	{ .name = NULL },
+};
