@@ -1,0 +1,399 @@
+/*
+ * Pushing: POST /v1/channels/:channel/messages. The answer's text is made
+ * before the message goes to the store, so that nothing but the reply is left
+ * to do once it is committed.
+ */
+#include "site/handlers.h"
+
+#include "base/clock.h"
+#include "base/metric.h"
+#include "base/text.h"
+#include "dmtp/address.h"
+#include "dmtp/message.h"
+#include "site/auth.h"
+#include "site/plan.h"
+#include "store/pushes.h"
+#include "web/reply.h"
+
+#include <sodium.h>
+#include <stdio.h>
+
+METRIC_DEFINE(accepted, METRIC_COUNTER, "tmtp_pushes_total", "result=\"accepted\"",
+    "Pushes by what became of them.");
+METRIC_DEFINE(replayed, METRIC_COUNTER, "tmtp_pushes_total", "result=\"replayed\"",
+    "Pushes by what became of them.");
+METRIC_DEFINE(refused, METRIC_COUNTER, "tmtp_pushes_total", "result=\"refused\"",
+    "Pushes by what became of them.");
+METRIC_DEFINE(failed, METRIC_COUNTER, "tmtp_pushes_total", "result=\"failed\"",
+    "Pushes by what became of them.");
+
+static const struct web_problem no_recipient = {
+	.type = "urn:tmtp:problem:no-recipient",
+	.title = "None of the recipients holds this channel.",
+	.status = 422,
+};
+
+#define KEY_MAX 128
+
+struct push_call {
+	struct channel_call channel; /* first */
+	struct push push;
+	struct plan plan;
+};
+
+/* One question more, after an idempotency key that was used before. */
+struct replay {
+	struct push_call *call;
+	struct push_earlier earlier;
+	struct message_recipients rejected;
+};
+
+static struct call *
+call_of(struct push_call *p)
+{
+	return &p->channel.call;
+}
+
+/* --- answers --------------------------------------------------------------------- */
+
+static void
+push_refuse(struct push_call *p, const struct web_problem *kind, const char *detail)
+{
+	metric_add(&refused, 1);
+	web_reply_problem(call_of(p)->req, kind, detail == NULL ? NULL : "%s", detail);
+}
+
+static void
+push_fail(struct push_call *p, enum store_rc rc)
+{
+	metric_add(&failed, 1);
+	site_reply_store(call_of(p), rc);
+}
+
+static void
+reply_202(struct call *call, const struct uuid *message_id, json_t *rejected)
+{
+	struct slice base = site_base(call);
+	char id[UUID_TEXT], url[1024], text[1200];
+	int n;
+
+	uuid_format(message_id, id);
+	(void)snprintf(url, sizeof(url), "%.*s/v1/messages/%s", (int)base.len,
+	    (const char *)base.data, id);
+	web_reply_header(call->req, "Location", url);
+	if (rejected != NULL) {
+		web_reply_json(call->req, 202,
+		    json_pack("{s:s, s:s, s:o}", "id", id, "status_url", url, "rejected",
+			rejected));
+		return;
+	}
+	n = snprintf(text, sizeof(text), "{\"id\":\"%s\",\"status_url\":\"%s\"}", id, url);
+	web_reply_bytes(call->req, 202, "application/json", slice_mem(text, (size_t)n));
+}
+
+static json_t *
+address_json(const struct push_rcpt *r)
+{
+	char text[DMTP_ADDRESS_MAX + 1];
+	int n = snprintf(text, sizeof(text), "%.*s@%.*s", (int)r->member.len,
+	    (const char *)r->member.data, (int)r->domain.len, (const char *)r->domain.data);
+
+	return json_stringn(text, (size_t)n);
+}
+
+/* Those who hold no channel, or NULL when all do. */
+static json_t *
+rejected_json(const struct push *push)
+{
+	json_t *list = NULL;
+
+	for (size_t i = 0; i < push->rcpts_n; i++) {
+		if (push->rcpts[i].holds)
+			continue;
+		if (list == NULL)
+			list = json_array();
+		(void)json_array_append_new(list, address_json(&push->rcpts[i]));
+	}
+	return list;
+}
+
+static void
+reply_nobody(struct push_call *p)
+{
+	json_t *errors = json_array();
+
+	for (size_t i = 0; i < p->push.rcpts_n; i++)
+		(void)json_array_append_new(errors,
+		    json_pack("{s:s, s:o, s:s}", "pointer", "/to", "address",
+			address_json(&p->push.rcpts[i]), "detail", "does not hold this channel"));
+	metric_add(&refused, 1);
+	web_reply_problem_errors(call_of(p)->req, &no_recipient, errors,
+	    "None of the %zu recipients holds the channel.", json_array_size(errors));
+}
+
+static void
+reply_stored(struct push_call *p)
+{
+	struct call *call = call_of(p);
+	struct uuid id = p->push.message_id;
+	json_t *rejected = p->push.audience == PUSH_LIST ? rejected_json(&p->push) : NULL;
+
+	metric_add(&accepted, 1);
+	site_body_keep(call->site, call->who.site_id, &id, p->plan.digest,
+	    p->plan.audience != PUSH_ONE, p->plan.message.data, p->plan.message.len);
+	p->plan.message.data = NULL; /* taken */
+	p->plan.message.len = p->plan.message.cap = 0;
+	reply_202(call, &id, rejected);
+}
+
+/* --- an idempotency key that was used before ----------------------------------------- */
+
+static void
+on_rejected(struct store_job *job)
+{
+	struct replay *r = job->arg;
+	struct call *call = call_of(r->call);
+	struct uuid id = r->earlier.message_id;
+	json_t *list = NULL;
+	enum store_rc rc = job->rc;
+
+	for (size_t i = 0; rc == STORE_OK && i < r->rejected.rows_n; i++) {
+		if (list == NULL)
+			list = json_array();
+		(void)json_array_append_new(list, json_string(r->rejected.rows[i].address));
+	}
+	message_recipients_clear(&r->rejected);
+	if (rc != STORE_OK && rc != STORE_NOT_FOUND) { /* not found: kept no longer; the key still is */
+		push_fail(r->call, rc);
+		return;
+	}
+	metric_add(&replayed, 1);
+	web_reply_header(call->req, "Idempotency-Replayed", "true");
+	reply_202(call, &id, list);
+}
+
+/* The same answer again names the same recipients as rejected. */
+static void
+ask_rejected(struct replay *r)
+{
+	r->rejected = (struct message_recipients){
+		.job = { .done = on_rejected, .arg = r },
+		.site_id = r->earlier.site_id,
+		.message_id = r->earlier.message_id,
+		.state = RECIPIENT_REJECTED,
+		.limit = PUSH_RCPTS_MAX,
+	};
+	store_message_recipients(call_of(r->call)->site->store, &r->rejected);
+}
+
+static void
+on_earlier(struct store_job *job)
+{
+	struct replay *r = job->arg;
+	struct push_call *p = r->call;
+	const struct push *push = &p->push;
+
+	if (job->rc == STORE_NOT_FOUND) /* it ran out between the two questions */
+		push_fail(p, STORE_DOWN);
+	else if (job->rc != STORE_OK)
+		push_fail(p, job->rc);
+	else if (!token_equal(r->earlier.body_hash, push->body_hash, sizeof(push->body_hash)))
+		push_refuse(p, &web_idempotency_mismatch, NULL);
+	else if (memcmp(&r->earlier.message_id, &push->message_id, sizeof(push->message_id)) == 0)
+		reply_stored(p); /* our own: the store lost the first answer and asked again */
+	else
+		ask_rejected(r);
+}
+
+static void
+ask_earlier(struct push_call *p)
+{
+	struct replay *r = web_request_alloc(call_of(p)->req, sizeof(*r));
+
+	if (r == NULL) {
+		push_refuse(p, &web_internal, NULL);
+		return;
+	}
+	memset(r, 0, sizeof(*r));
+	r->call = p;
+	r->earlier.job.done = on_earlier;
+	r->earlier.job.arg = r;
+	r->earlier.site_id = p->push.site_id;
+	r->earlier.key = p->push.key;
+	store_push_earlier(call_of(p)->site->store, &r->earlier);
+}
+
+/* --- into the store ------------------------------------------------------------------------ */
+
+static void
+on_pushed(struct store_job *job)
+{
+	struct push_call *p = job->arg;
+
+	if (job->rc != STORE_OK) {
+		push_fail(p, job->rc);
+		return;
+	}
+	switch (p->push.outcome) {
+	case PUSH_STORED:
+		reply_stored(p);
+		break;
+	case PUSH_NOBODY:
+		reply_nobody(p);
+		break;
+	case PUSH_KEY_TAKEN:
+		ask_earlier(p);
+		break;
+	}
+}
+
+static void
+submit(struct channel_call *channel)
+{
+	struct push_call *p = (struct push_call *)channel;
+
+	p->push.channel_id = channel->channel_id;
+	store_push(channel->call.site->store, &p->push);
+}
+
+static void
+push_fill(struct push_call *p)
+{
+	struct push *push = &p->push;
+	int64_t now_us = clock_wall_us();
+
+	push->job.done = on_pushed;
+	push->job.arg = p;
+	push->site_id = call_of(p)->who.site_id;
+	push->message_id = uuid_make();
+	push->audience = p->plan.audience;
+	push->lane = p->plan.lane;
+	push->accepted_us = now_us;
+	push->expires_us = p->plan.expires_s == 0 ? -1 : now_us + p->plan.expires_s * 1000000;
+	push->body = buffer_slice(&p->plan.message);
+	push->digest = p->plan.digest;
+	push->rcpts = p->plan.rcpts;
+	push->rcpts_n = p->plan.rcpts_n;
+}
+
+/* --- from the request ------------------------------------------------------------------------ */
+
+static bool
+key_is_valid(struct slice key)
+{
+	for (size_t i = 0; i < key.len; i++)
+		if (key.data[i] < 0x20 || key.data[i] > 0x7e)
+			return false;
+	return key.len >= 1 && key.len <= KEY_MAX;
+}
+
+/* What a key stands for: the channel and the body, octet for octet. */
+static bool
+hash_request(struct push_call *p, struct slice body)
+{
+	struct slice channel = web_request_param(call_of(p)->req, "channel");
+	uint8_t parts[64];
+
+	if (!dmtp_digest(channel, parts) || !dmtp_digest(body, parts + 32))
+		return false;
+	return dmtp_digest(slice_mem(parts, sizeof(parts)), p->push.body_hash);
+}
+
+static bool
+read_key(struct push_call *p)
+{
+	struct slice key;
+
+	if (!web_request_header(call_of(p)->req, "Idempotency-Key", &key))
+		return true;
+	if (!key_is_valid(key)) {
+		push_refuse(p, &web_invalid_value,
+		    "Idempotency-Key is 1 to 128 printable ASCII characters.");
+		return false;
+	}
+	p->push.key = key;
+	if (!hash_request(p, web_request_body(call_of(p)->req))) {
+		push_refuse(p, &web_internal, NULL);
+		return false;
+	}
+	return true;
+}
+
+static void
+free_plan(void *plan)
+{
+	plan_free(plan);
+}
+
+/* Makes the plan from the body. False: the request has been answered. */
+static bool
+read_push(struct push_call *p)
+{
+	struct call *call = call_of(p);
+	struct plan_origin origin = {
+		.site = call->who.name,
+		.domain = call->who.domain,
+		.channel = web_request_param(call->req, "channel"),
+		.date_s = clock_wall_s(),
+		.message_max_bytes = call->site->config->site.message_max_bytes,
+	};
+	struct web_errors errors = { .count = 0 };
+	char error[160];
+	json_t *json = NULL;
+	enum plan_rc rc;
+
+	if (web_json_parse(web_request_body(call->req), &json, error) != WEB_BODY_OK) {
+		push_refuse(p, &web_malformed_json, error);
+		return false;
+	}
+	web_request_set_ctx(call->req, &p->plan, free_plan);
+	randombytes_buf(origin.salt, sizeof(origin.salt));
+	p->push.date_s = origin.date_s;
+	rc = plan_make(json, &origin, &p->plan, &errors);
+	json_decref(json);
+	if (rc == PLAN_OK)
+		return true;
+	if (rc == PLAN_INVALID) {
+		metric_add(&refused, 1);
+			web_reply_errors(call->req, &errors);
+		return false;
+	}
+	web_errors_free(&errors);
+	push_refuse(p, rc == PLAN_TOO_LARGE ? &web_payload_too_large : &web_internal,
+	    rc == PLAN_TOO_LARGE ? "The message would be longer than this server takes." : NULL);
+	return false;
+}
+
+static void
+push_authorised(struct call *call)
+{
+	struct push_call *p = (struct push_call *)call;
+	unsigned wait_s = 1;
+
+	if (call->site->rates != NULL && !rates_take(call->site->rates, call->who.site_id,
+					     clock_mono_us(), &wait_s)) {
+		metric_add(&refused, 1);
+		web_reply_retry_after(call->req, wait_s);
+		web_reply_problem(call->req, &web_too_many_requests,
+		    "This site may push %u times a second.",
+		    call->site->config->site.max_pushes_per_second);
+		return;
+	}
+	if (!text_is_name(web_request_param(call->req, "channel"))) {
+		push_refuse(p, &web_not_found, "There is no such channel.");
+		return;
+	}
+	if (!read_key(p) || !read_push(p))
+		return;
+	push_fill(p);
+	site_channel_find(&p->channel, submit);
+}
+
+void
+on_push(struct web_request *req, void *arg)
+{
+	struct push_call *p = site_begin(req, arg, sizeof(*p));
+
+	if (p != NULL)
+		site_auth(&p->channel.call, SCOPE_PUSH, push_authorised);
+}

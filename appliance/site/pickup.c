@@ -1,0 +1,191 @@
+/*
+ * Pickup: GET /m/:site/:message/:digest, without a token, since the digest is
+ * the permission. What was accepted a moment ago is served from memory. It
+ * stays there for two seconds at most, so a recall, whoever makes it, takes
+ * effect within that time (and at once when it raises the revision).
+ */
+#include "site/handlers.h"
+
+#include "base/clock.h"
+#include "base/metric.h"
+#include "dmtp/pickup.h"
+#include "store/messages.h"
+#include "web/reply.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define KEEP_MS 2000
+
+METRIC_DEFINE(from_memory, METRIC_COUNTER, "tmtp_pickups_total", "source=\"memory\"",
+    "Messages picked up, by where they came from.");
+METRIC_DEFINE(from_store, METRIC_COUNTER, "tmtp_pickups_total", "source=\"store\"",
+    "Messages picked up, by where they came from.");
+METRIC_DEFINE(missed, METRIC_COUNTER, "tmtp_pickups_total", "source=\"none\"",
+    "Messages picked up, by where they came from.");
+
+struct kept_body {
+	struct memo_item item;
+	int64_t site_id;
+	uint8_t digest[32];
+	bool shared;
+	uint8_t *data;
+	size_t len;
+};
+
+struct pickup_call {
+	struct call call; /* first; speaks for nobody */
+	struct dmtp_pickup pickup;
+	uint64_t generation;
+	struct message_body body;
+};
+
+static void
+kept_body_free(struct memo_item *item)
+{
+	struct kept_body *kept = (struct kept_body *)item;
+
+	free(kept->data);
+	free(kept);
+}
+
+/* Takes data. NULL: no memory; data has been freed. */
+static struct kept_body *
+kept_body_make(int64_t site_id, const uint8_t digest[static 32], bool shared, void *data,
+    size_t len)
+{
+	struct kept_body *kept = malloc(sizeof(*kept));
+
+	if (kept == NULL) {
+		free(data);
+		return NULL;
+	}
+	memo_item_init(&kept->item, kept_body_free);
+	kept->site_id = site_id;
+	memcpy(kept->digest, digest, sizeof(kept->digest));
+	kept->shared = shared;
+	kept->data = data;
+	kept->len = len;
+	return kept;
+}
+
+static void
+body_put(struct site *site, const struct uuid *id, struct kept_body *kept, uint64_t generation)
+{
+	memo_put(site->bodies, slice_mem(id->octets, sizeof(id->octets)), &kept->item,
+	    kept->len + sizeof(*kept), clock_mono_ms() + KEEP_MS, generation);
+}
+
+void
+site_body_keep(struct site *site, int64_t site_id, const struct uuid *message_id,
+    const uint8_t digest[static 32], bool shared, void *body, size_t len)
+{
+	struct kept_body *kept = kept_body_make(site_id, digest, shared, body, len);
+
+	if (kept == NULL)
+		return;
+	body_put(site, message_id, kept, memo_generation(site->bodies));
+	memo_item_unref(&kept->item);
+}
+
+/* --- answers -------------------------------------------------------------------- */
+
+static void
+kept_body_done(void *owner)
+{
+	memo_item_unref(owner);
+}
+
+/* Takes a reference to kept. */
+static void
+reply_body(struct web_request *req, struct kept_body *kept)
+{
+	char etag[BASE32_LEN(32) + 3] = "\"";
+	const struct web_object object = {
+		.content_type = "application/octet-stream",
+		.cache_control = kept->shared ? "public, max-age=3600" : "private, max-age=3600",
+		.etag = etag,
+		.data = kept->data,
+		.len = kept->len,
+		.free_data = kept_body_done,
+		.owner = &kept->item,
+	};
+
+	base32_encode(kept->digest, sizeof(kept->digest), etag + 1);
+	etag[1 + BASE32_LEN(32)] = '"';
+	web_reply_object(req, &object);
+}
+
+static void
+reply_missing(struct web_request *req)
+{
+	metric_add(&missed, 1);
+	web_reply_problem(req, &web_not_found, NULL);
+}
+
+static void
+on_body(struct store_job *job)
+{
+	struct message_body *body = (struct message_body *)job;
+	struct pickup_call *p = job->arg;
+	struct kept_body *kept;
+
+	if (job->rc == STORE_NOT_FOUND) {
+		reply_missing(p->call.req);
+		return;
+	}
+	if (job->rc != STORE_OK) {
+		site_reply_store(&p->call, job->rc);
+		return;
+	}
+	if (body->recalled) {
+		message_body_clear(body);
+		web_reply_problem(p->call.req, &web_gone, "The sender has recalled this message.");
+		return;
+	}
+	kept = kept_body_make(p->pickup.site_id, p->pickup.digest, body->shared, body->body,
+	    body->size);
+	body->body = NULL; /* taken */
+	if (kept == NULL) {
+		web_reply_problem(p->call.req, &web_internal, NULL);
+		return;
+	}
+	metric_add(&from_store, 1);
+	body_put(p->call.site, &p->pickup.message_id, kept, p->generation);
+	reply_body(p->call.req, kept);
+}
+
+void
+on_pickup(struct web_request *req, void *arg)
+{
+	struct site *site = arg;
+	struct pickup_call *p = site_begin(req, arg, sizeof(*p));
+	struct kept_body *kept;
+
+	if (p == NULL)
+		return;
+	if (!dmtp_pickup_parse(web_request_param(req, "site"), web_request_param(req, "message"),
+		web_request_param(req, "digest"), &p->pickup)) {
+		reply_missing(req);
+		return;
+	}
+	kept = (struct kept_body *)memo_get(site->bodies,
+	    slice_mem(p->pickup.message_id.octets, sizeof(p->pickup.message_id.octets)),
+	    clock_mono_ms(), &p->generation);
+	if (kept != NULL && kept->site_id == p->pickup.site_id &&
+	    token_equal(kept->digest, p->pickup.digest, sizeof(kept->digest))) {
+		metric_add(&from_memory, 1);
+		reply_body(req, kept);
+		return;
+	}
+	if (kept != NULL) { /* ids are unique: the store would say the same */
+		memo_item_unref(&kept->item);
+		reply_missing(req);
+		return;
+	}
+	p->body = (struct message_body){ .job = { .done = on_body, .arg = p },
+		                         .site_id = p->pickup.site_id,
+		                         .message_id = p->pickup.message_id };
+	memcpy(p->body.digest, p->pickup.digest, sizeof(p->body.digest));
+	store_message_body(site->store, &p->body);
+}

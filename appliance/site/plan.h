@@ -1,0 +1,67 @@
+/*
+ * From the body of a push to what is stored: recipients, lane, expiry, and the
+ * canonical message with its digest. Pure: no request, no store, no clock.
+ */
+#ifndef TMTP_SITE_PLAN_H
+#define TMTP_SITE_PLAN_H
+
+#include "base/buffer.h"
+#include "store/pushes.h"
+#include "web/body.h"
+
+#define PLAN_SUBJECT_MAX 200   /* characters */
+#define PLAN_LABEL_MAX 80      /* characters of an action's label */
+#define PLAN_EXPIRES_MIN_S 60
+#define PLAN_EXPIRES_MAX_S 2592000
+
+/* The media type of an action's data: "# <label>" CR LF "<url>" CR LF (RFC 2483). */
+#define PLAN_ACTION_TYPE "text/uri-list"
+
+/* Who pushes, where and when. */
+struct plan_origin {
+	struct slice site, domain, channel; /* names; borrowed during plan_make */
+	int64_t date_s;
+	uint8_t salt[16]; /* random, unique */
+	size_t message_max_bytes;
+};
+
+struct plan {
+	enum push_audience audience;
+	enum push_lane lane;
+	int64_t expires_s; /* from now; 0: never */
+	struct push_rcpt *rcpts; /* owned, as what they point to */
+	size_t rcpts_n;
+	struct buffer message; /* the canonical message */
+	uint8_t digest[32];
+};
+
+enum plan_rc {
+	PLAN_OK = 0,
+	PLAN_INVALID,   /* errors says what */
+	PLAN_TOO_LARGE, /* the message is longer than message_max_bytes */
+	PLAN_MEMORY,
+};
+
+/*
+ * body: a push as site/API.md describes it. *out is to be freed by plan_free
+ * in any case; it borrows nothing.
+ */
+enum plan_rc plan_make(const json_t *body, const struct plan_origin *origin, struct plan *out,
+    struct web_errors *errors) __attribute__((warn_unused_result));
+
+/*
+ * An invitation to this member's address (normalised): the channel's title as
+ * the subject, and the site's own words, if any, as the message.
+ */
+enum plan_rc plan_invitation(const struct plan_origin *origin, struct slice to, struct slice title,
+    struct slice text, struct plan *out) __attribute__((warn_unused_result));
+
+void plan_free(struct plan *plan);
+
+/* An invitation's own words: 1 to 140 characters, one paragraph, nothing that looks like a link. */
+bool plan_words_valid(struct slice text);
+
+/* Well-formed text of min to max characters without controls; lines: LF, CR and TAB are allowed. */
+bool plan_text_valid(struct slice text, size_t min, size_t max, bool lines);
+
+#endif

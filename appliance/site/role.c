@@ -1,0 +1,349 @@
+/*
+ * The role's life: what it makes, in which order it ends, and its one loop,
+ * which waits for signals and looks at the revision. Everything else happens
+ * on the threads of the server and of the store.
+ */
+#include "site/role.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "site/handlers.h"
+#include "store/embedded.h"
+#include "store/sites.h"
+#include "web/health.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define REVISION_CHANNEL "tmtp_revision"
+#define REVISION_MS 500
+#define TOKENS_MAX 65536
+#define KEYS_MAX 16384
+#define CHANNELS_MAX 65536
+#define BODIES_MAX_BYTES (32u << 20)
+#define STORE_GRACE_MS 2000
+
+struct role {
+	struct site site;
+	struct web_server **servers;
+	size_t servers_n;
+	struct web_route *routes;
+	struct web_health *health;
+	struct mailbox wake; /* nothing is posted: it wakes the loop */
+	int signal_fd;
+	unsigned drain_timeout_s;
+
+	struct revision_get revision;
+	_Atomic bool asking; /* revision is the store's */
+	_Atomic bool again;  /* something may have changed since it was asked */
+	int64_t number;      /* as last seen, on the store's thread; 0: never */
+};
+
+/* --- the revision ---------------------------------------------------------------- */
+
+/* Something about sites, keys, tokens or channels has changed: nothing kept is believed any more. */
+static void
+forget(struct site *site)
+{
+	token_cache_clear(site->tokens);
+	memo_clear(site->keys);
+	memo_clear(site->channels);
+	memo_clear(site->bodies);
+}
+
+static void on_revision(struct store_job *job);
+
+/* On the main thread alone. */
+static void
+ask_revision(struct role *role)
+{
+	atomic_store(&role->again, true);
+	if (atomic_exchange(&role->asking, true))
+		return;
+	atomic_store(&role->again, false);
+	role->revision.job =
+	    (struct store_job){ .done = on_revision, .arg = role, .patience_ms = REVISION_MS };
+	store_revision_get(role->site.store, &role->revision);
+}
+
+static void
+on_revision(struct store_job *job)
+{
+	struct role *role = job->arg;
+
+	if (job->rc == STORE_OK && role->revision.number != role->number) {
+		if (role->number != 0) {
+			forget(&role->site);
+			log_debug("revision-changed", LOG_I("number", role->revision.number));
+		}
+		role->number = role->revision.number;
+	}
+	atomic_store(&role->asking, false);
+	if (atomic_load(&role->again))
+		mailbox_wake(&role->wake);
+}
+
+static void
+on_notified(const char *channel, void *arg)
+{
+	struct role *role = arg;
+
+	(void)channel;
+	mailbox_wake(&role->wake);
+}
+
+/* --- certificates ------------------------------------------------------------------ */
+
+/* The domains' pairs, to be freed; borrows their names. */
+static struct web_cert *
+certificates(const struct config *config, size_t *count)
+{
+	struct web_cert *certs = calloc(config->domains_count + 1, sizeof(*certs));
+	size_t n = 0;
+
+	for (size_t i = 0; certs != NULL && i < config->domains_count; i++) {
+		const struct config_domain *d = &config->domains[i];
+
+		if (d->certificate != NULL)
+			certs[n++] = (struct web_cert){ d->certificate, d->key };
+	}
+	*count = n;
+	return certs;
+}
+
+static void
+reload_certificates(struct role *role, const struct config *config)
+{
+	char error[WEB_ERROR_TEXT];
+	size_t n = 0;
+	struct web_cert *certs = certificates(config, &n);
+
+	for (size_t i = 0; certs != NULL && i < role->servers_n; i++)
+		if (web_server_reload_tls(role->servers[i], certs, n, error) != WEB_OK)
+			log_error("certificates-kept", LOG_S("reason", error));
+	free(certs);
+}
+
+/* Takes over what may change while the role runs; what may not is named and waits for a restart. */
+static void
+reload(struct role *role)
+{
+	struct config *loaded = NULL;
+	struct buffer text;
+
+	buffer_init(&text, 4096);
+	if (config_reload(role->site.config, &loaded, &text) != CONFIG_OK) {
+		log_error("reload-refused", LOG_B("reason", buffer_slice(&text)));
+		buffer_free(&text);
+		return;
+	}
+	config_restart_options(role->site.config, loaded, &text);
+	log_set_level(loaded->log_level);
+	role->drain_timeout_s = loaded->drain_timeout_s;
+	if (role->site.config->site.http.tls)
+		reload_certificates(role, loaded);
+	log_info("reloaded", LOG_B("restart_needed_for", buffer_slice(&text)));
+	config_free(&loaded);
+	buffer_free(&text);
+}
+
+/* --- beginning ------------------------------------------------------------------------ */
+
+static bool
+start_store(struct role *role)
+{
+	static const char *const listen[] = { REVISION_CHANNEL, NULL };
+	const struct config *config = role->site.config;
+	struct store_options options = { .name = "tmtp site",
+		                         .listen = listen,
+		                         .notified = on_notified,
+		                         .arg = role };
+	struct buffer conninfo, error;
+
+	buffer_init(&conninfo, 4096);
+	buffer_init(&error, 1024);
+	options.connections[STORE_WRITE] = config->store_connections;
+	options.connections[STORE_READ] = (config->store_connections + 1) / 2;
+	if (embedded_conninfo(config, "tmtp_site", &conninfo, &error)) {
+		options.conninfo = (const char *)conninfo.data;
+		role->site.store = store_start(&options);
+	} else {
+		log_error("database-unknown", LOG_B("reason", buffer_slice(&error)));
+	}
+	buffer_free(&conninfo);
+	buffer_free(&error);
+	return role->site.store != NULL;
+}
+
+static bool
+start_memory(struct role *role)
+{
+	struct site *site = &role->site;
+
+	if (site->config->site.max_pushes_per_second > 0) {
+		site->rates = rates_make(site->config->site.max_pushes_per_second);
+		if (site->rates == NULL)
+			return false;
+	}
+	site->tokens = token_cache_make(TOKENS_MAX);
+	site->keys = memo_make(KEYS_MAX);
+	site->channels = memo_make(CHANNELS_MAX);
+	site->bodies = memo_make(BODIES_MAX_BYTES);
+	site->aside = aside_start();
+	return site->tokens != NULL && site->keys != NULL && site->channels != NULL &&
+	       site->bodies != NULL && site->aside != NULL;
+}
+
+static bool
+start_servers(struct role *role)
+{
+	const struct config_site *c = &role->site.config->site;
+	struct web_options options = { .threads = c->threads, .arg = &role->site };
+	char error[WEB_ERROR_TEXT] = "no memory";
+	struct web_cert *certs = certificates(role->site.config, &options.n_certs);
+	bool good;
+
+	options.certs = certs;
+	if (!c->http.tls)
+		options.n_certs = 0;
+	role->routes = site_routes(role->site.config, &options.n_routes);
+	options.routes = role->routes;
+	role->servers = calloc(c->http.listen.count, sizeof(struct web_server *));
+	good = certs != NULL && role->routes != NULL && role->servers != NULL;
+	while (good && role->servers_n < c->http.listen.count) {
+		options.listen = c->http.listen.items[role->servers_n].text;
+		good = web_server_start(&options, &role->servers[role->servers_n], error) == WEB_OK;
+		role->servers_n += good;
+	}
+	if (!good)
+		log_error("listen-failed", LOG_S("address", options.listen), LOG_S("reason", error));
+	free(certs);
+	return good;
+}
+
+static bool
+start_health(struct role *role)
+{
+	struct web_health_options options = { .listen = role->site.config->site.metrics_listen.text,
+		                              .ready = site_is_ready,
+		                              .arg = &role->site };
+	char error[WEB_ERROR_TEXT];
+
+	if (options.listen == NULL || web_health_start(&options, &role->health, error) == WEB_OK)
+		return true;
+	log_error("listen-failed", LOG_S("address", options.listen), LOG_S("reason", error));
+	return false;
+}
+
+static bool
+start(struct role *role)
+{
+	role->signal_fd = process_signals();
+	if (role->signal_fd < 0 || sodium_init() < 0) {
+		log_error("start-failed", LOG_S("reason", strerror(errno)));
+		return false;
+	}
+	if (!start_memory(role)) {
+		log_error("start-failed", LOG_S("reason", "no memory or threads"));
+		return false;
+	}
+	return start_store(role) && start_servers(role) && start_health(role);
+}
+
+/* --- the loop ---------------------------------------------------------------------------- */
+
+/* Until a signal says that it is over. */
+static void
+serve(struct role *role)
+{
+	struct pollfd fds[] = { { .fd = role->signal_fd, .events = POLLIN },
+		                { .fd = role->wake.fd, .events = POLLIN } };
+	int64_t next = 0, now;
+	int sig;
+
+	for (;;) {
+		now = clock_mono_ms();
+		if (now >= next || fds[1].revents != 0) {
+			(void)mailbox_take(&role->wake);
+			ask_revision(role);
+			next = now + REVISION_MS;
+		}
+		(void)poll(fds, 2, (int)(next - now));
+		while ((sig = process_next_signal(role->signal_fd)) != 0) {
+			if (sig == SIGTERM)
+				return;
+			reload(role);
+		}
+	}
+}
+
+/* --- the end ------------------------------------------------------------------------------ */
+
+/* The servers first: they wait for the replies that the store still owes. A sixth of the time is the store's. */
+static void
+drain(struct role *role)
+{
+	int64_t until = clock_mono_ms() + (int64_t)role->drain_timeout_s * 1000 * 5 / 6, left;
+
+	atomic_store(&role->site.draining, true);
+	if (role->health != NULL)
+		web_health_drain(role->health);
+	for (size_t i = 0; i < role->servers_n; i++)
+		web_server_drain(role->servers[i]);
+	for (size_t i = 0; i < role->servers_n; i++) {
+		left = until - clock_mono_ms();
+		web_server_stop(&role->servers[i], left > 0 ? (unsigned)left : 0);
+	}
+	atomic_store(&role->site.stopping, true);
+	if (role->site.aside != NULL)
+		aside_stop(role->site.aside);
+	store_stop(&role->site.store, STORE_GRACE_MS);
+	aside_free(&role->site.aside);
+	web_health_stop(&role->health);
+}
+
+static void
+release(struct role *role)
+{
+	token_cache_free(&role->site.tokens);
+	memo_free(&role->site.keys);
+	memo_free(&role->site.channels);
+	memo_free(&role->site.bodies);
+	rates_free(&role->site.rates);
+	mailbox_deinit(&role->wake);
+	free(role->servers);
+	free(role->routes);
+	if (role->signal_fd >= 0)
+		(void)close(role->signal_fd);
+	free(role);
+}
+
+int
+site_main(const struct config *config)
+{
+	struct role *role = calloc(1, sizeof(*role));
+	bool started;
+
+	if (role == NULL || !mailbox_init(&role->wake)) {
+		log_error("start-failed", LOG_S("reason", strerror(errno)));
+		free(role);
+		return 1;
+	}
+	role->site.config = config;
+	role->drain_timeout_s = config->drain_timeout_s;
+	role->signal_fd = -1;
+	started = start(role);
+	if (started) {
+		process_ready();
+		log_info("serving", LOG_S("url", config->site.http.url));
+		serve(role);
+		log_info("draining");
+	}
+	drain(role);
+	release(role);
+	return started ? 0 : 1;
+}

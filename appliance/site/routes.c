@@ -1,0 +1,87 @@
+/* The public listener's routes, and its answers about health. */
+#include "site/handlers.h"
+
+#include "web/reply.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Bodies that name at most 1000 addresses. */
+#define MEMBERS_BODY_MAX (1024 * 1024)
+/* Stands for the configuration's body_max_bytes. */
+#define BODY_MAX SIZE_MAX
+
+#define TEXT "text/plain; charset=utf-8"
+
+static void
+on_livez(struct web_request *req, void *arg)
+{
+	(void)arg;
+	web_reply_bytes(req, 200, TEXT, SLICE("ok\n"));
+}
+
+bool
+site_is_ready(void *arg, char *reason, size_t size)
+{
+	struct site *site = arg;
+	struct buffer why;
+	bool up;
+
+	buffer_init(&why, 2048);
+	up = store_is_up(site->store, &why);
+	if (!up) {
+		buffer_add_u8(&why, 0);
+		(void)snprintf(reason, size, "database: %s",
+		    why.failed ? "down" : (const char *)why.data);
+	}
+	buffer_free(&why);
+	return up;
+}
+
+/* The reason is the operator's: the public hears only that. */
+static void
+on_readyz(struct web_request *req, void *arg)
+{
+	struct site *site = arg;
+	char reason[256];
+
+	if (atomic_load(&site->draining))
+		web_reply_bytes(req, 503, TEXT, SLICE("draining\n"));
+	else if (site_is_ready(arg, reason, sizeof(reason)))
+		web_reply_bytes(req, 200, TEXT, SLICE("ok\n"));
+	else
+		web_reply_bytes(req, 503, TEXT, SLICE("not ready\n"));
+}
+
+static const struct web_route routes[] = {
+	{ WEB_POST, "/v1/channels/:channel/messages", on_push, BODY_MAX, WEB_JSON_BODY },
+	{ WEB_GET, "/m/:site/:message/:digest", on_pickup, 0, 0 },
+	{ WEB_GET, "/v1/messages/:id", on_message_get, 0, 0 },
+	{ WEB_GET, "/v1/messages/:id/recipients", on_message_recipients, 0, 0 },
+	{ WEB_GET, "/v1/messages", on_message_list, 0, 0 },
+	{ WEB_GET, "/v1/channels", on_channel_list, 0, 0 },
+	{ WEB_GET, "/v1/channels/:channel", on_channel_get, 0, 0 },
+	{ WEB_POST, "/v1/channels/:channel/members", on_member_add, MEMBERS_BODY_MAX,
+	  WEB_JSON_BODY },
+	{ WEB_GET, "/v1/channels/:channel/members", on_member_list, 0, 0 },
+	{ WEB_GET, "/v1/channels/:channel/members/:address", on_member_get, 0, 0 },
+	{ WEB_DELETE, "/v1/channels/:channel/members/:address", on_member_remove, 0, 0 },
+	{ WEB_GET, "/livez", on_livez, 0, 0 },
+	{ WEB_GET, "/readyz", on_readyz, 0, 0 },
+};
+
+struct web_route *
+site_routes(const struct config *config, size_t *count)
+{
+	size_t n = sizeof(routes) / sizeof(routes[0]);
+	struct web_route *made = malloc(sizeof(routes));
+
+	if (made == NULL)
+		return NULL;
+	memcpy(made, routes, sizeof(routes));
+	for (size_t i = 0; i < n; i++)
+		if (made[i].body_max > config->site.body_max_bytes)
+			made[i].body_max = config->site.body_max_bytes;
+	*count = n;
+	return made;
+}
