@@ -468,7 +468,7 @@ conn_start_tls_client(struct conn *conn, struct tls_client *client, const char *
 const struct tls_peer *
 conn_tls_peer(const struct conn *conn)
 {
-	return conn->tls != NULL && conn->tls->peer.version != NULL ? &conn->tls->peer : NULL;
+	return conn->tls != NULL && conn->tls->done ? &conn->tls->peer : NULL;
 }
 
 bool

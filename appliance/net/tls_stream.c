@@ -371,6 +371,8 @@ tls_stream_handshake(struct tls_stream *stream)
 {
 	int rc;
 
+	if (stream->done)
+		return TLS_DONE;
 	ERR_clear_error();
 	rc = SSL_do_handshake(stream->ssl);
 	if (rc != 1)
@@ -383,6 +385,7 @@ tls_stream_handshake(struct tls_stream *stream)
 		(void)snprintf(stream->error, sizeof(stream->error), "TLS handshake: %s", stream->peer.problem);
 		return TLS_FAILED;
 	}
+	stream->done = true;
 	return TLS_DONE;
 }
 

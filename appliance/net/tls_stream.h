@@ -28,6 +28,7 @@ struct tls_stream {
 	struct tls_names names;
 	struct tls_memory memory; /* of this session; counts once `remembered` */
 	bool server, require_alpn;
+	bool done;       /* the handshake */
 	bool remembered; /* memory is of this session */
 	bool srv_ids;    /* the chain that was checked lets SRV-IDs count */
 	bool unverified; /* it failed because the server's certificate did */

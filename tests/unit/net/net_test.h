@@ -37,9 +37,9 @@ static long test_serial = 1000;
 TEST_FN const char *
 test_path(const char *name)
 {
-	static char paths[32][160];
+	static char paths[1024][96];
 	static size_t next;
-	char *p = paths[next++ % 32];
+	char *p = paths[next++ % 1024];
 
 	if (test_dir[0] == '\0') {
 		(void)snprintf(test_dir, sizeof(test_dir), "/tmp/tmtp-net-XXXXXX");
