@@ -155,8 +155,8 @@ run_timers(struct loop *loop)
 	loop->in_timers = true;
 	while ((t = loop->timers) != NULL && t->heap_ms <= loop->now_ms) {
 		heap_remove(loop, t);
-		if (t->due_ms > loop->now_ms)
-			heap_add(loop, t, t->due_ms);
+		if (t->due_ms > t->heap_ms)
+			heap_add(loop, t, t->due_ms); /* it was put off */
 		else
 			t->fn(t);
 	}
