@@ -52,9 +52,9 @@ CREATE TABLE tmtp.channel (
 GRANT SELECT ON tmtp.channel TO tmtp_site, tmtp_relay, tmtp_home;
 GRANT SELECT, INSERT, UPDATE ON tmtp.channel TO tmtp_panel, tmtp_ctl;
 
--- One row a (channel, member): one ordered key space. A member who left stays as such; a
--- member who came back leaves the earlier period in subscription_past, so that the audience
--- of any past message can be told.
+-- One row a (channel, member): one ordered key space. A member who left stays as such; each
+-- period that ended is in subscription_past too (the row itself holds the newest), so that the
+-- audience of any past message can be told of members who came back.
 CREATE TABLE tmtp.subscription (
 	site_id    bigint NOT NULL,
 	channel_id bigint NOT NULL,
@@ -65,7 +65,7 @@ CREATE TABLE tmtp.subscription (
 	receipts   boolean NOT NULL DEFAULT false,
 	invited_at timestamptz,
 	joined_at  timestamptz,
-	left_at    timestamptz,
+	left_at    timestamptz, -- or, without joined_at, when it was refused or removed
 	grant_date bigint NOT NULL DEFAULT 0, -- of the GRANT that made the state: of two the later wins
 	PRIMARY KEY (site_id, channel_id, domain_id, member)
 );

@@ -158,7 +158,7 @@ BEGIN
 END
 $$;
 REVOKE ALL ON FUNCTION tmtp.race() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tmtp.race() TO tmtp_home;
+GRANT EXECUTE ON FUNCTION tmtp.race() TO tmtp_site, tmtp_home;
 
 INSERT INTO tmtp.partitioned (name, settings) VALUES
 	('notification', 'WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.1)'),

@@ -13,7 +13,12 @@ enum member_state { MEMBER_INVITED, MEMBER_GRANTED, MEMBER_REFUSED, MEMBER_REVOK
 /* "invited", "granted", "refused", "revoked", "removed". */
 const char *member_state_name(enum member_state state);
 
-/* Registers an address; stores the invitation (a message and its batch) when one is due. */
+/*
+ * Registers an address; stores the invitation (a message and its batch) when
+ * one is due: to who was never registered, and to who is invited or was
+ * removed but was not asked for a day. STORE_NOT_FOUND: no such open channel
+ * of this site. Of two that name one address at once, one invites.
+ */
 struct member_invite {
 	struct store_job job;
 	int64_t site_id, channel_id;
@@ -29,7 +34,7 @@ struct member_invite {
 
 void store_member_invite(struct store *store, struct member_invite *invite);
 
-/* One member or a page of them, in order of (domain, member). */
+/* One member (STORE_NOT_FOUND: never registered) or a page of them, in order of (domain, member). */
 struct member_row {
 	char *address;
 	enum member_state state;
@@ -52,7 +57,10 @@ struct member_list {
 void store_member_list(struct store *store, struct member_list *list);
 void member_list_clear(struct member_list *list);
 
-/* The site takes a member off the channel. STORE_NOT_FOUND: never registered. */
+/*
+ * The site takes a member off the channel. Who refused or revoked stays so: a
+ * removal is no way to ask again. STORE_NOT_FOUND: never registered.
+ */
 struct member_remove {
 	struct store_job job;
 	int64_t site_id, channel_id;
@@ -62,7 +70,12 @@ struct member_remove {
 
 void store_member_remove(struct store *store, struct member_remove *remove);
 
-/* A GRANT as DMTP.md section 4 says: of two the later date wins, on a tie revoked. K whatever it finds. */
+/*
+ * A GRANT from a member's home server, who may begin it herself: of two the
+ * later date wins, on a tie revoked (DMTP, GRANT). After the site removed her
+ * only a yes given since then counts. STORE_OK whatever it finds: an unknown
+ * site or channel, or an older date, changes nothing.
+ */
 struct member_grant {
 	struct store_job job;
 	struct slice domain, member;		/* from */
@@ -73,7 +86,7 @@ struct member_grant {
 	bool receipts;
 	int64_t date_s, now_us;
 	/* out */
-	bool changed;
+	bool changed; /* may be false when it was run again after a lost connection */
 };
 
 void store_member_grant(struct store *store, struct member_grant *grant);
