@@ -279,6 +279,14 @@ put_variable(const char *name, enum dmtp_escape escape, struct slice vars, struc
 		buffer_add_slice(out, value);
 }
 
+/* In HTML only in text, and not right behind "<": a value must not become a tag's name. */
+static bool
+may_insert(const struct html *h, enum dmtp_escape escape, struct slice text, size_t at)
+{
+	return escape == DMTP_ESCAPE_NONE ||
+	       (h->state == IN_TEXT && (at == 0 || text.data[at - 1] != '<'));
+}
+
 void
 dmtp_template_expand(struct slice text, enum dmtp_escape escape, struct slice vars,
     struct buffer *out)
@@ -288,7 +296,7 @@ dmtp_template_expand(struct slice text, enum dmtp_escape escape, struct slice va
 	size_t copied = 0;
 
 	for (size_t at = 0; at < text.len;) {
-		size_t n = html.state == IN_TEXT ? placeholder(text, at, name) : 0;
+		size_t n = may_insert(&html, escape, text, at) ? placeholder(text, at, name) : 0;
 
 		if (n == 0) {
 			if (escape == DMTP_ESCAPE_HTML)
