@@ -25,7 +25,7 @@ change(struct ctl *ctl, enum account_change_kind kind, const struct input_site *
 	(void)snprintf(missing, sizeof(missing),
 	    "there is no account %s; tmtpctl account list shows those there are", who->address);
 	(void)snprintf(taken, sizeof(taken),
-	    "%s is taken: a domain's sites, their channels and its accounts share one namespace", who->address);
+	    "%s is taken: a domain's sites, channels and accounts share one namespace", who->address);
 	*id = c.id;
 	return ctl_store_failed(ctl, ctl_ask(ctl, store_account_change, &c), missing, taken);
 }
@@ -221,7 +221,7 @@ const struct ctl_command account_commands[] = {
 	  .run = account_enable },
 	{ .name = "account list",
 	  .arguments = "",
-	  .summary = "Shows the accounts of this appliance's domains, or of one domain.",
+	  .summary = "Shows the accounts of our domains, or of one.",
 	  .example = "tmtpctl account list --domain home.test",
 	  .options = (const struct ctl_option[]){ { "domain", "NAME", "only this domain's", false },
 	      { "after", "ADDRESS", "those behind this one", false },

@@ -82,7 +82,7 @@ credential_list_show(struct ctl *ctl, bool tokens)
 	credential_list_clear(&list);
 	return output_list(ctl, tokens ? "tokens" : "keys", rows, tokens ? of_tokens : of_keys,
 	    tokens ? "This site has no tokens: tmtpctl token create makes one."
-		   : "This site has no keys: tmtpctl key add makes one known.");
+		   : "This site has no keys: tmtpctl key add adds one.");
 }
 
 enum ctl_exit

@@ -53,6 +53,8 @@ help_all(FILE *out, const struct ctl_command *const *groups, size_t groups_n, co
 		(void)fputs("Usage: tmtpctl [--config FILE] [--json] COMMAND [ARGUMENTS] [OPTIONS]\n\n"
 			    "Administers the appliance. Commands:\n\n", out);
 	for (size_t g = 0; g < groups_n; g++) {
+		if (group == NULL && g > 0)
+			(void)fputc('\n', out);
 		for (const struct ctl_command *c = groups[g]; c->name != NULL; c++) {
 			if (group != NULL && !begins_with(c->name, group))
 				continue;

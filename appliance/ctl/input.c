@@ -208,6 +208,12 @@ read_all(int fd, size_t max, struct buffer *out)
 	}
 }
 
+const char *
+input_path_name(const char *path)
+{
+	return strcmp(path, "-") == 0 ? "standard input" : path;
+}
+
 enum ctl_exit
 input_file(struct ctl *ctl, const char *path, size_t max, struct buffer *out)
 {
@@ -228,9 +234,9 @@ input_file(struct ctl *ctl, const char *path, size_t max, struct buffer *out)
 	input_wipe(out);
 	if (error == EFBIG)
 		return ctl_fail(ctl, CTL_REFUSED, "too-large", "%s is longer than %zu octets: is it the right file?",
-		    is_stdin ? "standard input" : path, max);
-	return ctl_fail(ctl, CTL_REFUSED, "unreadable", "%s can't be read: %s",
-	    is_stdin ? "standard input" : path, strerror(error));
+		    input_path_name(path), max);
+	return ctl_fail(ctl, CTL_REFUSED, "unreadable", "%s can't be read: %s", input_path_name(path),
+	    strerror(error));
 }
 
 enum ctl_exit

@@ -54,6 +54,9 @@ enum ctl_exit input_uuid(struct ctl *ctl, const char *text, struct uuid *out);
 /* The whole file, "-" being standard input, at most max octets; a NUL stands behind. */
 enum ctl_exit input_file(struct ctl *ctl, const char *path, size_t max, struct buffer *out);
 
+/* "standard input" for "-". */
+const char *input_path_name(const char *path);
+
 /* The same without one line end at its end. Wipe it with input_wipe. */
 enum ctl_exit input_secret(struct ctl *ctl, const char *path, size_t max, struct buffer *out);
 

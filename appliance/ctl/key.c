@@ -100,7 +100,7 @@ key_revoke(struct ctl *ctl)
 const struct ctl_command key_commands[] = {
 	{ .name = "key add",
 	  .arguments = "SITE",
-	  .summary = "Makes a key known that verifies the site's signed tokens.",
+	  .summary = "Adds a key that verifies the site's tokens (JWT).",
 	  .more = "The website signs JWTs with its private key and names this one in the header's kid. For "
 		  "ES256 (P-256) and RS256 (RSA, at least 2048 bits) only the public key is stored; for HS256 "
 		  "both sides hold one secret, whose characters are used as they are.",

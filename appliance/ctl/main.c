@@ -33,6 +33,9 @@ tell(struct ctl *ctl, const char *reason, const char *fmt, va_list ap)
 	char text[4096];
 
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
+	for (char *p = text; *p != '\0'; p++)
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = '?'; /* what stands in an argument or a file must not steer the terminal */
 	(void)fprintf(stderr, "tmtpctl: %s\n", text);
 	if (!ctl->json)
 		return;
@@ -175,6 +178,18 @@ take_own(struct ctl *ctl, int index)
 	return CTL_OK;
 }
 
+/* getopt_long takes abbreviations; they would become promises, and hide which option a value went to. */
+static bool
+is_abbreviated(const char *given, const struct option *options, int c)
+{
+	if (strncmp(given, "--", 2) != 0)
+		return false;
+	for (const struct option *o = options; o->name != NULL; o++)
+		if (o->val == c)
+			return strlen(o->name) != strcspn(given + 2, "=");
+	return false;
+}
+
 /* Reads options; before the command ("+") or among its arguments. *help: --help or --version was answered. */
 static enum ctl_exit
 read_options(struct ctl *ctl, int argc, char **argv, bool *help)
@@ -186,6 +201,11 @@ read_options(struct ctl *ctl, int argc, char **argv, bool *help)
 	fill_options(ctl->command, options);
 	while (result == CTL_OK && !*help &&
 	       (c = getopt_long(argc, argv, ctl->command == NULL ? "+:hc:V" : ":hc:", options, NULL)) != -1) {
+		const char *given = argv[optind - (optarg != NULL && optarg == argv[optind - 1] ? 2 : 1)];
+
+		if (is_abbreviated(given, options, c))
+			return ctl_usage(ctl, "there is no option %.*s here: options are written in full",
+			    (int)strcspn(given, "="), given);
 		if (c == OPT_HELP && ctl->command != NULL)
 			help_command(ctl->command);
 		else if (c == OPT_HELP)

@@ -113,7 +113,7 @@ peer_release(struct ctl *ctl)
 const struct ctl_command peer_commands[] = {
 	{ .name = "peer list",
 	  .arguments = "",
-	  .summary = "Shows the domains that something was sent to, and how it goes.",
+	  .summary = "Shows the domains sent to, and how that goes.",
 	  .example = "tmtpctl peer list",
 	  .needs = NEEDS_STORE,
 	  .run = peer_list },
@@ -131,7 +131,7 @@ const struct ctl_command peer_commands[] = {
 	  .run = peer_hold },
 	{ .name = "peer release",
 	  .arguments = "DOMAIN",
-	  .summary = "Sends to a held domain again, and tries a failing one at once.",
+	  .summary = "Sends to a held or failing domain again, at once.",
 	  .example = "tmtpctl peer release home.test",
 	  .needs = NEEDS_STORE,
 	  .run = peer_release },

@@ -51,14 +51,14 @@ check_key(struct ctl *ctl, const EVP_PKEY *key, const char *algorithm, const cha
 {
 	if (strcmp(algorithm, "ES256") == 0 && !is_p256(key))
 		return ctl_fail(ctl, CTL_REFUSED, "bad-key",
-		    "ES256 needs a P-256 key, and %s is another (%s, %d bits): openssl genpkey -algorithm EC "
-		    "-pkeyopt ec_paramgen_curve:P-256", path, EVP_PKEY_get0_type_name(key),
-		    EVP_PKEY_get_bits(key));
+		    "ES256 needs a P-256 key, but %s holds %s with %d bits; openssl genpkey -algorithm EC "
+		    "-pkeyopt ec_paramgen_curve:P-256 makes one", input_path_name(path),
+		    EVP_PKEY_get0_type_name(key), EVP_PKEY_get_bits(key));
 	if (strcmp(algorithm, "RS256") == 0 && !is_good_rsa(key))
 		return ctl_fail(ctl, CTL_REFUSED, "bad-key",
-		    "RS256 needs an RSA key of %d to %d bits, and %s is another (%s, %d bits): openssl "
-		    "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072", RSA_BITS_MIN, RSA_BITS_MAX, path,
-		    EVP_PKEY_get0_type_name(key), EVP_PKEY_get_bits(key));
+		    "RS256 needs RSA with %d to %d bits, but %s holds %s with %d bits; openssl genpkey "
+		    "-algorithm RSA -pkeyopt rsa_keygen_bits:3072 makes one", RSA_BITS_MIN, RSA_BITS_MAX,
+		    input_path_name(path), EVP_PKEY_get0_type_name(key), EVP_PKEY_get_bits(key));
 	return CTL_OK;
 }
 
@@ -88,9 +88,9 @@ no_public_key(struct ctl *ctl, const char *path, const struct buffer *file)
 	if (memmem(file->data, file->len, "PRIVATE KEY", 11) != NULL)
 		return ctl_fail(ctl, CTL_REFUSED, "private-key",
 		    "%s holds a private key, which must stay with the website: give its public half "
-		    "(openssl pkey -in FILE -pubout)", path);
+		    "(openssl pkey -in FILE -pubout)", input_path_name(path));
 	return ctl_fail(ctl, CTL_REFUSED, "bad-key",
-	    "%s holds no public key in PEM (-----BEGIN PUBLIC KEY-----)", path);
+	    "%s holds no public key in PEM (-----BEGIN PUBLIC KEY-----)", input_path_name(path));
 }
 
 enum ctl_exit
@@ -110,7 +110,8 @@ pem_read_public(struct ctl *ctl, const char *algorithm, const char *path, struct
 	else
 		result = check_key(ctl, key, algorithm, path);
 	if (result == CTL_OK && !write_public(key, out))
-		result = ctl_fail(ctl, CTL_REFUSED, "bad-key", "%s can't be written as PEM", path);
+		result = ctl_fail(ctl, CTL_REFUSED, "bad-key", "%s can't be written as PEM",
+		    input_path_name(path));
 	EVP_PKEY_free(key);
 	BIO_free(bio);
 	input_wipe(&file);
@@ -128,7 +129,8 @@ pem_read_secret(struct ctl *ctl, const char *path, struct buffer *out)
 		return result;
 	if (memmem(out->data, out->len, "-----BEGIN", 10) != NULL)
 		result = ctl_fail(ctl, CTL_REFUSED, "bad-key",
-		    "%s holds a key in PEM, which is no secret for HS256: use ES256 with --public-key", path);
+		    "%s holds a key in PEM, which is no secret for HS256: use ES256 with --public-key",
+		    input_path_name(path));
 	else if (out->len < SECRET_MIN || out->len > SECRET_MAX)
 		result = ctl_fail(ctl, CTL_REFUSED, "bad-key",
 		    "an HS256 secret has %d to %d octets: --generate makes a good one", SECRET_MIN, SECRET_MAX);
@@ -172,7 +174,8 @@ pem_read_signer(struct ctl *ctl, const char *path, struct pem_signer **out)
 	s->key = bio == NULL ? NULL : PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
 	if (s->key == NULL) {
 		result = ctl_fail(ctl, CTL_REFUSED, "bad-key",
-		    "%s holds no private key in PEM that can be read; for HS256 use --secret-file", path);
+		    "%s holds no private key in PEM that can be read; for HS256 use --secret-file",
+		    input_path_name(path));
 	} else {
 		s->algorithm = EVP_PKEY_get_base_id(s->key) == EVP_PKEY_RSA ? "RS256" : "ES256";
 		result = check_key(ctl, s->key, s->algorithm, path);

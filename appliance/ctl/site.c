@@ -34,7 +34,7 @@ change(struct ctl *ctl, enum site_change_kind kind, const struct input_site *sit
 	(void)snprintf(missing, sizeof(missing),
 	    "there is no site %s; tmtpctl site list shows those there are", site->address);
 	(void)snprintf(taken, sizeof(taken),
-	    "%s is taken: the sites and accounts of a domain share one namespace", site->address);
+	    "%s is taken: a domain's sites, channels and accounts share one namespace", site->address);
 	*id = c.id;
 	return ctl_store_failed(ctl, ctl_ask(ctl, store_site_change, &c), missing, taken);
 }
