@@ -94,6 +94,7 @@ struct web_server {
 	void *arg;
 	size_t header_bytes;
 	int64_t request_ms, idle_ms;
+	bool has_tls;
 	uint16_t port;
 	int listen_fd; /* the daemon's, until it is quiesced */
 	_Atomic bool draining;

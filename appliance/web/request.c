@@ -104,7 +104,7 @@ request_make(struct web_conn *conn)
 	req->conn = conn;
 	req->server = conn->server;
 	req->mhd = conn->mhd;
-	req->tls = conn->server->tls != NULL;
+	req->tls = conn->server->has_tls;
 	memcpy(req->peer, conn->peer, sizeof(req->peer));
 	pthread_mutex_lock(&conn->server->lock);
 	conn->req = req;

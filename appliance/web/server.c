@@ -356,7 +356,7 @@ static bool
 server_start_daemon(struct web_server *s, const struct web_options *o)
 {
 	unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME |
-	    MHD_USE_ERROR_LOG | MHD_USE_TURBO | (s->tls != NULL ? MHD_USE_TLS : 0);
+	    MHD_USE_ERROR_LOG | MHD_USE_TURBO | (s->has_tls ? MHD_USE_TLS : 0);
 	unsigned threads = o->threads == 0 ? default_threads() : o->threads;
 	size_t memory = o->connection_bytes == 0 ? 16384 : o->connection_bytes;
 	struct MHD_OptionItem more[4];
@@ -364,7 +364,7 @@ server_start_daemon(struct web_server *s, const struct web_options *o)
 
 	if (threads > 1)
 		more[n++] = (struct MHD_OptionItem){ MHD_OPTION_THREAD_POOL_SIZE, threads, NULL };
-	if (s->tls != NULL) {
+	if (s->has_tls) {
 		more[n++] = (struct MHD_OptionItem){ MHD_OPTION_HTTPS_CERT_CALLBACK2, 0,
 			(void *)(uintptr_t)tls_choose };
 		more[n++] = (struct MHD_OptionItem){ MHD_OPTION_HTTPS_PRIORITIES, 0,
@@ -438,6 +438,7 @@ server_prepare(struct web_server *s, const struct web_options *o, char error[sta
 		rc = tls_set_load(o->certs, o->n_certs, &s->tls, error);
 		if (rc != WEB_OK)
 			return rc;
+		s->has_tls = true;
 	}
 	rc = server_listen(s, o->listen, error);
 	if (rc != WEB_OK)
@@ -493,7 +494,7 @@ web_server_reload_tls(struct web_server *s, const struct web_cert *certs, size_t
 	enum web_rc rc;
 
 	error[0] = '\0';
-	if (s->tls == NULL) {
+	if (!s->has_tls) {
 		(void)snprintf(error, WEB_ERROR_TEXT, "this server was started without TLS");
 		return WEB_BAD_CERT;
 	}

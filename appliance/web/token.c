@@ -17,6 +17,7 @@
 #include <openssl/x509.h>
 #include <sodium.h>
 #include <stdlib.h>
+#include <strings.h>
 
 #define SECRET_MIN   32
 #define SECRET_MAX   1024
@@ -189,12 +190,13 @@ static enum token_rc
 header_read(const json_t *header, size_t signature_len, enum token_alg *alg,
     char kid[static TOKEN_NAME_MAX + 1])
 {
-	char name[16], type[64];
+	char name[16], type[16];
 
 	/* "crit" asks for extensions that aren't understood here: RFC 7515 section 4.1.11. */
 	if (json_object_get(header, "crit") != NULL ||
 	    !claim_string(header, "kid", false, TOKEN_NAME_MAX, kid) ||
 	    !claim_string(header, "typ", false, sizeof(type) - 1, type) ||
+	    (type[0] != '\0' && strcasecmp(type, "JWT") != 0) ||
 	    !json_is_string(json_object_get(header, "alg")))
 		return TOKEN_MALFORMED;
 	if (!claim_string(header, "alg", true, sizeof(name) - 1, name))
