@@ -26,6 +26,23 @@ static const struct ctl_command *const groups[] = {
 
 /* --- Errors --------------------------------------------------------------- */
 
+/* What stands in an argument, a file or libpq's words must not steer the terminal. */
+static void
+on_one_line(char *text)
+{
+	char *to = text;
+
+	for (const char *p = text; *p != '\0'; p++) {
+		bool control = (unsigned char)*p < ' ' || *p == 0x7f;
+
+		if (!control)
+			*to++ = *p;
+		else if (to > text && to[-1] != ' ')
+			*to++ = ' ';
+	}
+	*to = '\0';
+}
+
 static void __attribute__((format(printf, 3, 0)))
 tell(struct ctl *ctl, const char *reason, const char *fmt, va_list ap)
 {
@@ -33,9 +50,7 @@ tell(struct ctl *ctl, const char *reason, const char *fmt, va_list ap)
 	char text[4096];
 
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
-	for (char *p = text; *p != '\0'; p++)
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?'; /* what stands in an argument or a file must not steer the terminal */
+	on_one_line(text);
 	(void)fprintf(stderr, "tmtpctl: %s\n", text);
 	if (!ctl->json)
 		return;

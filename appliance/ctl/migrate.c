@@ -58,7 +58,7 @@ run_failed(struct ctl *ctl, enum store_rc rc, const struct run *run, const struc
 	const char *text = why->len > 1 ? (const char *)why->data : "no reason was given";
 
 	if (rc == STORE_DOWN)
-		return ctl_fail(ctl, CTL_DOWN, "database-down", "%s: is PostgreSQL running?", text);
+		return ctl_fail(ctl, CTL_DOWN, "database-down", "%s", text);
 	if (json_array_size(run->applied) == 0)
 		return ctl_fail(ctl, CTL_REFUSED, "schema", "%s", text);
 	return ctl_fail(ctl, CTL_REFUSED, "schema",

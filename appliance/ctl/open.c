@@ -11,7 +11,13 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define DOWN_HELP "is PostgreSQL (or tmtpd, when the database is embedded) running?"
+
+/* libpq asks whether the server runs; ours is run by tmtpd. */
+static const char *
+down_help(const struct ctl *ctl)
+{
+	return ctl->config->database == NULL ? " (is tmtpd running?)" : "";
+}
 
 enum ctl_exit
 ctl_open_config(struct ctl *ctl)
@@ -97,7 +103,8 @@ check_schema(struct ctl *ctl, const char *conninfo)
 	buffer_add_u8(&why, '\0');
 	if (state == MIGRATE_DOWN)
 		result = ctl_fail(ctl, CTL_DOWN, "database-down",
-		    "the database can't be asked: %s (" DOWN_HELP ")", (const char *)why.data);
+		    "%s%s", (const char *)why.data,
+		    down_help(ctl));
 	else if (state != MIGRATE_CURRENT)
 		result = ctl_fail(ctl, CTL_REFUSED, "schema", "%s", (const char *)why.data);
 	buffer_free(&why);
@@ -176,7 +183,7 @@ database_down(struct ctl *ctl)
 		buffer_add_str(&why, "it is full, shutting down, or took too long");
 	buffer_add_u8(&why, '\0');
 	result = ctl_fail(ctl, CTL_DOWN, "database-down",
-	    "the database went away, nothing was changed: %s (" DOWN_HELP ")", (const char *)why.data);
+	    "the database went away, nothing was changed: %s%s", (const char *)why.data, down_help(ctl));
 	buffer_free(&why);
 	return result;
 }

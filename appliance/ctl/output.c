@@ -307,11 +307,14 @@ output_flush(void)
 {
 	bool bad = fflush(stdout) != 0;
 	const char *why = bad ? strerror(errno) : "is the disk full?";
+	static bool told;
 
 	if (!bad && ferror(stdout) == 0)
 		return OUTPUT_OK;
 	if (is_closed())
 		return OUTPUT_CLOSED;
-	(void)fprintf(stderr, "tmtpctl: the output could not be written: %s\n", why);
+	if (!told)
+		(void)fprintf(stderr, "tmtpctl: the output could not be written: %s\n", why);
+	told = true;
 	return OUTPUT_FAILED;
 }
