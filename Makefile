@@ -97,6 +97,15 @@ $(foreach r,$(ROOMS),$(eval $(call unit_rule,$(r))))
 unit: $(UNIT_BIN)
 	sh tests/unit/run.sh $(UNIT_BIN)
 
+# --- benchmarks: tests/bench/bench_<room>.c and bench_<room>_*.c ------------
+define bench_rule
+$(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/bench_$(1).c tests/bench/bench_$(1)_*.c)): \
+    $(BUILD)/bench/%: tests/bench/%.c $(call libs_of,$(1))
+	@mkdir -p $$(@D)
+	$$(CC) $$(ALL_CFLAGS) $$(ALL_LDFLAGS) -o $$@ $$< $(call libs_of,$(1)) $$(PKG_LIBS)
+endef
+$(foreach r,$(ROOMS),$(if $(wildcard tests/bench/bench_$(r).c tests/bench/bench_$(r)_*.c),$(eval $(call bench_rule,$(r)))))
+
 .PHONY: layers
 layers:
 	sh tests/layers.sh
