@@ -50,7 +50,7 @@ static const struct web_field add_fields[] = {
 	  .max = 2 * DMTP_ADDRESS_MAX },
 	{ "addresses", WEB_ARRAY, 0, offsetof(struct add_body, addresses), .min = 1,
 	  .max = ADDRESSES_MAX },
-	{ "text", WEB_STRING, 0, offsetof(struct add_body, text), .check = plan_words_valid,
+	{ "text", WEB_STRING, 0, offsetof(struct add_body, text), .check = site_plan_words_valid,
 	  .expected = "1 to 140 characters in one line, without links or addresses" },
 };
 
@@ -60,7 +60,7 @@ add_free(void *arg)
 	struct add_call *a = arg;
 
 	for (size_t i = 0; i < a->n; i++)
-		plan_free(&a->one[i].plan);
+		site_plan_free(&a->one[i].plan);
 	free(a->one);
 	channel_list_clear(&a->channel);
 	json_decref(a->json);
@@ -107,7 +107,7 @@ add_plan(struct add_call *a, const struct channel_row *row, struct add_one *one,
 	enum plan_rc rc;
 
 	randombytes_buf(origin.salt, sizeof(origin.salt));
-	rc = plan_invitation(&origin, dmtp_address_slice(&one->address),
+	rc = site_plan_invitation(&origin, dmtp_address_slice(&one->address),
 	    slice_str(row->title[0] == '\0' ? row->name : row->title), a->text, &one->plan);
 	one->invite = (struct member_invite){
 		.job = { .done = on_added, .arg = a },

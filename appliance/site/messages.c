@@ -322,7 +322,7 @@ read_key(struct push_call *p)
 static void
 free_plan(void *plan)
 {
-	plan_free(plan);
+	site_plan_free(plan);
 }
 
 /* Makes the plan from the body. False: the request has been answered. */
@@ -349,7 +349,7 @@ read_push(struct push_call *p)
 	web_request_set_ctx(call->req, &p->plan, free_plan);
 	randombytes_buf(origin.salt, sizeof(origin.salt));
 	p->push.date_s = origin.date_s;
-	rc = plan_make(json, &origin, &p->plan, &errors);
+	rc = site_plan_make(json, &origin, &p->plan, &errors);
 	json_decref(json);
 	if (rc == PLAN_OK)
 		return true;

@@ -30,7 +30,7 @@ struct action_body {
 /* --- text ---------------------------------------------------------------------- */
 
 bool
-plan_text_valid(struct slice text, size_t min, size_t max, bool lines)
+site_plan_text_valid(struct slice text, size_t min, size_t max, bool lines)
 {
 	size_t characters = 0;
 
@@ -81,21 +81,21 @@ looks_like_link(struct slice s)
 }
 
 bool
-plan_words_valid(struct slice text)
+site_plan_words_valid(struct slice text)
 {
-	return plan_text_valid(text, 1, WORDS_MAX, false) && !looks_like_link(text);
+	return site_plan_text_valid(text, 1, WORDS_MAX, false) && !looks_like_link(text);
 }
 
 static bool
 is_subject(struct slice s)
 {
-	return plan_text_valid(s, 1, PLAN_SUBJECT_MAX, false);
+	return site_plan_text_valid(s, 1, PLAN_SUBJECT_MAX, false);
 }
 
 static bool
 is_label(struct slice s)
 {
-	return plan_text_valid(s, 1, PLAN_LABEL_MAX, false);
+	return site_plan_text_valid(s, 1, PLAN_LABEL_MAX, false);
 }
 
 static bool
@@ -108,7 +108,7 @@ is_action_url(struct slice s)
 	return dmtp_uri_split(slice_mem(s.data,
 				  hash == NULL ? s.len : (size_t)((const uint8_t *)hash - s.data)),
 		   &uri) &&
-	       s.len <= DMTP_URI_MAX && plan_text_valid(s, 1, DMTP_URI_MAX, false) &&
+	       s.len <= DMTP_URI_MAX && site_plan_text_valid(s, 1, DMTP_URI_MAX, false) &&
 	       memchr(s.data, ' ', s.len) == NULL;
 }
 
@@ -399,7 +399,7 @@ encode_push(const struct plan_origin *origin, const struct fields *f, struct pla
 }
 
 enum plan_rc
-plan_make(const json_t *json, const struct plan_origin *origin, struct plan *out,
+site_plan_make(const json_t *json, const struct plan_origin *origin, struct plan *out,
     struct web_errors *errors)
 {
 	struct push_body body = { .expires = 0 };
@@ -424,7 +424,7 @@ plan_make(const json_t *json, const struct plan_origin *origin, struct plan *out
 }
 
 enum plan_rc
-plan_invitation(const struct plan_origin *origin, struct slice to, struct slice title,
+site_plan_invitation(const struct plan_origin *origin, struct slice to, struct slice title,
     struct slice text, struct plan *out)
 {
 	const struct slice none = { NULL, 0 };
@@ -438,7 +438,7 @@ plan_invitation(const struct plan_origin *origin, struct slice to, struct slice 
 }
 
 void
-plan_free(struct plan *plan)
+site_plan_free(struct plan *plan)
 {
 	free(plan->rcpts);
 	plan->rcpts = NULL;

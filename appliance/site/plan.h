@@ -19,7 +19,7 @@
 
 /* Who pushes, where and when. */
 struct plan_origin {
-	struct slice site, domain, channel; /* names; borrowed during plan_make */
+	struct slice site, domain, channel; /* names; borrowed during site_plan_make */
 	int64_t date_s;
 	uint8_t salt[16]; /* random, unique */
 	size_t message_max_bytes;
@@ -43,25 +43,25 @@ enum plan_rc {
 };
 
 /*
- * body: a push as site/API.md describes it. *out is to be freed by plan_free
+ * body: a push as site/API.md describes it. *out is to be freed by site_plan_free
  * in any case; it borrows nothing.
  */
-enum plan_rc plan_make(const json_t *body, const struct plan_origin *origin, struct plan *out,
+enum plan_rc site_plan_make(const json_t *body, const struct plan_origin *origin, struct plan *out,
     struct web_errors *errors) __attribute__((warn_unused_result));
 
 /*
  * An invitation to this member's address (normalised): the channel's title as
  * the subject, and the site's own words, if any, as the message.
  */
-enum plan_rc plan_invitation(const struct plan_origin *origin, struct slice to, struct slice title,
+enum plan_rc site_plan_invitation(const struct plan_origin *origin, struct slice to, struct slice title,
     struct slice text, struct plan *out) __attribute__((warn_unused_result));
 
-void plan_free(struct plan *plan);
+void site_plan_free(struct plan *plan);
 
 /* An invitation's own words: 1 to 140 characters, one paragraph, nothing that looks like a link. */
-bool plan_words_valid(struct slice text);
+bool site_plan_words_valid(struct slice text);
 
 /* Well-formed text of min to max characters without controls; lines: LF, CR and TAB are allowed. */
-bool plan_text_valid(struct slice text, size_t min, size_t max, bool lines);
+bool site_plan_text_valid(struct slice text, size_t min, size_t max, bool lines);
 
 #endif

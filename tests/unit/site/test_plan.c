@@ -37,7 +37,7 @@ make(const char *body, struct plan *plan, struct web_errors *errors)
 	*errors = (struct web_errors){ .count = 0 };
 	if (web_json_parse(slice_str(body), &json, error) != WEB_BODY_OK)
 		fail_msg("%s: %s", body, error);
-	rc = plan_make(json, &o, plan, errors);
+	rc = site_plan_make(json, &o, plan, errors);
 	json_decref(json);
 	return rc;
 }
@@ -94,7 +94,7 @@ test_one_recipient_is_named_in_the_message(void **state)
 	assert_slice(f.type, "text/plain");
 	assert_slice(f.data, "Your order");
 	assert_false(dmtp_field_next(&it, &f));
-	plan_free(&plan);
+	site_plan_free(&plan);
 }
 
 static void
@@ -113,7 +113,7 @@ test_several_recipients_are_never_named(void **state)
 	assert_slice(plan.rcpts[0].member, "a");
 	assert_slice(plan.rcpts[2].domain, "y.test");
 	assert_slice(message_of(&plan).to, "orders.shop@shop.test");
-	plan_free(&plan);
+	site_plan_free(&plan);
 }
 
 static void
@@ -127,7 +127,7 @@ test_duplicates_that_leave_one_make_a_message_to_one(void **state)
 	    PLAN_OK);
 	assert_int_equal(plan.audience, PUSH_ONE);
 	assert_slice(message_of(&plan).to, "a@x.test");
-	plan_free(&plan);
+	site_plan_free(&plan);
 }
 
 static void
@@ -142,11 +142,11 @@ test_star_is_everybody_in_bulk(void **state)
 	assert_int_equal(plan.lane, LANE_BULK);
 	assert_int_equal(plan.rcpts_n, 0);
 	assert_slice(message_of(&plan).to, "orders.shop@shop.test");
-	plan_free(&plan);
+	site_plan_free(&plan);
 	assert_int_equal(make("{\"to\":[\"*\"],\"subject\":\"s\",\"lane\":\"normal\"}", &plan, &errors),
 	    PLAN_OK);
 	assert_int_equal(plan.lane, LANE_NORMAL);
-	plan_free(&plan);
+	site_plan_free(&plan);
 }
 
 static void
@@ -174,7 +174,7 @@ test_forms_and_action_become_fields(void **state)
 	assert_slice(f.type, "text/uri-list");
 	assert_slice(f.data, "# Track\r\nhttps://shop.test/o/1#now\r\n");
 	assert_false(dmtp_field_next(&it, &f));
-	plan_free(&plan);
+	site_plan_free(&plan);
 }
 
 static void
@@ -236,7 +236,7 @@ test_bad_bodies_are_told_by_pointer(void **state)
 		    json_object_get(json_array_get(errors.list, 0), "pointer"));
 		if (errors.kind != table[i].kind || strcmp(pointer, table[i].pointer) != 0)
 			fail_msg("%s: %s at %s", table[i].body, errors.kind->type, pointer);
-		plan_free(&plan);
+		site_plan_free(&plan);
 		web_errors_free(&errors);
 	}
 }
@@ -254,7 +254,7 @@ push_subject_of(size_t n)
 		strcat(body, "\xc3\xa4");
 	strcat(body, "\"}");
 	rc = make(body, &plan, &errors);
-	plan_free(&plan);
+	site_plan_free(&plan);
 	web_errors_free(&errors);
 	return rc;
 }
@@ -291,11 +291,11 @@ test_a_thousand_recipients_and_no_more(void **state)
 	assert_int_equal(make(body, &plan, &errors), PLAN_OK);
 	assert_int_equal(plan.rcpts_n, PUSH_RCPTS_MAX);
 	assert_slice(plan.rcpts[999].member, "m999");
-	plan_free(&plan);
+	site_plan_free(&plan);
 	free(body);
 	body = body_of_list(PUSH_RCPTS_MAX + 1);
 	assert_int_equal(make(body, &plan, &errors), PLAN_INVALID);
-	plan_free(&plan);
+	site_plan_free(&plan);
 	web_errors_free(&errors);
 	free(body);
 }
@@ -310,18 +310,18 @@ test_the_message_has_a_longest_size(void **state)
 	size_t len;
 
 	(void)state;
-	assert_int_equal(plan_make(json, &o, &plan, &errors), PLAN_OK);
+	assert_int_equal(site_plan_make(json, &o, &plan, &errors), PLAN_OK);
 	len = plan.message.len;
-	plan_free(&plan);
+	site_plan_free(&plan);
 	o.message_max_bytes = len;
-	assert_int_equal(plan_make(json, &o, &plan, &errors), PLAN_OK);
-	plan_free(&plan);
+	assert_int_equal(site_plan_make(json, &o, &plan, &errors), PLAN_OK);
+	site_plan_free(&plan);
 	o.message_max_bytes = len - 1;
-	assert_int_equal(plan_make(json, &o, &plan, &errors), PLAN_TOO_LARGE);
-	plan_free(&plan);
+	assert_int_equal(site_plan_make(json, &o, &plan, &errors), PLAN_TOO_LARGE);
+	site_plan_free(&plan);
 	o.message_max_bytes = 5;
-	assert_int_equal(plan_make(json, &o, &plan, &errors), PLAN_TOO_LARGE);
-	plan_free(&plan);
+	assert_int_equal(site_plan_make(json, &o, &plan, &errors), PLAN_TOO_LARGE);
+	site_plan_free(&plan);
 	json_decref(json);
 }
 
@@ -333,16 +333,16 @@ test_an_invitation_names_the_member(void **state)
 	struct dmtp_message m;
 
 	(void)state;
-	assert_int_equal(plan_invitation(&o, SLICE("ann@home.test"), SLICE("Orders"),
+	assert_int_equal(site_plan_invitation(&o, SLICE("ann@home.test"), SLICE("Orders"),
 			     SLICE("News of your orders"), &plan), PLAN_OK);
 	m = message_of(&plan);
 	assert_slice(m.to, "ann@home.test");
 	assert_int_equal(m.field_count, 2);
-	plan_free(&plan);
-	assert_int_equal(plan_invitation(&o, SLICE("ann@home.test"), SLICE("Orders"),
+	site_plan_free(&plan);
+	assert_int_equal(site_plan_invitation(&o, SLICE("ann@home.test"), SLICE("Orders"),
 			     (struct slice){ NULL, 0 }, &plan), PLAN_OK);
 	assert_int_equal(message_of(&plan).field_count, 1);
-	plan_free(&plan);
+	site_plan_free(&plan);
 }
 
 static void
@@ -357,16 +357,16 @@ test_an_invitations_words_hold_no_link(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
-		if (!plan_words_valid(slice_str(good[i])))
+		if (!site_plan_words_valid(slice_str(good[i])))
 			fail_msg("refused: %s", good[i]);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-		if (plan_words_valid(slice_str(bad[i])))
+		if (site_plan_words_valid(slice_str(bad[i])))
 			fail_msg("accepted: %s", bad[i]);
 	for (int i = 0; i < 140; i++)
 		strcat(text, "\xe2\x82\xac");
-	assert_true(plan_words_valid(slice_str(text)));
+	assert_true(site_plan_words_valid(slice_str(text)));
 	strcat(text, "x");
-	assert_false(plan_words_valid(slice_str(text)));
+	assert_false(site_plan_words_valid(slice_str(text)));
 }
 
 int
