@@ -91,10 +91,12 @@ load_for_role(const char *path, struct config **out, struct buffer *error)
 {
 	long fd = env_number(SUPERVISOR_CONFIG_ENV);
 
-	return fd < 0 ? config_load(path, out, error) : config_load_fd((int)fd, path, out, error);
+	return fd < 0 ? config_load(path, out, error)
+	              : config_load_fd((int)fd, path, out, error);
 }
 
-/* After this the process is nobody in particular: listening below 1024 is all that is left of root. */
+/* After this the process is nobody in particular: listening below 1024 is all that is left of
+ * root. */
 static bool
 drop_privileges(const struct config *config, struct buffer *error)
 {
@@ -135,15 +137,18 @@ run_role(const struct arguments *args)
 
 	buffer_init(&error, 4096);
 	log_set_role(config_role_name(args->role));
-	if (load_for_role(args->config, &config, &error) != CONFIG_OK || !drop_privileges(config, &error)) {
+	if (load_for_role(args->config, &config, &error) != CONFIG_OK ||
+	    !drop_privileges(config, &error)) {
 		log_error("role-not-started", LOG_B("reason", buffer_slice(&error)));
 		goto out;
 	}
 	if (supervisor > 0)
-		process_die_with((pid_t)supervisor, SIGKILL); /* after the change of user, which forgets it */
+		process_die_with((pid_t)supervisor,
+		                 SIGKILL); /* after the change of user, which forgets it */
 	log_set_level(config->log_level);
 	raise_file_limit();
-	fd = process_signals(); /* blocked before there is a second thread; the role reads them */
+	fd = process_signals(); /* blocked before there is a second thread; the role reads them
+	                         */
 	if (fd >= 0)
 		(void)close(fd);
 	rc = role_mains[args->role](config);
@@ -169,8 +174,7 @@ static const struct option long_options[] = {
 };
 
 /* What only shows something, and ends. */
-static void __attribute__((noreturn))
-show(int opt)
+static void __attribute__((noreturn)) show(int opt)
 {
 	switch (opt) {
 	case 'V':

@@ -72,11 +72,11 @@ struct supervisor {
 	struct child children[CONFIG_ROLES];
 	enum phase phase;
 	int64_t phase_end_ms;
-	bool announced;       /* READY=1 went out */
-	int64_t watchdog_ms;  /* 0: nobody asked */
+	bool announced;      /* READY=1 went out */
+	int64_t watchdog_ms; /* 0: nobody asked */
 	int64_t watchdog_at_ms;
-	int64_t extended_ms;  /* when systemd was last asked for patience */
-	int early_signal;     /* SIGTERM came while starting */
+	int64_t extended_ms; /* when systemd was last asked for patience */
+	int early_signal;    /* SIGTERM came while starting */
 };
 
 /* --- backoff --------------------------------------------------------------- */
@@ -127,7 +127,8 @@ read_file(const char *path, struct buffer *out, struct buffer *error)
 static bool
 write_text(int fd, const struct buffer *text)
 {
-	return pwrite(fd, text->data, text->len, 0) == (ssize_t)text->len && ftruncate(fd, (off_t)text->len) == 0;
+	return pwrite(fd, text->data, text->len, 0) == (ssize_t)text->len &&
+	       ftruncate(fd, (off_t)text->len) == 0;
 }
 
 /* Reads the file and checks it; only a good text replaces the accepted one. */
@@ -143,7 +144,8 @@ load_config(struct supervisor *s, struct config **out, struct buffer *error)
 		buffer_add_fmt(error, "memfd_create: %s", strerror(errno));
 	} else if (read_file(s->path, &text, error)) {
 		if (!write_text(fd, &text))
-			buffer_add_fmt(error, "cannot keep the configuration: %s", strerror(errno));
+			buffer_add_fmt(error, "cannot keep the configuration: %s",
+			               strerror(errno));
 		else
 			good = config_load_fd(fd, s->path, out, error) == CONFIG_OK;
 	}
@@ -185,9 +187,11 @@ tell_status(const struct supervisor *s)
 		size_t len = strlen(text);
 
 		if (c->wanted)
-			(void)snprintf(text + len, sizeof(text) - len, "%s%s %s", len > 7 ? ", " : "",
-				       config_role_name(c->role),
-				       c->ready ? "ready" : c->pid > 0 ? "starting" : "stopped");
+			(void)snprintf(text + len, sizeof(text) - len, "%s%s %s",
+			               len > 7 ? ", " : "", config_role_name(c->role),
+			               c->ready     ? "ready"
+			               : c->pid > 0 ? "starting"
+			                            : "stopped");
 	}
 	(void)sd_notify(0, text);
 }
@@ -241,7 +245,8 @@ reset_signals(void)
 static void __attribute__((noreturn))
 exec_role(const struct supervisor *s, const struct child *c, pid_t supervisor, int ready_fd)
 {
-	const char *argv[] = { "tmtpd", "--role", config_role_name(c->role), "--config", s->path, NULL };
+	const char *argv[] = { "tmtpd",    "--role", config_role_name(c->role),
+		               "--config", s->path,  NULL };
 
 	reset_signals();
 	(void)setpgid(0, 0); /* a ^C at the terminal is for the supervisor, who drains */
@@ -266,7 +271,8 @@ child_start(struct supervisor *s, struct child *c, int64_t now_ms)
 	backoff_started(&c->backoff, now_ms);
 	if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) != 0) {
 		backoff_ended(&c->backoff, now_ms);
-		log_error("role-not-started", LOG_S("role", config_role_name(c->role)), LOG_S("reason", strerror(errno)));
+		log_error("role-not-started", LOG_S("role", config_role_name(c->role)),
+		          LOG_S("reason", strerror(errno)));
 		return;
 	}
 	c->pid = fork();
@@ -277,7 +283,8 @@ child_start(struct supervisor *s, struct child *c, int64_t now_ms)
 		c->pid = 0;
 		(void)close(fds[0]);
 		backoff_ended(&c->backoff, now_ms);
-		log_error("role-not-started", LOG_S("role", config_role_name(c->role)), LOG_S("reason", strerror(errno)));
+		log_error("role-not-started", LOG_S("role", config_role_name(c->role)),
+		          LOG_S("reason", strerror(errno)));
 		return;
 	}
 	c->ready_fd = fds[0];
@@ -299,7 +306,7 @@ child_report(struct supervisor *s, struct child *c)
 		return;
 	c->ready = true;
 	log_info("role-ready", LOG_S("role", config_role_name(c->role)), LOG_I("pid", c->pid),
-		 LOG_I("ms", clock_mono_ms() - c->backoff.started_ms));
+	         LOG_I("ms", clock_mono_ms() - c->backoff.started_ms));
 	tell_status(s);
 	announce(s);
 }
@@ -308,12 +315,13 @@ static void
 child_ended(struct supervisor *s, struct child *c, int status, int64_t now_ms)
 {
 	bool draining = s->phase != PHASE_RUNNING;
-	enum log_level level = draining && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? LOG_INFO_LEVEL :
-											   LOG_WARN_LEVEL;
+	enum log_level level = draining && WIFEXITED(status) && WEXITSTATUS(status) == 0
+	                           ? LOG_INFO_LEVEL
+	                           : LOG_WARN_LEVEL;
 
 	backoff_ended(&c->backoff, now_ms);
-	log_at(level, "role-end", LOG_S("role", config_role_name(c->role)), LOG_I("pid", c->pid),
-	       LOG_S("how", WIFSIGNALED(status) ? "signal" : "exit"),
+	log_at(level, "role-end", LOG_S("role", config_role_name(c->role)),
+	       LOG_I("pid", c->pid), LOG_S("how", WIFSIGNALED(status) ? "signal" : "exit"),
 	       LOG_I("code", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)),
 	       LOG_I("restart_ms", draining ? -1 : c->backoff.wait_ms));
 	if (c->ready_fd >= 0)
@@ -341,7 +349,8 @@ reap(struct supervisor *s, int64_t now_ms)
 	backoff_ended(&s->database_backoff, now_ms);
 	if (s->phase == PHASE_RUNNING || s->phase == PHASE_DRAINING)
 		log_error("database-end", LOG_S("how", WIFSIGNALED(status) ? "signal" : "exit"),
-			  LOG_I("code", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)));
+		          LOG_I("code",
+		                WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)));
 }
 
 static size_t
@@ -370,7 +379,8 @@ restart_due(struct supervisor *s, int64_t now_ms)
 		if (c->wanted && c->pid == 0 && now_ms >= c->backoff.retry_at_ms)
 			child_start(s, c, now_ms);
 	}
-	if (s->embedded == NULL || s->database_running || now_ms < s->database_backoff.retry_at_ms)
+	if (s->embedded == NULL || s->database_running ||
+	    now_ms < s->database_backoff.retry_at_ms)
 		return;
 	buffer_init(&error, TEXT_MAX);
 	backoff_started(&s->database_backoff, now_ms);
@@ -436,10 +446,12 @@ drain(struct supervisor *s, int64_t now_ms)
 		return;
 	s->phase = PHASE_DRAINING;
 	s->phase_end_ms = now_ms + (int64_t)s->config->drain_timeout_s * 1000;
-	(void)snprintf(text, sizeof(text), "STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC=%lld",
-		       ((long long)s->config->drain_timeout_s + 90) * 1000000);
+	(void)snprintf(text, sizeof(text),
+	               "STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC=%lld",
+	               ((long long)s->config->drain_timeout_s + 90) * 1000000);
 	(void)sd_notify(0, text);
-	log_info("drain", LOG_I("roles", signal_roles(s, SIGTERM)), LOG_I("timeout_s", s->config->drain_timeout_s));
+	log_info("drain", LOG_I("roles", signal_roles(s, SIGTERM)),
+	         LOG_I("timeout_s", s->config->drain_timeout_s));
 }
 
 static void
@@ -507,7 +519,8 @@ advance(struct supervisor *s, int64_t now_ms)
 			s->phase = PHASE_DONE;
 		} else if (late) {
 			log_warn("database-slow-stop");
-			embedded_signal(s->embedded, s->phase == PHASE_DATABASE_FAST ? SIGQUIT : SIGKILL);
+			embedded_signal(s->embedded,
+			                s->phase == PHASE_DATABASE_FAST ? SIGQUIT : SIGKILL);
 			s->phase = PHASE_DATABASE_HARD;
 			s->phase_end_ms = now_ms + DATABASE_HARD_MS;
 		}
@@ -591,7 +604,8 @@ loop(struct supervisor *s)
 
 /* --- starting -------------------------------------------------------------- */
 
-/* While something is waited for at the start: has somebody asked to stop? A reload then is no more than the start. */
+/* While something is waited for at the start: has somebody asked to stop? A reload then is no
+ * more than the start. */
 static bool
 still_wanted(void *arg)
 {
@@ -651,7 +665,8 @@ tell_migration(const struct migration *m, void *arg)
 static const char *
 asking_role(const struct config *config)
 {
-	static const char *const names[CONFIG_ROLES] = { "tmtp_site", "tmtp_relay", "tmtp_home", "tmtp_panel" };
+	static const char *const names[CONFIG_ROLES] = { "tmtp_site", "tmtp_relay", "tmtp_home",
+		                                         "tmtp_panel" };
 
 	for (int i = 0; i < CONFIG_ROLES; i++)
 		if (config->roles[i])
@@ -659,7 +674,8 @@ asking_role(const struct config *config)
 	return names[0];
 }
 
-/* In the child, as the roles' user: an empty embedded database gets its tables, any other is only looked at. */
+/* In the child, as the roles' user: an empty embedded database gets its tables, any other is
+ * only looked at. */
 static enum migrate_state
 look_at_schema(const struct config *config, struct buffer *why)
 {
@@ -673,7 +689,8 @@ look_at_schema(const struct config *config, struct buffer *why)
 		buffer_clear(&conninfo);
 		buffer_clear(why);
 		if (embedded_conninfo(config, "tmtp_owner", &conninfo, why) &&
-		    migrate_run((const char *)conninfo.data, tell_migration, NULL, why) == STORE_OK)
+		    migrate_run((const char *)conninfo.data, tell_migration, NULL, why) ==
+		        STORE_OK)
 			state = MIGRATE_CURRENT;
 	}
 	buffer_free(&conninfo);
@@ -757,7 +774,8 @@ check_schema(struct supervisor *s)
 		if (!asked || state != MIGRATE_DOWN || s->embedded != NULL)
 			break;
 		wait_ms = wait_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : wait_ms * 2;
-		log_warn("database-awaited", LOG_B("reason", buffer_slice(&why)), LOG_I("retry_ms", wait_ms));
+		log_warn("database-awaited", LOG_B("reason", buffer_slice(&why)),
+		         LOG_I("retry_ms", wait_ms));
 		if (!wait_wanted(s, wait_ms)) {
 			asked = false;
 			break;
@@ -836,7 +854,9 @@ start(struct supervisor *s, const char *config_path)
 int
 supervisor_run(const char *config_path)
 {
-	struct supervisor s = { .text_fd = -1, .roles_fd = -1, .signal_fd = -1, .child_fd = -1 };
+	struct supervisor s = {
+		.text_fd = -1, .roles_fd = -1, .signal_fd = -1, .child_fd = -1
+	};
 	bool good;
 
 	for (int i = 0; i < CONFIG_ROLES; i++)

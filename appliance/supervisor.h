@@ -6,7 +6,8 @@
 #ifndef TMTP_SUPERVISOR_H
 #define TMTP_SUPERVISOR_H
 
-/* The environment of a role's process, beside PROCESS_READY_ENV: who its supervisor is, and the configuration's text. */
+/* The environment of a role's process, beside PROCESS_READY_ENV: who its supervisor is, and the
+ * configuration's text. */
 #define SUPERVISOR_PID_ENV "TMTP_SUPERVISOR_PID"
 #define SUPERVISOR_CONFIG_ENV "TMTP_CONFIG_FD"
 

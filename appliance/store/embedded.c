@@ -34,7 +34,9 @@
 /* sun_path takes 108 octets, the last one a NUL; libpq and PostgreSQL append this name. */
 #define SOCKET_NAME "/.s.PGSQL.5432"
 #define SOCKET_PATH_MAX 107
-#define SOCKET_NOTE "socket-directory" /* in the state directory: where it went when its path was too long */
+#define SOCKET_NOTE                                                                            \
+	"socket-directory" /* in the state directory: where it went when its path was too long \
+	                    */
 
 struct embedded {
 	struct cluster cluster;
@@ -46,7 +48,8 @@ struct embedded {
 static bool
 go_on(const struct embedded *e)
 {
-	return e->patience == NULL || e->patience->go_on == NULL || e->patience->go_on(e->patience->arg);
+	return e->patience == NULL || e->patience->go_on == NULL ||
+	       e->patience->go_on(e->patience->arg);
 }
 
 static bool __attribute__((format(printf, 2, 3)))
@@ -64,7 +67,8 @@ fail(struct buffer *error, const char *fmt, ...)
 
 /* --- directories ----------------------------------------------------------- */
 
-/* A directory of this owner that nobody else can write to; made if missing. Root gives it away. */
+/* A directory of this owner that nobody else can write to; made if missing. Root gives it away.
+ */
 static bool
 own_directory(const char *path, uid_t uid, gid_t gid, mode_t mode, struct buffer *error)
 {
@@ -78,10 +82,13 @@ own_directory(const char *path, uid_t uid, gid_t gid, mode_t mode, struct buffer
 	if (fd < 0 || fstat(fd, &st) != 0) {
 		good = fail(error, "cannot open the directory %s: %s", path, strerror(errno));
 	} else if (st.st_uid != uid && st.st_uid != geteuid()) {
-		good = fail(error, "%s belongs to another account (number %u): start tmtpd as that one, or as root, "
-				   "or choose another state_directory",
-			    path, (unsigned)st.st_uid);
-	} else if ((st.st_uid != uid || st.st_gid != gid) && fchown(fd, uid, gid) != 0) {
+		good = fail(error,
+		            "%s belongs to another account (number %u): start tmtpd as that "
+		            "one, or as root, "
+		            "or choose another state_directory",
+		            path, (unsigned)st.st_uid);
+	} else if (geteuid() == 0 && (st.st_uid != uid || st.st_gid != gid) &&
+	           fchown(fd, uid, gid) != 0) {
 		good = fail(error, "cannot give %s to its account: %s", path, strerror(errno));
 	} else if ((st.st_mode & 07777) != mode && fchmod(fd, mode) != 0) {
 		good = fail(error, "cannot set the mode of %s: %s", path, strerror(errno));
@@ -98,18 +105,22 @@ check_state_directory(const char *path, struct buffer *error)
 	struct stat st;
 
 	if (mkdir(path, 0755) != 0 && errno != EEXIST)
-		return fail(error, "cannot make state_directory %s: %s; make it, or name another", path,
-			    strerror(errno));
+		return fail(error,
+		            "cannot make state_directory %s: %s; make it, or name another",
+		            path, strerror(errno));
 	if (stat(path, &st) != 0)
 		return fail(error, "state_directory %s: %s", path, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
 		return fail(error, "state_directory %s is not a directory", path);
 	if (st.st_uid != 0 && st.st_uid != geteuid())
-		return fail(error, "state_directory %s belongs to another account: give it to root or to the account "
-				   "that starts tmtpd",
-			    path);
+		return fail(error,
+		            "state_directory %s belongs to another account: give it to root or "
+		            "to the account "
+		            "that starts tmtpd",
+		            path);
 	if ((st.st_mode & S_IWOTH) != 0)
-		return fail(error, "state_directory %s can be written by everybody: chmod o-w", path);
+		return fail(error, "state_directory %s can be written by everybody: chmod o-w",
+		            path);
 	return true;
 }
 
@@ -123,9 +134,11 @@ check_space(const char *path, struct buffer *error)
 		return fail(error, "%s: %s", path, strerror(errno));
 	mib = (uint64_t)fs.f_bavail * fs.f_frsize / (1024 * 1024);
 	if (mib < FREE_MIN_MIB)
-		return fail(error, "only %llu MiB are free in %s, and the database needs %d to start: make room, "
-				   "or name a state_directory on a larger disk",
-			    (unsigned long long)mib, path, FREE_MIN_MIB);
+		return fail(error,
+		            "only %llu MiB are free in %s, and the database needs %d to start: "
+		            "make room, "
+		            "or name a state_directory on a larger disk",
+		            (unsigned long long)mib, path, FREE_MIN_MIB);
 	return true;
 }
 
@@ -143,9 +156,11 @@ take_lock(struct embedded *e, const char *state, struct buffer *error)
 	if (flock(e->lock_fd, LOCK_EX | LOCK_NB) != 0) {
 		n = pread(e->lock_fd, pid, sizeof(pid) - 1, 0);
 		pid[n > 0 ? strcspn(pid, "\n") : 0] = '\0';
-		return fail(error, "another tmtpd (process %s) runs the database in %s: stop it first, or name another "
-				   "state_directory",
-			    pid, state);
+		return fail(error,
+		            "another tmtpd (process %s) runs the database in %s: stop it "
+		            "first, or name another "
+		            "state_directory",
+		            pid, state);
 	}
 	n = snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
 	if (ftruncate(e->lock_fd, 0) != 0 || pwrite(e->lock_fd, pid, (size_t)n, 0) != n)
@@ -161,7 +176,8 @@ fits_socket(const char *directory)
 	return strlen(directory) + sizeof(SOCKET_NAME) - 1 <= SOCKET_PATH_MAX;
 }
 
-/* The directory noted in the state directory, which nobody but its owner can write; false: none. */
+/* The directory noted in the state directory, which nobody but its owner can write; false:
+ * none. */
 static bool
 read_note(const char *state, char *out, size_t size)
 {
@@ -203,7 +219,8 @@ is_own_directory(const char *path, uid_t uid)
 {
 	struct stat st;
 
-	return lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == uid && (st.st_mode & 022) == 0;
+	return lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == uid &&
+	       (st.st_mode & 022) == 0;
 }
 
 /*
@@ -226,9 +243,11 @@ make_socket_directory(const struct cluster *c, gid_t gid, struct buffer *error)
 		if (use == NULL)
 			use = mkdtemp(fallback);
 		if (use == NULL) {
-			(void)fail(error, "state_directory %s is too long for a socket, and none can be made in /run "
-					  "or /tmp: %s",
-				   state, strerror(errno));
+			(void)fail(error,
+			           "state_directory %s is too long for a socket, and none can "
+			           "be made in /run "
+			           "or /tmp: %s",
+			           state, strerror(errno));
 			return NULL;
 		}
 		if (!write_note(state, use, error))
@@ -245,12 +264,17 @@ static bool
 find_owner(struct cluster *c, struct buffer *error)
 {
 	if (geteuid() == 0 && process_user_find(DATABASE_ACCOUNT, &c->owner) != PROCESS_OK)
-		return fail(error, "there is no account " DATABASE_ACCOUNT " to run the embedded database: install "
-				   "the package postgresql-%d, or start tmtpd as another user than root",
-			    CLUSTER_VERSION_MIN);
+		return fail(
+		    error,
+		    "there is no account " DATABASE_ACCOUNT
+		    " to run the embedded database: install "
+		    "the package postgresql-%d, or start tmtpd as another user than root",
+		    CLUSTER_VERSION_MIN);
 	if (geteuid() != 0 && process_user_of(geteuid(), &c->owner) != PROCESS_OK)
-		return fail(error, "the account number %u has no name in /etc/passwd, which PostgreSQL needs",
-			    (unsigned)geteuid());
+		return fail(
+		    error,
+		    "the account number %u has no name in /etc/passwd, which PostgreSQL needs",
+		    (unsigned)geteuid());
 	return true;
 }
 
@@ -274,16 +298,19 @@ make_directories(struct embedded *e, struct buffer *error)
 	bool good;
 
 	if (!check_state_directory(state, error) || !take_lock(e, state, error) ||
-	    !own_directory(c->directory, c->owner.uid, c->owner.gid, 0700, error) || !check_space(state, error))
+	    !own_directory(c->directory, c->owner.uid, c->owner.gid, 0700, error) ||
+	    !check_space(state, error))
 		return false;
 	if (geteuid() == 0 && process_user_find(c->config->user, &user) != PROCESS_OK)
 		return fail(error, "there is no account %s", c->config->user);
 	c->sockets = make_socket_directory(c, geteuid() == 0 ? user.gid : c->owner.gid, error);
 	good = c->sockets != NULL;
 	if (good && user.name != NULL && process_can_read(&user, c->sockets) != 0)
-		good = fail(error, "the user %s cannot reach %s, where the database's socket is: every directory above "
-				   "needs its x for others, or choose another state_directory",
-			    user.name, c->sockets);
+		good = fail(error,
+		            "the user %s cannot reach %s, where the database's socket is: "
+		            "every directory above "
+		            "needs its x for others, or choose another state_directory",
+		            user.name, c->sockets);
 	process_user_free(&user);
 	return good;
 }
@@ -372,27 +399,27 @@ prepare(const struct embedded *e, struct buffer *error)
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return EMBEDDED_OK;
 	if (error->len == 0)
-		(void)fail(error, "preparing the database ended unexpectedly (status %d)", status);
+		(void)fail(error, "preparing the database ended unexpectedly (status %d)",
+		           status);
 	return EMBEDDED_FAILED;
 }
 
 /* --- the postmaster -------------------------------------------------------- */
 
 /* The options that no file in the data directory may overrule. */
-static void __attribute__((noreturn))
-exec_postmaster(const struct cluster *c, pid_t parent)
+static void __attribute__((noreturn)) exec_postmaster(const struct cluster *c, pid_t parent)
 {
 	char program[4096], sockets[256];
-	const char *argv[] = { program, "-D", c->data, "-c", "listen_addresses=", "-c", sockets,
-			       "-c", "port=5432", NULL };
+	const char *argv[] = { program, "-D",    c->data, "-c",        "listen_addresses=",
+		               "-c",    sockets, "-c",    "port=5432", NULL };
 	struct buffer error;
 	int null = open("/dev/null", O_RDONLY);
 
 	buffer_init(&error, ERROR_MAX);
 	(void)snprintf(program, sizeof(program), "%s/postgres", c->programs);
 	(void)snprintf(sockets, sizeof(sockets), "unix_socket_directories=\"%s\"", c->sockets);
-	if (!become_owner(c, parent, SIGINT, &error) || null < 0 || dup2(null, STDIN_FILENO) < 0 ||
-	    chdir("/") != 0)
+	if (!become_owner(c, parent, SIGINT, &error) || null < 0 ||
+	    dup2(null, STDIN_FILENO) < 0 || chdir("/") != 0)
 		_exit(126);
 	(void)umask(077);
 	(void)setenv("LC_ALL", "C", 1);
@@ -441,9 +468,10 @@ explain_end(const struct embedded *e, int status, struct buffer *error)
 	struct buffer space;
 
 	buffer_init(&space, ERROR_MAX);
-	(void)fail(error, "PostgreSQL ended at its start (%s %d); its own lines in the log say why",
-		   WIFSIGNALED(status) ? "signal" : "exit code",
-		   WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	(void)fail(error,
+	           "PostgreSQL ended at its start (%s %d); its own lines in the log say why",
+	           WIFSIGNALED(status) ? "signal" : "exit code",
+	           WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 	if (!check_space(e->cluster.config->state_directory, &space))
 		(void)fail(error, "; %.*s", (int)space.len, (const char *)space.data);
 	buffer_free(&space);
@@ -464,12 +492,13 @@ wait_ready(struct embedded *e, struct buffer *error)
 			return EMBEDDED_CANCELLED;
 		if (clock_mono_ms() - told >= SLOW_START_MS) {
 			told = clock_mono_ms();
-			log_info("database-recovers", LOG_I("seconds", (told - started) / 1000));
+			log_info("database-recovers",
+			         LOG_I("seconds", (told - started) / 1000));
 		}
 		(void)poll(NULL, 0, TICK_MS / 2);
 	}
-	log_info("database-ready", LOG_S("sockets", e->cluster.sockets), LOG_I("pid", e->postmaster),
-		 LOG_I("ms", clock_mono_ms() - started));
+	log_info("database-ready", LOG_S("sockets", e->cluster.sockets),
+	         LOG_I("pid", e->postmaster), LOG_I("ms", clock_mono_ms() - started));
 	return EMBEDDED_OK;
 }
 
@@ -491,8 +520,8 @@ start_steps(struct embedded *e, struct buffer *error)
 }
 
 enum embedded_rc
-embedded_start(const struct config *config, const struct embedded_patience *patience, struct embedded **out,
-	       struct buffer *error)
+embedded_start(const struct config *config, const struct embedded_patience *patience,
+               struct embedded **out, struct buffer *error)
 {
 	struct embedded *e = calloc(1, sizeof(*e));
 	enum embedded_rc rc;
@@ -566,7 +595,8 @@ add_parameter(struct buffer *out, const char *key, const char *value)
 
 /* requirepeer: whoever else listened there would not be the database. */
 static bool
-own_conninfo(const struct config *config, const char *role, struct buffer *out, struct buffer *error)
+own_conninfo(const struct config *config, const char *role, struct buffer *out,
+             struct buffer *error)
 {
 	char path[4096];
 	struct process_user owner;
@@ -575,13 +605,14 @@ own_conninfo(const struct config *config, const char *role, struct buffer *out, 
 	(void)snprintf(path, sizeof(path), "%s/postgres", config->state_directory);
 	if (stat(path, &st) != 0)
 		return fail(error, "there is no embedded database in %s: %s; start tmtpd first",
-			    config->state_directory, strerror(errno));
+		            config->state_directory, strerror(errno));
 	if (process_user_of(st.st_uid, &owner) != PROCESS_OK)
 		return fail(error, "%s belongs to an account without a name", path);
 	(void)snprintf(path, sizeof(path), "%s/run", config->state_directory);
 	if (!fits_socket(path) && !read_note(config->state_directory, path, sizeof(path))) {
 		process_user_free(&owner);
-		return fail(error, "there is no %s/" SOCKET_NOTE ": start tmtpd first", config->state_directory);
+		return fail(error, "there is no %s/" SOCKET_NOTE ": start tmtpd first",
+		            config->state_directory);
 	}
 	add_parameter(out, "host", path);
 	add_parameter(out, "port", "5432");
@@ -623,10 +654,12 @@ other_conninfo(const char *conninfo, const char *role, struct buffer *out, struc
 }
 
 bool
-embedded_conninfo(const struct config *config, const char *role, struct buffer *out, struct buffer *error)
+embedded_conninfo(const struct config *config, const char *role, struct buffer *out,
+                  struct buffer *error)
 {
-	bool good = config->database == NULL ? own_conninfo(config, role, out, error) :
-					       other_conninfo(config->database, role, out, error);
+	bool good = config->database == NULL
+	                ? own_conninfo(config, role, out, error)
+	                : other_conninfo(config->database, role, out, error);
 
 	if (good) {
 		buffer_add_u8(out, '\0'); /* so that out->data is a string */

@@ -33,17 +33,19 @@ struct embedded_patience {
  * the caller. Fails when another process holds this state directory.
  * patience may be NULL.
  */
-enum embedded_rc embedded_start(const struct config *config, const struct embedded_patience *patience,
-				struct embedded **out, struct buffer *error)
-    __attribute__((warn_unused_result));
+enum embedded_rc embedded_start(const struct config *config,
+                                const struct embedded_patience *patience, struct embedded **out,
+                                struct buffer *error) __attribute__((warn_unused_result));
 
 /* False when the postmaster has ended, and reaps it; *status is waitpid(2)'s. */
 bool embedded_alive(struct embedded *e, int *status);
 
 /* Starts the postmaster again after embedded_alive said false; doesn't wait for it. */
-bool embedded_relaunch(struct embedded *e, struct buffer *error) __attribute__((warn_unused_result));
+bool embedded_relaunch(struct embedded *e, struct buffer *error)
+    __attribute__((warn_unused_result));
 
-/* SIGINT: disconnect everybody and shut down; SIGQUIT: at once, with recovery at the next start; SIGKILL. */
+/* SIGINT: disconnect everybody and shut down; SIGQUIT: at once, with recovery at the next
+ * start; SIGKILL. */
 void embedded_signal(struct embedded *e, int sig);
 
 /* Shuts down, waits (a minute, then harder), frees; *e is NULL afterwards. NULL is fine. */
@@ -56,6 +58,6 @@ void embedded_stop(struct embedded **e);
  * a string. False: error says why.
  */
 bool embedded_conninfo(const struct config *config, const char *role, struct buffer *out,
-		       struct buffer *error) __attribute__((warn_unused_result));
+                       struct buffer *error) __attribute__((warn_unused_result));
 
 #endif

@@ -27,6 +27,7 @@
 /* Relative to the cluster's directory, where cluster_prepare works. */
 #define DATA "data"
 #define DATA_NEW "data.new"
+#define LOCAL_SETTINGS "postgresql.local.conf"
 
 void
 cluster_free(struct cluster *c)
@@ -91,7 +92,8 @@ packaged_programs(int wanted)
 		(void)snprintf(path, sizeof(path), PROGRAMS_PARENT "/%d/bin", (int)version);
 		if (!has_programs(path))
 			continue;
-		if (wanted == 0 ? version >= CLUSTER_VERSION_MIN && version > best : (int)version == wanted)
+		if (wanted == 0 ? version >= CLUSTER_VERSION_MIN && version > best
+		                : (int)version == wanted)
 			best = version;
 	}
 	(void)closedir(dir);
@@ -136,7 +138,8 @@ cluster_find_programs(struct cluster *c, struct buffer *error)
 	if (named != NULL) {
 		if (has_programs(named) && (c->programs = strdup(named)) != NULL)
 			return true;
-		buffer_add_fmt(error, "postgres_directory: there are no initdb and postgres in %s", named);
+		buffer_add_fmt(
+		    error, "postgres_directory: there are no initdb and postgres in %s", named);
 		return false;
 	}
 	c->programs = packaged_programs(version > 0 ? version : 0);
@@ -145,9 +148,11 @@ cluster_find_programs(struct cluster *c, struct buffer *error)
 	if (c->programs != NULL)
 		return true;
 	buffer_add_fmt(error,
-		       "PostgreSQL %d is not installed: install the package postgresql-%d, or name its programs "
-		       "with postgres_directory, or another database with database",
-		       version > 0 ? version : CLUSTER_VERSION_MIN, version > 0 ? version : CLUSTER_VERSION_MIN);
+	               "PostgreSQL %d is not installed: install the package postgresql-%d, or "
+	               "name its programs "
+	               "with postgres_directory, or another database with database",
+	               version > 0 ? version : CLUSTER_VERSION_MIN,
+	               version > 0 ? version : CLUSTER_VERSION_MIN);
 	return false;
 }
 
@@ -158,7 +163,8 @@ static void __attribute__((noreturn))
 exec_program(pid_t parent, const char *const *argv, int in, int out)
 {
 	process_die_with(parent, SIGKILL);
-	if (dup2(in, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 || dup2(out, STDERR_FILENO) < 0)
+	if (dup2(in, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
+	    dup2(out, STDERR_FILENO) < 0)
 		_exit(126);
 	(void)setenv("LC_ALL", "C", 1);
 	(void)execv(argv[0], (char *const *)argv); /* execv changes nothing */
@@ -259,8 +265,20 @@ static bool
 run_initdb(const struct cluster *c, struct buffer *error)
 {
 	char program[4096];
-	const char *argv[] = { program,	   "-D",	  DATA_NEW, "-U", "postgres",	      "-E", "UTF8",
-			       "--locale", "C", "-A", "peer", "--data-checksums", "--no-instructions", NULL };
+	const char *argv[] = { program,
+		               "-D",
+		               DATA_NEW,
+		               "-U",
+		               "postgres",
+		               "-E",
+		               "UTF8",
+		               "--locale",
+		               "C",
+		               "-A",
+		               "peer",
+		               "--data-checksums",
+		               "--no-instructions",
+		               NULL };
 	struct buffer output;
 	int rc;
 
@@ -268,7 +286,8 @@ run_initdb(const struct cluster *c, struct buffer *error)
 	buffer_init(&output, OUTPUT_MAX);
 	rc = run_program(argv, "", &output);
 	if (rc != 0) {
-		buffer_add_fmt(error, "cannot make the database in %s (initdb ended with %d): ", c->data, rc);
+		buffer_add_fmt(error, "cannot make the database in %s (initdb ended with %d): ",
+		               c->data, rc);
 		add_output(error, &output);
 	}
 	buffer_free(&output);
@@ -288,14 +307,18 @@ static const char bootstrap_sql[] =
     "CREATE ROLE tmtp_ctl LOGIN;\n"
     "CREATE DATABASE tmtp OWNER tmtp_owner;\n"
     "REVOKE ALL ON DATABASE tmtp, postgres, template1 FROM PUBLIC;\n"
-    "GRANT CONNECT ON DATABASE tmtp TO tmtp_site, tmtp_relay, tmtp_home, tmtp_panel, tmtp_ctl;\n";
+    "GRANT CONNECT ON DATABASE tmtp TO tmtp_site, tmtp_relay, tmtp_home, tmtp_panel, "
+    "tmtp_ctl;\n";
 
 static bool
 run_bootstrap(const struct cluster *c, struct buffer *error)
 {
 	char program[4096];
-	const char *argv[] = { program, "--single", "-D", DATA_NEW, "-c", "exit_on_error=on",
-			       "-c", "log_min_error_statement=panic", "postgres", NULL };
+	const char *argv[] = { program,    "--single",
+		               "-D",       DATA_NEW,
+		               "-c",       "exit_on_error=on",
+		               "-c",       "log_min_error_statement=panic",
+		               "postgres", NULL };
 	struct buffer output;
 	int rc;
 
@@ -303,7 +326,9 @@ run_bootstrap(const struct cluster *c, struct buffer *error)
 	buffer_init(&output, OUTPUT_MAX);
 	rc = run_program(argv, bootstrap_sql, &output);
 	if (rc != 0) {
-		buffer_add_fmt(error, "cannot make the database's roles in %s (postgres ended with %d): ", c->data, rc);
+		buffer_add_fmt(
+		    error, "cannot make the database's roles in %s (postgres ended with %d): ",
+		    c->data, rc);
 		add_output(error, &output);
 	}
 	buffer_free(&output);
@@ -326,7 +351,8 @@ make_cluster(const struct cluster *c, struct buffer *error)
 {
 	log_info("database-make", LOG_S("directory", c->data), LOG_S("programs", c->programs));
 	if (!remove_tree(DATA_NEW)) {
-		buffer_add_fmt(error, "cannot remove the unfinished %s/" DATA_NEW ": %s", c->directory, strerror(errno));
+		buffer_add_fmt(error, "cannot remove the unfinished %s/" DATA_NEW ": %s",
+		               c->directory, strerror(errno));
 		return false;
 	}
 	if (!run_initdb(c, error) || !run_bootstrap(c, error)) {
@@ -334,7 +360,8 @@ make_cluster(const struct cluster *c, struct buffer *error)
 		return false;
 	}
 	if (rename(DATA_NEW, DATA) != 0 || !sync_directory(".")) {
-		buffer_add_fmt(error, "cannot rename the new database to %s: %s", c->data, strerror(errno));
+		buffer_add_fmt(error, "cannot rename the new database to %s: %s", c->data,
+		               strerror(errno));
 		return false;
 	}
 	return true;
@@ -353,7 +380,8 @@ program_version(const struct cluster *c)
 	buffer_init(&output, OUTPUT_MAX);
 	if (run_program(argv, "", &output) == 0) {
 		buffer_add_u8(&output, '\0');
-		if (output.failed || sscanf((const char *)output.data, "postgres (PostgreSQL) %d", &major) != 1)
+		if (output.failed ||
+		    sscanf((const char *)output.data, "postgres (PostgreSQL) %d", &major) != 1)
 			major = 0;
 	}
 	buffer_free(&output);
@@ -366,18 +394,22 @@ check_version(const struct cluster *c, struct buffer *error)
 	int program = program_version(c), data = data_version(DATA);
 
 	if (program < CLUSTER_VERSION_MIN)
-		buffer_add_fmt(error, "%s/postgres is not PostgreSQL %d or newer: name another with postgres_directory",
-			       c->programs, CLUSTER_VERSION_MIN);
+		buffer_add_fmt(error,
+		               "%s/postgres is not PostgreSQL %d or newer: name another with "
+		               "postgres_directory",
+		               c->programs, CLUSTER_VERSION_MIN);
 	else if (data < 0)
 		buffer_add_fmt(error,
-			       "%s is no database that can be read (no PG_VERSION): restore it from a backup, or "
-			       "move it away for an empty one",
-			       c->data);
+		               "%s is no database that can be read (no PG_VERSION): restore it "
+		               "from a backup, or "
+		               "move it away for an empty one",
+		               c->data);
 	else if (data != 0 && data != program)
 		buffer_add_fmt(error,
-			       "the database in %s is of PostgreSQL %d, the programs in %s are %d: install "
-			       "postgresql-%d, or move the database over with pg_upgrade",
-			       c->data, data, c->programs, program, data);
+		               "the database in %s is of PostgreSQL %d, the programs in %s are "
+		               "%d: install "
+		               "postgresql-%d, or move the database over with pg_upgrade",
+		               c->data, data, c->programs, program, data);
 	else
 		return true;
 	return false;
@@ -478,7 +510,8 @@ stop_leftovers(const struct cluster *c, struct buffer *error)
 	if (data == NULL)
 		return true;
 	if (signal_leftovers(data, 0) > 0) {
-		log_warn("database-left-behind", LOG_S("directory", data), LOG_I("pid", postmaster));
+		log_warn("database-left-behind", LOG_S("directory", data),
+		         LOG_I("pid", postmaster));
 		if (postmaster > 0 && works_here(postmaster, data)) {
 			(void)kill(postmaster, SIGINT);
 			(void)wait_for_leftovers(data, FAST_STOP_MS);
@@ -489,7 +522,9 @@ stop_leftovers(const struct cluster *c, struct buffer *error)
 	}
 	gone = wait_for_leftovers(data, HARD_STOP_MS);
 	if (!gone)
-		buffer_add_fmt(error, "a PostgreSQL still runs in %s and does not end: stop it by hand", c->data);
+		buffer_add_fmt(
+		    error, "a PostgreSQL still runs in %s and does not end: stop it by hand",
+		    c->data);
 	else if (postmaster > 0 && kill(postmaster, 0) == 0)
 		(void)unlink(DATA "/postmaster.pid");
 	free(data);
@@ -507,27 +542,27 @@ write_tuning(struct buffer *out, const struct config *config)
 	buffer_add_fmt(out, "effective_cache_size = %uMB\n", mb * 2);
 	buffer_add_fmt(out, "maintenance_work_mem = %uMB\n", mb / 8 < 16 ? 16 : mb / 8);
 	buffer_add_str(out, "work_mem = 8MB\n"
-			    "huge_pages = try\n"
-			    "max_connections = 100\n"
-			    "random_page_cost = 1.1\n"
-			    "jit = off\n"
-			    "track_io_timing = off\n"
-			    "\n"
-			    "synchronous_commit = on\n"
-			    "full_page_writes = on\n"
-			    "wal_compression = lz4\n"
-			    "wal_buffers = 16MB\n"
-			    "min_wal_size = 256MB\n"
-			    "max_wal_size = 4GB\n"
-			    "checkpoint_timeout = 15min\n"
-			    "checkpoint_completion_target = 0.9\n"
-			    "\n"
-			    "# queues: rows live shortly, so look often and finish fast\n"
-			    "autovacuum_naptime = 15s\n"
-			    "autovacuum_vacuum_scale_factor = 0.05\n"
-			    "autovacuum_vacuum_insert_scale_factor = 0.1\n"
-			    "autovacuum_analyze_scale_factor = 0.05\n"
-			    "autovacuum_vacuum_cost_limit = 2000\n");
+	                    "huge_pages = try\n"
+	                    "max_connections = 100\n"
+	                    "random_page_cost = 1.1\n"
+	                    "jit = off\n"
+	                    "track_io_timing = off\n"
+	                    "\n"
+	                    "synchronous_commit = on\n"
+	                    "full_page_writes = on\n"
+	                    "wal_compression = lz4\n"
+	                    "wal_buffers = 16MB\n"
+	                    "min_wal_size = 256MB\n"
+	                    "max_wal_size = 4GB\n"
+	                    "checkpoint_timeout = 15min\n"
+	                    "checkpoint_completion_target = 0.9\n"
+	                    "\n"
+	                    "# queues: rows live shortly, so look often and finish fast\n"
+	                    "autovacuum_naptime = 15s\n"
+	                    "autovacuum_vacuum_scale_factor = 0.05\n"
+	                    "autovacuum_vacuum_insert_scale_factor = 0.1\n"
+	                    "autovacuum_analyze_scale_factor = 0.05\n"
+	                    "autovacuum_vacuum_cost_limit = 2000\n");
 }
 
 /* Never a statement, a parameter or a row's values in a log line. */
@@ -535,32 +570,32 @@ static void
 write_settings(struct buffer *out, const struct cluster *c)
 {
 	buffer_add_str(out, "# Written by tmtpd at every start. Your own settings belong into\n"
-			    "# postgresql.local.conf beside this file; they win.\n\n");
+	                    "# " LOCAL_SETTINGS " beside this file; they win.\n\n");
 	write_tuning(out, c->config);
 	buffer_add_str(out, "\n"
-			    "idle_in_transaction_session_timeout = 5min\n"
-			    "unix_socket_permissions = 0777\n" /* the directory is the door */
-			    "timezone = UTC\n"
-			    "lc_messages = C\n"
-			    "\n"
-			    "log_destination = stderr\n"
-			    "logging_collector = off\n"
-			    "log_timezone = UTC\n"
-			    "log_line_prefix = 'event=postgres pid=%p text='\n"
-			    "log_error_verbosity = terse\n"
-			    "log_min_error_statement = panic\n"
-			    "log_parameter_max_length = 0\n"
-			    "log_parameter_max_length_on_error = 0\n"
-			    "log_checkpoints = off\n"
-			    "\n"
-			    "include_if_exists = 'postgresql.local.conf'\n");
+	                    "idle_in_transaction_session_timeout = 5min\n"
+	                    "unix_socket_permissions = 0777\n" /* the directory is the door */
+	                    "timezone = UTC\n"
+	                    "lc_messages = C\n"
+	                    "\n"
+	                    "log_destination = stderr\n"
+	                    "logging_collector = off\n"
+	                    "log_timezone = UTC\n"
+	                    "log_line_prefix = 'event=postgres pid=%p text='\n"
+	                    "log_error_verbosity = terse\n"
+	                    "log_min_error_statement = panic\n"
+	                    "log_parameter_max_length = 0\n"
+	                    "log_parameter_max_length_on_error = 0\n"
+	                    "log_checkpoints = off\n"
+	                    "\n"
+	                    "include_if_exists = '" LOCAL_SETTINGS "'\n");
 }
 
 static void
 write_logins(struct buffer *out, const char *account, bool superuser)
 {
-	static const char *const roles[] = { "tmtp_owner", "tmtp_site",	 "tmtp_relay",
-					     "tmtp_home",  "tmtp_panel", "tmtp_ctl" };
+	static const char *const roles[] = { "tmtp_owner", "tmtp_site",  "tmtp_relay",
+		                             "tmtp_home",  "tmtp_panel", "tmtp_ctl" };
 
 	if (superuser)
 		buffer_add_fmt(out, "tmtp \"%s\" postgres\n", account);
@@ -568,7 +603,8 @@ write_logins(struct buffer *out, const char *account, bool superuser)
 		buffer_add_fmt(out, "tmtp \"%s\" %s\n", account, roles[i]);
 }
 
-/* Which account of the system may be which role: root and the roles' user all but the superuser. */
+/* Which account of the system may be which role: root and the roles' user all but the
+ * superuser. */
 static void
 write_ident(struct buffer *out, const struct cluster *c)
 {
@@ -594,11 +630,13 @@ write_file(const char *name, const struct buffer *text, struct buffer *error)
 	(void)snprintf(temporary, sizeof(temporary), "%s.new", path);
 	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd >= 0) {
-		good = !text->failed && write(fd, text->data, text->len) == (ssize_t)text->len && fsync(fd) == 0;
+		good = !text->failed &&
+		       write(fd, text->data, text->len) == (ssize_t)text->len && fsync(fd) == 0;
 		good = close(fd) == 0 && good && rename(temporary, path) == 0;
 	}
 	if (!good)
-		buffer_add_fmt(error, "cannot write the database's %s: %s", name, strerror(errno));
+		buffer_add_fmt(error, "cannot write the database's %s: %s", name,
+		               strerror(errno));
 	return good;
 }
 
@@ -612,13 +650,20 @@ write_all_settings(const struct cluster *c, struct buffer *error)
 	write_settings(&text, c);
 	good = write_file("postgresql.conf", &text, error);
 	buffer_clear(&text);
-	buffer_add_str(&text, "# Written by tmtpd at every start: the Unix socket only, see pg_ident.conf.\n"
-			      "local all all peer map=tmtp\n"
-			      "local replication all peer map=tmtp\n");
+	buffer_add_str(
+	    &text,
+	    "# Written by tmtpd at every start: the Unix socket only, see pg_ident.conf.\n"
+	    "local all all peer map=tmtp\n"
+	    "local replication all peer map=tmtp\n");
 	good = good && write_file("pg_hba.conf", &text, error);
 	buffer_clear(&text);
 	write_ident(&text, c);
 	good = good && write_file("pg_ident.conf", &text, error);
+	if (good && access(DATA "/" LOCAL_SETTINGS, F_OK) != 0) {
+		buffer_clear(&text);
+		buffer_add_str(&text, "# Your own settings; tmtpd never changes this file.\n");
+		good = write_file(LOCAL_SETTINGS, &text, error);
+	}
 	buffer_free(&text);
 	return good;
 }
@@ -632,9 +677,10 @@ cluster_prepare(const struct cluster *c, struct buffer *error)
 
 	if (chdir(c->directory) != 0) {
 		buffer_add_fmt(error,
-			       "the user %s, who runs the database, cannot reach %s: %s; every directory above needs "
-			       "its x for others, or choose another state_directory",
-			       c->owner.name, c->directory, strerror(errno));
+		               "the user %s, who runs the database, cannot reach %s: %s; every "
+		               "directory above needs "
+		               "its x for others, or choose another state_directory",
+		               c->owner.name, c->directory, strerror(errno));
 		return false;
 	}
 	(void)umask(077);

@@ -21,13 +21,15 @@ struct cluster {
 #define CLUSTER_VERSION_MIN 15
 
 /* Fills programs: of the data's version when there is data, else the newest. */
-bool cluster_find_programs(struct cluster *c, struct buffer *error) __attribute__((warn_unused_result));
+bool cluster_find_programs(struct cluster *c, struct buffer *error)
+    __attribute__((warn_unused_result));
 
 /*
  * Makes the cluster if there is none, stops what still runs on it, writes its
  * settings. Called in a process that is the owner already.
  */
-bool cluster_prepare(const struct cluster *c, struct buffer *error) __attribute__((warn_unused_result));
+bool cluster_prepare(const struct cluster *c, struct buffer *error)
+    __attribute__((warn_unused_result));
 
 /* The postmaster of this pid has written that it takes connections. */
 bool cluster_is_ready(const struct cluster *c, pid_t pid);
