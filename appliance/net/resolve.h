@@ -24,7 +24,7 @@ struct resolver_config {
 struct resolver *resolver_new(struct loop *loop, const struct resolver_config *config,
     char why[static NET_TEXT]);
 
-/* Every query must be over or cancelled. */
+/* Every query must be over or cancelled. Not from within a query's callback. */
 void resolver_free(struct resolver **resolver);
 
 /* Forgets every answer. */
@@ -69,6 +69,7 @@ struct resolve_query {
 	void *arg;
 	struct resolve_entry *entry;
 	struct resolve_query *next, **back;
+	struct loop_defer no_memory;
 };
 
 /* name: "_dmtps._tcp.example.org". The callback comes from the loop, later, exactly once; it may free the query. */
@@ -104,5 +105,9 @@ void resolve_order(struct resolve_target *targets, size_t count,
  */
 enum resolve_rc resolve_parse_service(struct slice message, const char *name,
     struct resolve_target *out, size_t *count, uint32_t *ttl_s);
+
+/* The same for addresses, port 0: A records, or AAAA when v6. NXDOMAIN is NO_NAME here. */
+enum resolve_rc resolve_parse_addresses(struct slice message, const char *name, bool v6,
+    struct net_address *out, size_t *count, uint32_t *ttl_s);
 
 #endif
