@@ -192,8 +192,13 @@ fill_grant(size_t i, struct slice v, void *arg)
 {
 	struct member_fill *f = arg;
 
-	if (i < f->batch->members_n && v.len == sizeof(f->batch->members[i].grant))
-		memcpy(f->batch->members[i].grant, v.data, v.len);
+	struct queue_member *m = &f->batch->members[i];
+
+	if (i >= f->batch->members_n)
+		return;
+	m->state = v.len == sizeof(m->grant) ? QUEUE_HOLDS : v.len == 1 ? QUEUE_INVITED : QUEUE_LEFT;
+	if (m->state == QUEUE_HOLDS)
+		memcpy(m->grant, v.data, v.len);
 }
 
 static void
@@ -308,11 +313,12 @@ static const struct store_op claim_run = {
 	    "FROM claimed c "
 	    "JOIN tmtp.message m ON m.site_id = c.site_id AND m.message_id = c.message_id "
 	    "JOIN tmtp.channel ch ON ch.site_id = c.site_id AND ch.channel_id = c.channel_id "
-	    "LEFT JOIN LATERAL (SELECT array_agg(s.member) AS members, "
-	    "  array_agg(coalesce(s.grant_id, ''::bytea)) AS grants FROM unnest(c.members) AS x(member) "
-	    "  JOIN tmtp.subscription s ON s.site_id = c.site_id AND s.channel_id = c.channel_id "
-	    "   AND s.domain_id = c.domain_id AND s.member = x.member "
-	    "   AND s.state = CASE WHEN m.audience = 3 THEN 0 ELSE 1 END) held ON c.members IS NOT NULL "
+	    "LEFT JOIN LATERAL (SELECT array_agg(x.member) AS members, "
+	    "  array_agg(CASE s.state WHEN 1 THEN coalesce(s.grant_id, ''::bytea) WHEN 0 THEN '\\x00'::bytea "
+	    "   ELSE ''::bytea END) AS grants "
+	    "  FROM unnest(c.members) AS x(member) "
+	    "  LEFT JOIN tmtp.subscription s ON s.site_id = c.site_id AND s.channel_id = c.channel_id "
+	    "   AND s.domain_id = c.domain_id AND s.member = x.member) held ON c.members IS NOT NULL "
 	    "ORDER BY c.ord, c.lane, c.message_id, c.batch_no",
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_INT8S, T_INT8S, T_UUID, T_UUID, T_TIMESTAMPTZ,
 	    T_TIMESTAMPTZ, 0 },
@@ -376,6 +382,7 @@ rows_range(const PGresult *r, struct store_job *const *jobs, size_t n)
 		memcpy(q->memory + at, member.data, member.len);
 		q->members[i].member = slice_mem(q->memory + at, member.len);
 		at += member.len;
+		q->members[i].state = QUEUE_HOLDS;
 		if (grant.len == sizeof(q->members[i].grant))
 			memcpy(q->members[i].grant, grant.data, grant.len);
 	}

@@ -40,9 +40,16 @@ struct queue_names {
 
 void store_queue_names(struct store *store, struct queue_names *names);
 
+enum queue_member_state {
+	QUEUE_LEFT,    /* no longer, or never asked */
+	QUEUE_INVITED, /* asked, without an answer yet */
+	QUEUE_HOLDS,
+};
+
 struct queue_member {
-	struct slice member; /* borrows from the batch's memory */
-	uint8_t grant[20];
+	struct slice member; /* borrows from the batch's or range's memory */
+	enum queue_member_state state;
+	uint8_t grant[20]; /* QUEUE_HOLDS */
 };
 
 struct queue_batch {
@@ -58,7 +65,7 @@ struct queue_batch {
 	int64_t size, date_s;
 	int64_t accepted_us, expires_us; /* expires -1: never */
 	bool recalled;
-	/* Of a list: those who hold the channel now (of an invitation: all, without grants). */
+	/* Of a list: all, as they stand now. */
 	struct queue_member *members;
 	size_t members_n;
 	uint8_t *memory; /* what members borrow from */

@@ -1,0 +1,624 @@
+/* A batch on its way: see delivery.h. */
+#include "relay/delivery.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metric.h"
+#include "dmtp/pickup.h"
+#include "relay/session.h"
+#include "store/pushes.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define PAGE_MAX 1000	  /* recipients read at once, and of one POST at most */
+#define ALONE_LOST_MAX 3  /* attempts after which what was alone in lost sessions is given up */
+#define ATTEMPTS_MAX 8	  /* claims without an end: it takes the process down with it */
+#define THROTTLED_S 60	  /* when a peer says "later" and not when */
+
+METRIC_DEFINE(recipients_done, METRIC_COUNTER, "tmtp_relay_recipients_total", "state=\"delivered\"",
+    "Recipients by what their home servers answered.");
+METRIC_DEFINE(recipients_failed, METRIC_COUNTER, "tmtp_relay_recipients_total", "state=\"failed\"",
+    "Recipients by what their home servers answered.");
+METRIC_DEFINE(recipients_later, METRIC_COUNTER, "tmtp_relay_recipients_total", "state=\"later\"",
+    "Recipients by what their home servers answered.");
+
+/* Recipients in memory; posts refer to it. */
+struct page {
+	unsigned refs;
+	struct queue_member *members;
+	size_t n;
+	uint8_t *memory;
+};
+
+struct failure_list {
+	struct queue_failure *items;
+	size_t n, cap;
+};
+
+struct delivery {
+	struct source source; /* first */
+	struct pair *pair;
+	struct queue_batch *batch;
+	struct page *page;   /* being sent from `at` on, or NULL */
+	size_t at;
+	bool reading;	     /* the next page of a range is on its way from the store */
+	bool read_all;
+	char *after;	     /* the last member read of a range */
+	unsigned posts_out;
+	int counted;	     /* recipients looked at */
+	struct failure_list failures;
+	bool lost, alone;    /* a post of it was lost with its session */
+	bool hopeless;	     /* the peer's limits don't hold it */
+	bool ending;
+	uint32_t later_s;    /* the peer said of the whole: not now */
+	char reason[NET_TEXT];
+	struct queue_range range;
+	struct queue_finish finish;
+	struct later later;
+};
+
+/* One POST that waits for its answer. */
+struct post {
+	struct command command; /* first */
+	struct delivery *delivery;
+	struct page *page;
+	size_t first, n;
+};
+
+static void advance(struct delivery *d);
+
+/* --- Pages ----------------------------------------------------------------------- */
+
+static void
+page_unref(struct page **page)
+{
+	struct page *p = *page;
+
+	*page = NULL;
+	if (p == NULL || --p->refs > 0)
+		return;
+	free(p->members);
+	free(p->memory);
+	free(p);
+}
+
+static struct page *
+page_make(struct queue_member *members, size_t n, uint8_t *memory)
+{
+	struct page *p = malloc(sizeof(*p));
+
+	if (p != NULL)
+		*p = (struct page){ .refs = 1, .members = members, .n = n, .memory = memory };
+	return p;
+}
+
+/* --- Failures ---------------------------------------------------------------------- */
+
+/* A copy of member and code, in one piece of memory behind member's pointer. */
+static void
+failure_add(struct delivery *d, struct slice member, struct slice code, bool temporary)
+{
+	struct failure_list *list = &d->failures;
+	uint8_t *copy;
+
+	if (list->n == list->cap) {
+		size_t cap = list->cap == 0 ? 8 : list->cap * 2;
+		struct queue_failure *items = realloc(list->items, cap * sizeof(*items));
+
+		if (items == NULL)
+			return;
+		list->items = items;
+		list->cap = cap;
+	}
+	copy = malloc(member.len + code.len + 1);
+	if (copy == NULL)
+		return;
+	memcpy(copy, member.data, member.len);
+	if (code.len > 0)
+		memcpy(copy + member.len, code.data, code.len);
+	list->items[list->n++] = (struct queue_failure){
+		.member = slice_mem(copy, member.len),
+		.code = slice_mem(copy + member.len, code.len),
+		.temporary = temporary,
+	};
+}
+
+static void
+failures_free(struct failure_list *list)
+{
+	for (size_t i = 0; i < list->n; i++)
+		free((void *)(uintptr_t)list->items[i].member.data);
+	free(list->items);
+}
+
+/* --- The end ------------------------------------------------------------------------ */
+
+static void
+delivery_free(struct delivery *d)
+{
+	struct pair *pair = d->pair;
+
+	page_unref(&d->page);
+	failures_free(&d->failures);
+	queue_range_clear(&d->range);
+	queue_batch_free(&d->batch);
+	free(d->after);
+	free(d);
+	plan_delivered(pair);
+}
+
+static void
+on_finished(void *arg)
+{
+	struct delivery *d = arg;
+
+	if (d->finish.job.rc != STORE_OK && d->finish.job.rc != STORE_NOT_FOUND)
+		log_warn("delivery-unrecorded", LOG_S("peer", d->pair->names.domain),
+		    LOG_S("reason", store_rc_text(d->finish.job.rc)));
+	delivery_free(d);
+}
+
+static void
+finish(struct delivery *d, enum queue_end end, int64_t not_before_us, bool uncounted)
+{
+	struct queue_batch *b = d->batch;
+
+	session_remove(&d->source);
+	d->ending = true;
+	d->finish = (struct queue_finish){
+		.site_id = b->site_id,
+		.channel_id = b->channel_id,
+		.domain_id = b->domain_id,
+		.message_id = b->message_id,
+		.owner = d->pair->relay->owner,
+		.batch_no = b->batch_no,
+		.lane = b->lane,
+		.end = end,
+		.recipients = d->counted,
+		.now_us = clock_wall_us(),
+		.not_before_us = not_before_us,
+		.uncounted = uncounted,
+		.reason = d->reason[0] == '\0' ? NULL : d->reason,
+		.failures = d->failures.items,
+		.failures_n = end == QUEUE_DONE ? d->failures.n : 0,
+	};
+	d->finish.job.patience_ms = 600000; /* an answer that came is not given up because the database is away */
+	later_set(&d->later, d->pair->relay, &d->finish.job, on_finished, d);
+	store_queue_finish(d->pair->relay->store, &d->finish);
+}
+
+static void
+give_up(struct delivery *d, const char *reason)
+{
+	char id[UUID_TEXT];
+
+	uuid_format(&d->batch->message_id, id);
+	(void)snprintf(d->reason, sizeof(d->reason), "%s", reason);
+	log_warn("delivery-dead", LOG_S("peer", d->pair->names.domain), LOG_S("message", id),
+	    LOG_S("reason", d->reason));
+	d->counted = d->batch->recipients;
+	finish(d, QUEUE_DEAD, -1, false);
+}
+
+/* All posts of what was read are answered or lost. */
+static void
+conclude(struct delivery *d)
+{
+	int64_t now = clock_wall_us();
+
+	if (d->hopeless) {
+		give_up(d, "the notification does not fit the peer's limits");
+	} else if (d->lost && d->alone && d->batch->attempts >= ALONE_LOST_MAX) {
+		give_up(d, "lost its session each time it was sent alone");
+	} else if (d->lost) {
+		finish(d, QUEUE_RELEASE, -1, !d->alone);
+	} else if (d->later_s > 0) {
+		finish(d, QUEUE_RELEASE, now + (int64_t)d->later_s * 1000000, true);
+	} else {
+		/* The put-off ones come again after a while that grows with the attempts. */
+		finish(d, QUEUE_DONE, now + (int64_t)THROTTLED_S * 1000000 * d->batch->attempts, false);
+	}
+}
+
+/* --- Answers ------------------------------------------------------------------------- */
+
+static struct slice
+code_of(enum dmtp_code code, struct slice raw)
+{
+	return code == DMTP_CODE_OTHER ? raw : slice_str(dmtp_code_name(code));
+}
+
+static void
+fail_some(struct post *post, const struct dmtp_response *response)
+{
+	struct ben_reader it;
+	struct dmtp_failed failed;
+	size_t n = 0;
+
+	ben_reader_init(&it, response->failed);
+	while (dmtp_failed_next(&it, &failed)) {
+		bool temporary = failed.letter == DMTP_Z;
+
+		if (failed.index >= post->n)
+			continue;
+		failure_add(post->delivery, post->page->members[post->first + failed.index].member,
+		    code_of(failed.code, failed.code_raw), temporary);
+		metric_add(temporary ? &recipients_later : &recipients_failed, 1);
+		n++;
+	}
+	metric_add(&recipients_done, (int64_t)post->n - (int64_t)n);
+}
+
+static void
+fail_all(struct post *post, const struct dmtp_response *response)
+{
+	for (size_t i = 0; i < post->n; i++)
+		failure_add(post->delivery, post->page->members[post->first + i].member,
+		    code_of(response->code, response->code_raw), false);
+	metric_add(&recipients_failed, (int64_t)post->n);
+}
+
+static void
+describe(char out[static NET_TEXT], const struct dmtp_response *r)
+{
+	struct slice code = code_of(r->code, r->code_raw);
+
+	(void)snprintf(out, NET_TEXT, "%c %.*s%s%.*s", r->letter, (int)(code.len < 64 ? code.len : 64),
+	    code.len > 0 ? (const char *)code.data : "", r->text.len > 0 ? ": " : "",
+	    (int)(r->text.len < 150 ? r->text.len : 150), r->text.len > 0 ? (const char *)r->text.data : "");
+}
+
+static void
+post_end(struct post *post)
+{
+	struct delivery *d = post->delivery;
+
+	page_unref(&post->page);
+	free(post);
+	d->posts_out--;
+	advance(d);
+}
+
+/* E or Z of the whole command: for the notification it ends or waits; for the session the peer waits. */
+static void
+refuse_whole(struct post *post, const struct dmtp_response *r)
+{
+	struct delivery *d = post->delivery;
+
+	describe(d->reason, r);
+	if (r->letter == DMTP_E && dmtp_code_speaks(r->code) != DMTP_SPEAKS_SESSION) {
+		fail_all(post, r);
+		d->reason[0] = '\0';
+		return;
+	}
+	d->later_s = r->retry_s > 0 ? r->retry_s : THROTTLED_S;
+	if (dmtp_code_speaks(r->code) == DMTP_SPEAKS_SESSION)
+		peer_failed(d->pair->peer, d->reason, r->letter == DMTP_Z ? d->later_s : 0);
+	else
+		peer_failed(d->pair->peer, d->reason, d->later_s);
+}
+
+static void
+on_replied(struct command *command, const struct dmtp_response *response)
+{
+	struct post *post = (struct post *)command;
+
+	if (response->letter == DMTP_K) {
+		peer_answered(post->delivery->pair->peer);
+		fail_some(post, response);
+	} else {
+		if (dmtp_code_speaks(response->code) != DMTP_SPEAKS_SESSION)
+			peer_answered(post->delivery->pair->peer);
+		refuse_whole(post, response);
+	}
+	post_end(post);
+}
+
+static void
+on_lost(struct command *command, bool alone, const char *reason)
+{
+	struct post *post = (struct post *)command;
+	struct delivery *d = post->delivery;
+
+	d->lost = true;
+	d->alone = d->alone || alone;
+	(void)snprintf(d->reason, sizeof(d->reason), "%s", reason);
+	post_end(post);
+}
+
+/* --- Making POSTs ---------------------------------------------------------------------- */
+
+static void
+put_uris(struct delivery *d, struct buffer *inside)
+{
+	const struct config_site *site = &d->pair->relay->config->site;
+	struct dmtp_pickup pickup = { .site_id = d->batch->site_id, .message_id = d->batch->message_id };
+	struct buffer uri;
+
+	memcpy(pickup.digest, d->batch->digest, sizeof(pickup.digest));
+	buffer_init(&uri, 4096);
+	for (size_t i = 0; i <= site->message_hosts.count && i < DMTP_FLOOR_URIS; i++) {
+		/* the other hosts first: they are there to take the load */
+		const char *base = i < site->message_hosts.count ? site->message_hosts.items[i]
+								 : site->http.url;
+
+		buffer_clear(&uri);
+		dmtp_pickup_uri(&uri, slice_str(base), &pickup);
+		ben_put_str(inside, buffer_slice(&uri));
+	}
+	buffer_free(&uri);
+}
+
+static void
+put_recipients(struct dmtp_post_writer *w, struct delivery *d, const struct page *page, size_t first,
+    size_t n)
+{
+	char address[96 + RESOLVE_NAME];
+
+	for (size_t i = first; i < first + n; i++) {
+		const struct queue_member *m = &page->members[i];
+
+		if (m->state == QUEUE_HOLDS) {
+			dmtp_post_put_grant(w, m->grant);
+			continue;
+		}
+		(void)snprintf(address, sizeof(address), "%.*s@%s", (int)m->member.len,
+		    (const char *)m->member.data, d->pair->names.domain);
+		dmtp_post_put_address(w, slice_str(address), DMTP_CHANNEL_INVITE);
+	}
+}
+
+static void
+encode(struct delivery *d, size_t n, struct buffer *out)
+{
+	const struct queue_batch *b = d->batch;
+	struct dmtp_post_writer w;
+	struct buffer uris;
+	char id[UUID_TEXT];
+	struct dmtp_post post = {
+		.from = slice_str(d->pair->from),
+		.date = b->date_s,
+		.size = b->size,
+		.digest = slice_mem(b->digest, sizeof(b->digest)),
+		.has_expires = b->expires_us >= 0,
+		.expires = b->expires_us / 1000000,
+	};
+
+	uuid_format(&b->message_id, id);
+	post.id = slice_str(id);
+	if (b->audience == PUSH_INVITATION)
+		post.channel = slice_str(b->channel);
+	buffer_init(&uris, 16384);
+	put_uris(d, &uris);
+	post.uris = buffer_slice(&uris);
+	dmtp_post_begin(&w, out, &post);
+	put_recipients(&w, d, d->page, d->at, n);
+	dmtp_post_end(&w);
+	buffer_free(&uris);
+}
+
+static bool
+send_post(struct delivery *d, size_t n)
+{
+	struct post *post = malloc(sizeof(*post));
+	struct buffer encoded;
+	bool sent;
+
+	if (post == NULL)
+		return false;
+	*post = (struct post){ .delivery = d, .page = d->page, .first = d->at, .n = n };
+	post->command.replied = on_replied;
+	post->command.lost = on_lost;
+	buffer_init(&encoded, session_limits(d->source.session)->command_octets);
+	encode(d, n, &encoded);
+	sent = !encoded.failed && session_send(d->source.session, DMTP_POST, buffer_slice(&encoded),
+				      &post->command, d->source.lane >= LANE_BULK);
+	buffer_free(&encoded);
+	if (!sent) {
+		free(post);
+		return false;
+	}
+	d->page->refs++;
+	d->posts_out++;
+	return true;
+}
+
+static void
+on_page(void *arg)
+{
+	struct delivery *d = arg;
+	struct queue_range *r = &d->range;
+
+	d->reading = false;
+	if (r->job.rc != STORE_OK) {
+		d->lost = d->read_all = true;
+		(void)snprintf(d->reason, sizeof(d->reason), "%s", store_rc_text(r->job.rc));
+	} else if (r->members_n > 0) {
+		struct slice last = r->members[r->members_n - 1].member;
+
+		d->read_all = r->members_n < r->limit;
+		free(d->after);
+		d->after = strndup((const char *)last.data, last.len);
+		d->page = page_make(r->members, r->members_n, r->memory);
+		d->at = 0;
+		d->counted += (int)r->members_n;
+		if (d->page == NULL || d->after == NULL) {
+			d->lost = d->read_all = true;
+		} else {
+			r->members = NULL;
+			r->memory = NULL;
+			r->members_n = 0;
+		}
+	} else {
+		d->read_all = true;
+	}
+	queue_range_clear(r);
+	advance(d);
+}
+
+static void
+read_page(struct delivery *d)
+{
+	d->reading = true;
+	d->range = (struct queue_range){
+		.batch = d->batch,
+		.after = slice_str(d->after),
+		.limit = PAGE_MAX,
+	};
+	d->range.job.patience_ms = 30000;
+	later_set(&d->later, d->pair->relay, &d->range.job, on_page, d);
+	store_queue_range(d->pair->relay->store, &d->range);
+}
+
+static enum source_rc
+make(struct source *source)
+{
+	struct delivery *d = (struct delivery *)source;
+	size_t left, n;
+
+	if (d->page == NULL)
+		return SOURCE_WAIT; /* the store reads */
+	left = d->page->n - d->at;
+	n = session_limits(source->session)->rcpts;
+	/* An invitation's POST has its one recipient; the floor of a command holds 100 addresses. */
+	if (n > left)
+		n = left;
+	if (!send_post(d, n)) {
+		d->hopeless = true;
+		advance(d);
+		return SOURCE_DONE;
+	}
+	d->at += n;
+	if (d->at < d->page->n)
+		return SOURCE_SENT;
+	page_unref(&d->page);
+	if (d->read_all)
+		session_remove(source);
+	else
+		read_page(d);
+	return d->read_all ? SOURCE_DONE : SOURCE_SENT;
+}
+
+/* The session went before all was sent. */
+static void
+gone(struct source *source, const char *reason)
+{
+	struct delivery *d = (struct delivery *)source;
+
+	d->lost = true;
+	(void)snprintf(d->reason, sizeof(d->reason), "%s", reason);
+	page_unref(&d->page);
+	advance(d);
+}
+
+static bool
+enter_session(struct delivery *d)
+{
+	const char *own = strchr(d->pair->from, '@') + 1;
+	struct session *s = peer_session(d->pair->peer, own, d->pair->key.site_id);
+
+	if (s == NULL)
+		return false;
+	session_add(s, &d->source);
+	return true;
+}
+
+/* After anything that happened to it: goes on, waits, or ends. */
+static void
+advance(struct delivery *d)
+{
+	if (d->ending)
+		return;
+	if (d->lost || d->hopeless || d->later_s > 0) {
+		session_remove(&d->source);
+		page_unref(&d->page);
+		if (d->posts_out == 0 && !d->reading)
+			conclude(d);
+		return;
+	}
+	if (d->page != NULL) {
+		if (d->source.session != NULL) {
+			session_ready(d->source.session);
+		} else if (!enter_session(d)) {
+			d->lost = true;
+			advance(d);
+		}
+		return;
+	}
+	if (d->read_all && d->posts_out == 0)
+		conclude(d);
+}
+
+/* --- The beginning ------------------------------------------------------------------------ */
+
+/* Of a list, those who can get it; who left is a failure, who needs no invitation any more is none. */
+static void
+take_list(struct delivery *d)
+{
+	struct queue_batch *b = d->batch;
+	enum queue_member_state wanted = b->audience == PUSH_INVITATION ? QUEUE_INVITED : QUEUE_HOLDS;
+	size_t kept = 0;
+
+	d->counted = (int)b->members_n;
+	d->read_all = true;
+	for (size_t i = 0; i < b->members_n; i++) {
+		if (b->members[i].state == wanted)
+			b->members[kept++] = b->members[i];
+		else if (wanted == QUEUE_HOLDS)
+			failure_add(d, b->members[i].member, SLICE("revoked"), false);
+	}
+	if (kept == 0)
+		return;
+	d->page = page_make(b->members, kept, b->memory);
+	if (d->page == NULL) {
+		d->lost = true;
+		return;
+	}
+	b->members = NULL;
+	b->memory = NULL;
+}
+
+static const char *
+expiry(const struct delivery *d)
+{
+	int64_t now = clock_wall_us();
+	int64_t longest = (int64_t)d->pair->relay->config->relay.expire_after_s * 1000000;
+
+	if (d->batch->expires_us >= 0 && d->batch->expires_us <= now)
+		return "expired before it could be delivered";
+	if (d->batch->accepted_us + longest <= now)
+		return "could not be delivered within the operator's limit";
+	return NULL;
+}
+
+void
+delivery_begin(struct pair *pair, struct queue_batch *batch)
+{
+	struct delivery *d = calloc(1, sizeof(*d));
+
+	if (d == NULL) { /* its lease runs out and it comes again */
+		queue_batch_free(&batch);
+		plan_delivered(pair);
+		return;
+	}
+	d->pair = pair;
+	d->batch = batch;
+	d->source = (struct source){ .make = make, .gone = gone, .lane = batch->lane,
+		.stream = pair->key.site_id, .order = batch->message_id };
+	if (expiry(d) != NULL) {
+		give_up(d, expiry(d));
+	} else if (batch->attempts > ATTEMPTS_MAX) {
+		give_up(d, "parked: claimed again and again without an end");
+	} else if (batch->is_range) {
+		if (enter_session(d)) {
+			read_page(d);
+		} else {
+			d->lost = d->read_all = true;
+			advance(d);
+		}
+	} else {
+		take_list(d);
+		advance(d);
+	}
+}

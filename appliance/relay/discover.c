@@ -1,0 +1,117 @@
+/* Discovery: see discover.h. */
+#include "relay/discover.h"
+
+#include "relay/routes.h"
+
+#include <stdio.h>
+
+static void
+add_target(struct discovery *d, const char *host, uint16_t port, enum dmtp_client_mode mode)
+{
+	struct discover_target *t;
+
+	if (d->count == DISCOVER_MAX)
+		return;
+	t = &d->targets[d->count++];
+	(void)snprintf(t->host, sizeof(t->host), "%.*s", (int)sizeof(t->host) - 1, host);
+	t->port = port;
+	t->mode = mode;
+}
+
+static void
+add_answer(struct discovery *d, const struct resolve_answer *answer, enum dmtp_client_mode mode)
+{
+	struct resolve_target sorted[RESOLVE_MAX];
+	size_t n = answer->count < RESOLVE_MAX ? answer->count : RESOLVE_MAX;
+
+	memcpy(sorted, answer->targets, n * sizeof(sorted[0]));
+	resolve_order(sorted, n, resolve_random, NULL);
+	for (size_t i = 0; i < n; i++)
+		add_target(d, sorted[i].host, sorted[i].port, mode);
+}
+
+static void
+end(struct discovery *d)
+{
+	d->busy = false;
+	d->fn(d);
+}
+
+/* Both names are answered: what they say together. */
+static void
+on_starttls(struct resolve_query *query, const struct resolve_answer *answer)
+{
+	struct discovery *d = query->arg;
+
+	if (answer->rc == RESOLVE_FOUND)
+		add_answer(d, answer, DMTP_CLIENT_STARTTLS);
+	if (d->count > 0) {
+		end(d);
+		return;
+	}
+	if (d->tls_rc == RESOLVE_FAIL || answer->rc == RESOLVE_FAIL) {
+		d->reason = "the name servers gave no usable answer";
+	} else if (d->tls_rc == RESOLVE_NO_RECORD && answer->rc == RESOLVE_NO_RECORD) {
+		add_target(d, d->domain, DMTP_PORT_TLS, DMTP_CLIENT_TLS);
+		add_target(d, d->domain, DMTP_PORT_PLAIN, DMTP_CLIENT_STARTTLS);
+	} else {
+		d->reason = "the domain's records say that it takes no DMTP";
+		d->refused = true;
+	}
+	end(d);
+}
+
+static void
+on_tls(struct resolve_query *query, const struct resolve_answer *answer)
+{
+	struct discovery *d = query->arg;
+	char name[RESOLVE_NAME + 16];
+
+	d->tls_rc = answer->rc;
+	if (answer->rc == RESOLVE_FOUND)
+		add_answer(d, answer, DMTP_CLIENT_TLS);
+	(void)snprintf(name, sizeof(name), "_dmtp._tcp.%s", d->domain);
+	resolve_service(d->relay->resolver, &d->query, name, on_starttls, d);
+}
+
+static bool
+use_route(struct discovery *d)
+{
+	const struct config_route *route =
+	    routes_find(d->relay->routes, slice_str(d->domain)).pinned;
+	static const enum dmtp_client_mode modes[] = {
+		[ROUTE_DMTP_TLS] = DMTP_CLIENT_TLS,
+		[ROUTE_DMTP_STARTTLS] = DMTP_CLIENT_STARTTLS,
+		[ROUTE_DMTP_PLAINTEXT] = DMTP_CLIENT_PLAIN,
+	};
+
+	if (route == NULL || route->dmtp == ROUTE_DMTP_NONE)
+		return false;
+	add_target(d, route->dmtp_target.host, route->dmtp_target.port, modes[route->dmtp]);
+	return true;
+}
+
+void
+discover_start(struct discovery *d, struct relay *relay, const char *domain,
+    void (*fn)(struct discovery *d), void *arg)
+{
+	char name[RESOLVE_NAME + 16];
+
+	*d = (struct discovery){ .relay = relay, .fn = fn, .arg = arg, .reason = "" };
+	(void)snprintf(d->domain, sizeof(d->domain), "%s", domain);
+	if (use_route(d)) {
+		d->fn(d);
+		return;
+	}
+	d->busy = true;
+	(void)snprintf(name, sizeof(name), "_dmtps._tcp.%s", domain);
+	resolve_service(relay->resolver, &d->query, name, on_tls, d);
+}
+
+void
+discover_cancel(struct discovery *d)
+{
+	if (d->busy)
+		resolve_cancel(&d->query);
+	d->busy = false;
+}

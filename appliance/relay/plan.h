@@ -1,0 +1,42 @@
+/*
+ * Which batches are sent next: looks for (site, domain) pairs with work when
+ * woken and from time to time, and claims batches for pairs whose peer is
+ * open, as many as are worth having under way.
+ */
+#ifndef TMTP_RELAY_PLAN_H
+#define TMTP_RELAY_PLAN_H
+
+#include "relay/peer.h"
+#include "store/queue.h"
+
+#include <uthash.h>
+
+/* A site's traffic to a domain. */
+struct pair {
+	struct relay *relay;
+	struct queue_pair key;
+	struct queue_names names; /* loaded once */
+	bool named;
+	struct peer *peer; /* once named */
+	char from[96 + RESOLVE_NAME]; /* the site's address */
+	unsigned under_way; /* deliveries */
+	bool loading, claiming;
+	bool dry; /* the last claim found less than it wanted; work found later sets it false */
+	struct queue_claim claim;
+	struct later later;
+	UT_hash_handle hh;
+};
+
+struct plan *plan_new(struct relay *relay);
+void plan_free(struct plan **plan);
+
+/* Something may wait: look soon. */
+void plan_wake(struct plan *plan);
+
+/* A delivery of the pair ended. */
+void plan_delivered(struct pair *pair);
+
+/* The peer opened (again): claim for its pairs. */
+void plan_peer_opened(struct plan *plan, struct peer *peer);
+
+#endif

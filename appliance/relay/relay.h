@@ -1,0 +1,54 @@
+/*
+ * The relay's parts, and what they share. Everything runs on one loop; the
+ * store's answers come back to it. Work flows one way:
+ *
+ *   plan      which (site, domain) pairs have batches; claims them
+ *   delivery  one claimed batch: reads its recipients, becomes POSTs, ends
+ *   grants    GRANTs that wait for other domains
+ *   peer      one other domain: its sessions and its backoff
+ *   session   one DMTP connection to it
+ */
+#ifndef TMTP_RELAY_RELAY_H
+#define TMTP_RELAY_RELAY_H
+
+#include "base/config.h"
+#include "base/id.h"
+#include "net/loop.h"
+#include "net/resolve.h"
+#include "net/tls.h"
+#include "store/store.h"
+
+struct peer;
+struct plan;
+struct grants;
+struct routes;
+
+struct relay {
+	const struct config *config; /* the running one; the options that need a restart */
+	struct loop *loop;
+	struct store *store;
+	struct resolver *resolver;
+	struct routes *routes; /* pinned ways and their TLS clients */
+	struct uuid owner;     /* of this process's leases */
+	struct peer *peers;    /* by domain_id */
+	struct plan *plan;
+	struct grants *grants;
+	unsigned jobs;	  /* of the store that are under way for this loop */
+	bool draining;
+};
+
+/* --- A store's job whose end is told on the loop ---------------------------- */
+
+/* Embeds in what embeds the job; lives until fn. */
+struct later {
+	struct loop_task task; /* first */
+	struct relay *relay;
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+/* Makes job call fn(arg) on the loop's thread when it ends. Before each submission. */
+void later_set(struct later *later, struct relay *relay, struct store_job *job, void (*fn)(void *arg),
+    void *arg);
+
+#endif

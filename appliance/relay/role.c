@@ -1,0 +1,342 @@
+/*
+ * The relay's life: what it makes, signals, the revision, the drain. On
+ * SIGTERM nothing new is claimed; what was sent is waited for and written down.
+ */
+#include "relay/role.h"
+
+#include "base/log.h"
+#include "base/process.h"
+#include "relay/grants.h"
+#include "relay/plan.h"
+#include "relay/routes.h"
+#include "relay/session.h"
+#include "relay/upkeep.h"
+#include "store/embedded.h"
+#include "store/sites.h"
+#include "web/health.h"
+
+#include <stdio.h>
+#include <sodium.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define REVISION_EVERY_MS 500
+#define STORE_PATIENCE_MS 5000
+#define STORE_GRACE_MS 3000
+
+struct role {
+	struct relay relay; /* first */
+	struct upkeep *upkeep;
+	struct web_health *health;
+	int signal_fd;
+	struct loop_fd signals;
+	struct loop_timer revision_timer, drain_timer;
+	struct revision_get revision;
+	struct later revision_later;
+	int64_t revision_number; /* 0: not seen yet */
+	int64_t drain_until_ms;
+	/* What other threads saw, to be looked at by the loop. */
+	struct loop_task notified_task;
+	_Atomic bool notified_posted, notified_work, notified_revision;
+};
+
+/* --- Being woken ------------------------------------------------------------- */
+
+static void
+on_notified_task(struct loop_task *task)
+{
+	struct role *r = (struct role *)(void *)((char *)task - offsetof(struct role, notified_task));
+
+	atomic_store(&r->notified_posted, false);
+	if (atomic_exchange(&r->notified_work, false)) {
+		plan_wake(r->relay.plan);
+		grants_wake(r->relay.grants);
+	}
+	if (atomic_exchange(&r->notified_revision, false) && !r->relay.draining)
+		loop_timer_set(&r->revision_timer, 0);
+}
+
+/* On the store's thread; NULL: after a reconnect, when anything may have been missed. */
+static void
+on_notified(const char *channel, void *arg)
+{
+	struct role *r = arg;
+
+	if (channel == NULL || strcmp(channel, "tmtp_relay") == 0)
+		atomic_store(&r->notified_work, true);
+	if (channel == NULL || strcmp(channel, "tmtp_revision") == 0)
+		atomic_store(&r->notified_revision, true);
+	if (!atomic_exchange(&r->notified_posted, true))
+		loop_post(r->relay.loop, &r->notified_task);
+}
+
+static void
+on_revision(void *arg)
+{
+	struct role *r = arg;
+
+	if (r->revision.job.rc == STORE_OK && r->revision.number != r->revision_number) {
+		if (r->revision_number != 0)
+			peer_load_all(&r->relay, NULL);
+		r->revision_number = r->revision.number;
+	}
+	if (!r->relay.draining)
+		loop_timer_set(&r->revision_timer, REVISION_EVERY_MS);
+}
+
+static void
+ask_revision(struct loop_timer *timer)
+{
+	struct role *r = timer->arg;
+
+	r->revision = (struct revision_get){ .number = 0 };
+	later_set(&r->revision_later, &r->relay, &r->revision.job, on_revision, r);
+	store_revision_get(r->relay.store, &r->revision);
+}
+
+/* --- Signals ------------------------------------------------------------------- */
+
+static void
+reload(struct role *r)
+{
+	struct config *loaded = NULL;
+	struct buffer text;
+	char why[NET_TEXT];
+
+	buffer_init(&text, 4096);
+	if (config_reload(r->relay.config, &loaded, &text) != CONFIG_OK) {
+		log_error("reload-refused", LOG_B("reason", buffer_slice(&text)));
+	} else {
+		config_restart_options(r->relay.config, loaded, &text);
+		log_set_level(loaded->log_level);
+		if (!routes_reload(r->relay.routes, loaded, why))
+			log_error("certificates-kept", LOG_S("reason", why));
+		log_info("reloaded", LOG_B("restart_needed_for", buffer_slice(&text)));
+	}
+	buffer_free(&text);
+	config_free(&loaded);
+}
+
+/* Asked again and again while draining: sessions first, then what the store still writes down. */
+static void
+on_drain(struct loop_timer *timer)
+{
+	struct role *r = timer->arg;
+	struct peer *p, *next;
+	bool sessions = false;
+
+	HASH_ITER (hh, r->relay.peers, p, next)
+		sessions = sessions || p->sessions != NULL;
+	if ((!sessions && r->relay.jobs == 0) || loop_mono_ms(r->relay.loop) >= r->drain_until_ms) {
+		loop_stop(r->relay.loop);
+		return;
+	}
+	loop_timer_set(&r->drain_timer, 20);
+}
+
+static void
+drain(struct role *r)
+{
+	struct peer *p, *next;
+
+	if (r->relay.draining)
+		return;
+	log_info("draining");
+	r->relay.draining = true;
+	if (r->health != NULL)
+		web_health_drain(r->health);
+	r->drain_until_ms =
+	    loop_mono_ms(r->relay.loop) + (int64_t)r->relay.config->drain_timeout_s * 1000;
+	HASH_ITER (hh, r->relay.peers, p, next) {
+		for (struct session *s = p->sessions, *after; s != NULL; s = after) {
+			after = *session_link(s);
+			session_quit(s);
+		}
+	}
+	loop_timer_set(&r->drain_timer, 0);
+}
+
+static void
+on_signal(struct loop_fd *watch, unsigned ready)
+{
+	struct role *r = watch->arg;
+	int signal;
+
+	(void)ready;
+	while ((signal = process_next_signal(r->signal_fd)) != 0) {
+		if (signal == SIGHUP)
+			reload(r);
+		else
+			drain(r);
+	}
+}
+
+/* --- Life ----------------------------------------------------------------------- */
+
+static bool
+is_ready(void *arg, char *reason, size_t size)
+{
+	struct role *r = arg;
+	struct buffer why;
+	bool up;
+
+	buffer_init(&why, 1024);
+	up = store_is_up(r->relay.store, &why);
+	if (!up)
+		(void)snprintf(reason, size, "%.*s", (int)why.len, (const char *)why.data);
+	buffer_free(&why);
+	return up;
+}
+
+static bool
+start_store(struct role *r)
+{
+	static const char *const channels[] = { "tmtp_relay", "tmtp_revision", NULL };
+	struct buffer conninfo, error;
+	bool good;
+
+	buffer_init(&conninfo, 4096);
+	buffer_init(&error, 4096);
+	good = embedded_conninfo(r->relay.config, "tmtp_relay", &conninfo, &error);
+	if (good) {
+		struct store_options options = {
+			.conninfo = (const char *)conninfo.data,
+			.name = "tmtp-relay",
+			.connections = { [STORE_WRITE] = r->relay.config->store_connections,
+			    [STORE_READ] = 1 },
+			.patience_ms = STORE_PATIENCE_MS,
+			.listen = channels,
+			.notified = on_notified,
+			.arg = r,
+		};
+		r->relay.store = store_start(&options);
+		good = r->relay.store != NULL;
+	} else {
+		log_error("database-unknown", LOG_B("reason", buffer_slice(&error)));
+	}
+	buffer_free(&conninfo);
+	buffer_free(&error);
+	return good;
+}
+
+static bool
+start_resolver(struct role *r, char why[static NET_TEXT])
+{
+	const struct config_addresses *servers = &r->relay.config->relay.nameservers;
+	struct resolver_config config = { .servers = NULL };
+	struct buffer list;
+
+	buffer_init(&list, 4096);
+	for (size_t i = 0; i < servers->count; i++)
+		buffer_add_fmt(&list, "%s%s", i == 0 ? "" : ",", servers->items[i].text);
+	buffer_add_u8(&list, '\0');
+	if (servers->count > 0)
+		config.servers = (const char *)list.data;
+	r->relay.resolver = resolver_new(r->relay.loop, &config, why);
+	buffer_free(&list);
+	return r->relay.resolver != NULL;
+}
+
+static bool
+start_health(struct role *r)
+{
+	char error[WEB_ERROR_TEXT];
+	struct web_health_options options = {
+		.listen = r->relay.config->relay.metrics_listen.text,
+		.ready = is_ready,
+		.arg = r,
+	};
+
+	if (options.listen == NULL || web_health_start(&options, &r->health, error) == WEB_OK)
+		return true;
+	log_error("cannot-listen", LOG_S("address", options.listen), LOG_S("reason", error));
+	return false;
+}
+
+static void
+begin_work(struct relay *relay)
+{
+	plan_wake(relay->plan);
+	grants_wake(relay->grants);
+	process_ready();
+	log_info("ready");
+}
+
+static bool
+start(struct role *r)
+{
+	char why[NET_TEXT] = "out of memory";
+
+	r->relay.owner = uuid_make();
+	r->notified_task.run = on_notified_task;
+	r->relay.loop = loop_new();
+	if (r->relay.loop == NULL)
+		return false;
+	loop_timer_init(&r->revision_timer, r->relay.loop, ask_revision, r);
+	loop_timer_init(&r->drain_timer, r->relay.loop, on_drain, r);
+	r->relay.routes = routes_new(r->relay.config, why);
+	if (r->relay.routes == NULL || !start_resolver(r, why)) {
+		log_error("cannot-start", LOG_S("reason", why));
+		return false;
+	}
+	if (!start_store(r) || !start_health(r))
+		return false;
+	r->relay.plan = plan_new(&r->relay);
+	r->relay.grants = grants_new(&r->relay);
+	r->upkeep = upkeep_new(&r->relay);
+	if (r->relay.plan == NULL || r->relay.grants == NULL || r->upkeep == NULL)
+		return false;
+	if (!loop_fd_init(&r->signals, r->relay.loop, r->signal_fd, on_signal, r) ||
+	    !loop_fd_want(&r->signals, LOOP_READ))
+		return false;
+	loop_timer_set(&r->revision_timer, 0);
+	peer_load_all(&r->relay, begin_work);
+	return true;
+}
+
+static void
+stop(struct role *r)
+{
+	struct peer *p, *next;
+
+	HASH_ITER (hh, r->relay.peers, p, next)
+		while (p->sessions != NULL)
+			session_abort(p->sessions, "shutting down");
+	store_stop(&r->relay.store, STORE_GRACE_MS);
+	web_health_stop(&r->health);
+	for (int turns = 0; r->relay.loop != NULL && turns < 10; turns++)
+		(void)loop_turn(r->relay.loop, 0); /* what the store answered last is freed by its owner */
+	if (r->relay.loop != NULL) {
+		loop_timer_cancel(&r->revision_timer);
+		loop_timer_cancel(&r->drain_timer);
+		loop_fd_deinit(&r->signals);
+	}
+	upkeep_free(&r->upkeep);
+	grants_free(&r->relay.grants);
+	peer_free_all(&r->relay);
+	plan_free(&r->relay.plan);
+	resolver_free(&r->relay.resolver);
+	routes_free(&r->relay.routes);
+	loop_free(&r->relay.loop);
+}
+
+int
+relay_main(const struct config *config)
+{
+	struct role *r = calloc(1, sizeof(*r));
+	bool good;
+
+	if (r == NULL || sodium_init() < 0)
+		return 1;
+	r->relay.config = config;
+	r->signal_fd = process_signals();
+	good = r->signal_fd >= 0 && start(r);
+	if (good)
+		loop_run(r->relay.loop);
+	stop(r);
+	if (r->signal_fd >= 0)
+		(void)close(r->signal_fd);
+	free(r);
+	return good ? 0 : 1;
+}

@@ -1,0 +1,95 @@
+/* Upkeep by the relay: see upkeep.h. */
+#include "relay/upkeep.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "store/upkeep.h"
+
+#include <stdlib.h>
+
+#define PARTITIONS_EVERY_MS ((int64_t)3600 * 1000)
+#define CHUNKS_EVERY_MS 1000
+#define CHUNKS_AT_ONCE 50
+#define CHUNK_TARGET 800
+#define CHUNK_MAX 1000
+
+struct upkeep {
+	struct relay *relay;
+	struct loop_timer partitions_timer, chunks_timer;
+	struct upkeep_partitions partitions;
+	struct upkeep_chunks chunks;
+	struct later partitions_later, chunks_later;
+};
+
+static void
+on_partitions(void *arg)
+{
+	struct upkeep *u = arg;
+
+	if (u->partitions.job.rc != STORE_OK)
+		log_error("partitions-missing", LOG_S("reason", store_rc_text(u->partitions.job.rc)));
+	else if (u->partitions.made > 0)
+		log_info("partitions-made", LOG_I("count", u->partitions.made));
+	if (!u->relay->draining)
+		loop_timer_set(&u->partitions_timer,
+		    u->partitions.job.rc == STORE_OK ? PARTITIONS_EVERY_MS : 5000);
+}
+
+static void
+make_partitions(struct loop_timer *timer)
+{
+	struct upkeep *u = timer->arg;
+
+	u->partitions = (struct upkeep_partitions){ .now_us = clock_wall_us() };
+	later_set(&u->partitions_later, u->relay, &u->partitions.job, on_partitions, u);
+	store_upkeep_partitions(u->relay->store, &u->partitions);
+}
+
+/* A page that changed something is followed at once: a channel that has just grown is cut within moments. */
+static void
+on_chunks(void *arg)
+{
+	struct upkeep *u = arg;
+	bool more = u->chunks.job.rc == STORE_OK && u->chunks.changed > 0;
+
+	if (!u->relay->draining)
+		loop_timer_set(&u->chunks_timer, more ? 0 : CHUNKS_EVERY_MS);
+}
+
+static void
+cut_chunks(struct loop_timer *timer)
+{
+	struct upkeep *u = timer->arg;
+
+	u->chunks.target = CHUNK_TARGET;
+	u->chunks.max = CHUNK_MAX;
+	u->chunks.limit = CHUNKS_AT_ONCE;
+	later_set(&u->chunks_later, u->relay, &u->chunks.job, on_chunks, u);
+	store_upkeep_chunks(u->relay->store, &u->chunks);
+}
+
+struct upkeep *
+upkeep_new(struct relay *relay)
+{
+	struct upkeep *u = calloc(1, sizeof(*u));
+
+	if (u == NULL)
+		return NULL;
+	u->relay = relay;
+	loop_timer_init(&u->partitions_timer, relay->loop, make_partitions, u);
+	loop_timer_init(&u->chunks_timer, relay->loop, cut_chunks, u);
+	loop_timer_set(&u->partitions_timer, 0);
+	loop_timer_set(&u->chunks_timer, 0);
+	return u;
+}
+
+void
+upkeep_free(struct upkeep **upkeep)
+{
+	if (*upkeep == NULL)
+		return;
+	loop_timer_cancel(&(*upkeep)->partitions_timer);
+	loop_timer_cancel(&(*upkeep)->chunks_timer);
+	free(*upkeep);
+	*upkeep = NULL;
+}
