@@ -55,7 +55,7 @@ struct delivery {
 	char reason[NET_TEXT];
 	struct queue_range range;
 	struct queue_finish finish;
-	struct later later;
+	struct relay_later later;
 };
 
 /* One POST that waits for its answer. */
@@ -184,7 +184,7 @@ finish(struct delivery *d, enum queue_end end, int64_t not_before_us, bool uncou
 		.failures_n = end == QUEUE_DONE ? d->failures.n : 0,
 	};
 	d->finish.job.patience_ms = 600000; /* an answer that came is not given up because the database is away */
-	later_set(&d->later, d->pair->relay, &d->finish.job, on_finished, d);
+	relay_later(&d->later, d->pair->relay, &d->finish.job, on_finished, d);
 	store_queue_finish(d->pair->relay->store, &d->finish);
 }
 
@@ -467,7 +467,7 @@ read_page(struct delivery *d)
 		.limit = PAGE_MAX,
 	};
 	d->range.job.patience_ms = 30000;
-	later_set(&d->later, d->pair->relay, &d->range.job, on_page, d);
+	relay_later(&d->later, d->pair->relay, &d->range.job, on_page, d);
 	store_queue_range(d->pair->relay->store, &d->range);
 }
 

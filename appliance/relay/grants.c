@@ -18,7 +18,7 @@ struct grants {
 	struct relay *relay;
 	struct loop_timer look;
 	struct grant_claim claim;
-	struct later later;
+	struct relay_later later;
 	int64_t *skip;
 	bool looking, again;
 	unsigned under_way;
@@ -32,7 +32,7 @@ struct grant {
 	struct peer *peer;
 	struct grant_out row; /* owned */
 	struct grant_finish finish;
-	struct later later;
+	struct relay_later later;
 };
 
 static struct grant *
@@ -76,7 +76,7 @@ finish(struct grant *g, bool sent, int64_t wait_s)
 		.not_before_us = clock_wall_us() + wait_s * 1000000,
 	};
 	g->finish.job.patience_ms = 600000;
-	later_set(&g->later, g->grants->relay, &g->finish.job, on_finished, g);
+	relay_later(&g->later, g->grants->relay, &g->finish.job, on_finished, g);
 	store_grant_finish(g->grants->relay->store, &g->finish);
 }
 
@@ -233,7 +233,7 @@ on_look(struct loop_timer *timer)
 		.limit = CLAIM_MAX,
 	};
 	grants->claim.skip = grants->skip;
-	later_set(&grants->later, relay, &grants->claim.job, on_claimed, grants);
+	relay_later(&grants->later, relay, &grants->claim.job, on_claimed, grants);
 	store_grant_claim(relay->store, &grants->claim);
 }
 

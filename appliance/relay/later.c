@@ -4,7 +4,7 @@
 static void
 on_loop(struct loop_task *task)
 {
-	struct later *later = (struct later *)task;
+	struct relay_later *later = (struct relay_later *)task;
 
 	later->relay->jobs--;
 	later->fn(later->arg);
@@ -13,16 +13,16 @@ on_loop(struct loop_task *task)
 static void
 on_store(struct store_job *job)
 {
-	struct later *later = job->arg;
+	struct relay_later *later = job->arg;
 
 	loop_post(later->relay->loop, &later->task);
 }
 
 void
-later_set(struct later *later, struct relay *relay, struct store_job *job, void (*fn)(void *arg),
+relay_later(struct relay_later *later, struct relay *relay, struct store_job *job, void (*fn)(void *arg),
     void *arg)
 {
-	*later = (struct later){ .relay = relay, .fn = fn, .arg = arg };
+	*later = (struct relay_later){ .relay = relay, .fn = fn, .arg = arg };
 	later->task.run = on_loop;
 	job->done = on_store;
 	job->arg = later;

@@ -19,7 +19,7 @@ METRIC_DEFINE(tries_failed, METRIC_COUNTER, "tmtp_relay_peer_failures_total", NU
 
 struct loader {
 	struct peer_load load;
-	struct later later;
+	struct relay_later later;
 	struct relay *relay;
 	void (*fn)(struct relay *relay);
 };
@@ -117,7 +117,7 @@ peer_load_all(struct relay *relay, void (*fn)(struct relay *relay))
 		return;
 	l->relay = relay;
 	l->fn = fn;
-	later_set(&l->later, relay, &l->load.job, on_loaded, l);
+	relay_later(&l->later, relay, &l->load.job, on_loaded, l);
 	store_peer_load(relay->store, &l->load);
 }
 
@@ -159,7 +159,7 @@ save(struct peer *p)
 	p->save = (struct peer_save){ .state = p->state };
 	p->save.state.reason = p->state.reason == NULL ? NULL : strdup(p->state.reason);
 	p->save.sent_us = p->state.failures == 0 ? clock_wall_us() : -1;
-	later_set(&p->later, p->relay, &p->save.job, on_saved, p);
+	relay_later(&p->later, p->relay, &p->save.job, on_saved, p);
 	store_peer_save(p->relay->store, &p->save);
 }
 

@@ -23,7 +23,7 @@ struct peer {
 	unsigned sessions_n;
 	bool saving, save_again;
 	struct peer_save save;
-	struct later later;
+	struct relay_later later;
 	UT_hash_handle hh;
 };
 

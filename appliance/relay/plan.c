@@ -20,7 +20,7 @@ struct plan {
 	struct pair *pairs;
 	struct loop_timer look;
 	struct queue_pairs query;
-	struct later later;
+	struct relay_later later;
 	bool looking, again;
 };
 
@@ -80,7 +80,7 @@ work_found(struct pair *pair)
 	} else if (!pair->loading) {
 		pair->loading = true;
 		pair->names.pair = pair->key;
-		later_set(&pair->later, pair->relay, &pair->names.job, on_named, pair);
+		relay_later(&pair->later, pair->relay, &pair->names.job, on_named, pair);
 		store_queue_names(pair->relay->store, &pair->names);
 	}
 }
@@ -128,7 +128,7 @@ claim(struct pair *pair)
 		.lease_until_us = now + (int64_t)LEASE_S * 1000000,
 		.want = max - pair->under_way,
 	};
-	later_set(&pair->later, relay, &pair->claim.job, on_claimed, pair);
+	relay_later(&pair->later, relay, &pair->claim.job, on_claimed, pair);
 	store_queue_claim(relay->store, &pair->claim);
 }
 
@@ -179,7 +179,7 @@ on_look(struct loop_timer *timer)
 	plan->looking = true;
 	plan->query = (struct queue_pairs){ .after = plan->query.after, .oldest = oldest(relay),
 		.limit = PAIRS_PAGE };
-	later_set(&plan->later, relay, &plan->query.job, on_looked, plan);
+	relay_later(&plan->later, relay, &plan->query.job, on_looked, plan);
 	store_queue_pairs(relay->store, &plan->query);
 }
 

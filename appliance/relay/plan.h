@@ -23,7 +23,7 @@ struct pair {
 	bool loading, claiming;
 	bool dry; /* the last claim found less than it wanted; work found later sets it false */
 	struct queue_claim claim;
-	struct later later;
+	struct relay_later later;
 	UT_hash_handle hh;
 };
 

@@ -40,7 +40,7 @@ struct relay {
 /* --- A store's job whose end is told on the loop ---------------------------- */
 
 /* Embeds in what embeds the job; lives until fn. */
-struct later {
+struct relay_later {
 	struct loop_task task; /* first */
 	struct relay *relay;
 	void (*fn)(void *arg);
@@ -48,7 +48,7 @@ struct later {
 };
 
 /* Makes job call fn(arg) on the loop's thread when it ends. Before each submission. */
-void later_set(struct later *later, struct relay *relay, struct store_job *job, void (*fn)(void *arg),
+void relay_later(struct relay_later *later, struct relay *relay, struct store_job *job, void (*fn)(void *arg),
     void *arg);
 
 #endif

@@ -33,7 +33,7 @@ struct role {
 	struct loop_fd signals;
 	struct loop_timer revision_timer, drain_timer;
 	struct revision_get revision;
-	struct later revision_later;
+	struct relay_later revision_later;
 	int64_t revision_number; /* 0: not seen yet */
 	int64_t drain_until_ms;
 	/* What other threads saw, to be looked at by the loop. */
@@ -91,7 +91,7 @@ ask_revision(struct loop_timer *timer)
 	struct role *r = timer->arg;
 
 	r->revision = (struct revision_get){ .number = 0 };
-	later_set(&r->revision_later, &r->relay, &r->revision.job, on_revision, r);
+	relay_later(&r->revision_later, &r->relay, &r->revision.job, on_revision, r);
 	store_revision_get(r->relay.store, &r->revision);
 }
 

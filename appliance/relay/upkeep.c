@@ -18,7 +18,7 @@ struct upkeep {
 	struct loop_timer partitions_timer, chunks_timer;
 	struct upkeep_partitions partitions;
 	struct upkeep_chunks chunks;
-	struct later partitions_later, chunks_later;
+	struct relay_later partitions_later, chunks_later;
 };
 
 static void
@@ -41,7 +41,7 @@ make_partitions(struct loop_timer *timer)
 	struct upkeep *u = timer->arg;
 
 	u->partitions = (struct upkeep_partitions){ .now_us = clock_wall_us() };
-	later_set(&u->partitions_later, u->relay, &u->partitions.job, on_partitions, u);
+	relay_later(&u->partitions_later, u->relay, &u->partitions.job, on_partitions, u);
 	store_upkeep_partitions(u->relay->store, &u->partitions);
 }
 
@@ -64,7 +64,7 @@ cut_chunks(struct loop_timer *timer)
 	u->chunks.target = CHUNK_TARGET;
 	u->chunks.max = CHUNK_MAX;
 	u->chunks.limit = CHUNKS_AT_ONCE;
-	later_set(&u->chunks_later, u->relay, &u->chunks.job, on_chunks, u);
+	relay_later(&u->chunks_later, u->relay, &u->chunks.job, on_chunks, u);
 	store_upkeep_chunks(u->relay->store, &u->chunks);
 }
 

@@ -1,0 +1,54 @@
+/*
+ * The role's parts, and what they share. Two kinds of threads: the loop's, on
+ * which other servers are spoken to (DMTP sessions, pickup), and the web
+ * server's, on which members are. They meet in the store and in `live`.
+ *
+ *   dmtp     other servers' sessions: their commands, our replies
+ *   posts    notifications that arrive, and their commit
+ *   pickups  fetching a message once for all its members, verifying it
+ *   live     members who watch their inbox now
+ *   api      what a member may ask and say over HTTP
+ */
+#ifndef TMTP_HOME_HOME_H
+#define TMTP_HOME_HOME_H
+
+#include "base/config.h"
+#include "base/id.h"
+#include "net/loop.h"
+#include "store/store.h"
+
+struct dmtp_service;
+struct posts;
+struct pickups;
+struct live;
+struct api;
+
+struct home {
+	const struct config *config; /* as at the start */
+	struct loop *loop;
+	struct store *store;
+	struct dmtp_service *dmtp;
+	struct posts *posts;
+	struct pickups *pickups;
+	struct live *live;
+	struct api *api;
+	int slot;	      /* this process's row of arrival_count */
+	unsigned jobs;	      /* of the store that are under way for this loop */
+	_Atomic bool draining;
+};
+
+/* --- A store's job whose end is told on the loop ---------------------------- */
+
+/* Embeds in what embeds the job; lives until fn. */
+struct home_later {
+	struct loop_task task; /* first */
+	struct home *home;
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+/* Makes job call fn(arg) on the loop's thread when it ends. On the loop's thread, before each submission. */
+void home_later(struct home_later *later, struct home *home, struct store_job *job, void (*fn)(void *arg),
+    void *arg);
+
+#endif

@@ -1,0 +1,35 @@
+/*
+ * Members who watch their inbox now: server-sent events by account. Told by
+ * the loop when an entry has become visible (after the commit, in the order of
+ * commits), read by the web server's threads. Thread-safe.
+ */
+#ifndef TMTP_HOME_LIVE_H
+#define TMTP_HOME_LIVE_H
+
+#include "home/home.h"
+
+struct live *live_new(struct home *home);
+void live_free(struct live **live); /* after the web server has stopped */
+
+/* Anybody watches: else nothing need be collected. */
+bool live_any(const struct live *live);
+
+/* The accounts that are watched now, at most max. Returns how many. */
+size_t live_accounts(const struct live *live, int64_t *out, size_t max);
+
+/* An entry that has just become visible. Slices are borrowed during the call. */
+struct live_entry {
+	struct uuid notification_id;
+	struct slice sender, channel;
+	int64_t date_s, arrived_us; /* arrived: as stored, the order of events */
+	struct slice body;	    /* the canonical message */
+	bool has_variables;	    /* members' own values are in their rows: each is read from the store */
+};
+
+/* Shows it to those of the accounts who watch. On the loop's thread. */
+void live_arrived(struct live *live, const struct live_entry *entry, const int64_t *accounts, size_t n);
+
+/* An invitation has arrived for this account: watchers are told to look. */
+void live_invited(struct live *live, int64_t account_id);
+
+#endif
