@@ -123,5 +123,5 @@ credential_show_once(struct ctl *ctl, json_t *record, const char *secret, const 
 	if (output_flush() == OUTPUT_OK)
 		return CTL_OK;
 	return ctl_fail(ctl, CTL_REFUSED, "not-shown",
-	    "it was made but could not be printed, and is nowhere else: revoke it and make another");
+	    "it was made but could not be printed, and no command shows it again: revoke it and make another");
 }
