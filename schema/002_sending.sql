@@ -85,6 +85,17 @@ CREATE TABLE tmtp.subscription_past (
 GRANT SELECT, INSERT ON tmtp.subscription_past TO tmtp_site, tmtp_home;
 GRANT SELECT ON tmtp.subscription_past TO tmtp_relay, tmtp_panel, tmtp_ctl;
 
+-- All periods in which members held a channel; one that goes on ends in infinity. The newest
+-- that ended is here twice.
+CREATE VIEW tmtp.period AS
+	SELECT site_id, channel_id, domain_id, member, joined_at,
+		coalesce(left_at, 'infinity'::timestamptz) AS left_at
+	FROM tmtp.subscription WHERE joined_at IS NOT NULL
+	UNION ALL
+	SELECT site_id, channel_id, domain_id, member, joined_at, left_at
+	FROM tmtp.subscription_past;
+GRANT SELECT ON tmtp.period TO tmtp_site, tmtp_panel, tmtp_ctl;
+
 -- Half-open intervals [first_member, next_member) that tile a channel's members of a domain
 -- without a gap; '' begins, NULL ends. To broadcast is to copy these rows.
 CREATE TABLE tmtp.chunk (

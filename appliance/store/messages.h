@@ -15,13 +15,21 @@ struct message_body {
 	uint8_t *body;
 	size_t size;
 	bool shared;   /* more than one recipient may fetch it: it may be cached publicly */
-	bool recalled; /* 410 */
+	bool recalled; /* 410; without body */
+	/* messages.c's own */
+	struct store *store;
+	void (*then)(struct store_job *job);
+	bool is_large;
 };
 
 void store_message_body(struct store *store, struct message_body *body);
 void message_body_clear(struct message_body *body);
 
-/* Counts of recipients by what became of them. */
+/*
+ * Counts of recipients by what became of them, at a cost of the batches and
+ * failures, not of the recipients. While a broadcast waits its number is an
+ * estimate (what the chunks were last counted as).
+ */
 struct message_status {
 	struct store_job job;
 	int64_t site_id;
@@ -51,7 +59,12 @@ struct recipient_row {
 	char *reason; /* a code, or NULL */
 };
 
-/* A page of recipients in order of (domain name, member), derived from batches and failures. */
+/*
+ * A page of recipients in order of (domain name, member), derived from batches
+ * and failures. Who left the channel before her batch went out was not sent to
+ * and is not listed; who left later is, as delivered. STORE_NOT_FOUND: no such
+ * message of this site.
+ */
 struct message_recipients {
 	struct store_job job;
 	int64_t site_id;
