@@ -159,7 +159,8 @@ refuse_token(struct lookup *l, enum token_rc rc)
 	if (rc == TOKEN_MEMORY)
 		web_reply_problem(l->call->req, &web_internal, NULL);
 	else
-		refuse(l->call, token_reason(rc), l->peek.iss, token_detail(rc));
+		refuse(l->call, token_reason(rc), l->peek.iss[0] == '\0' ? NULL : l->peek.iss,
+		    token_detail(rc));
 }
 
 static void

@@ -214,11 +214,14 @@ before(async () => {
 });
 
 after(async () => {
-	if (role?.exitCode === null)
-		await stopRole();
+	const ended = role?.exitCode === null ? await stopRole() : undefined;
 	agent.destroy();
 	execFileSync("sh", [path.join(top, "tests/cluster.sh"), "stop", cluster]);
 	fs.rmSync(dir, { recursive: true, force: true });
+	if (process.env.VERBOSE)
+		process.stderr.write(log);
+	assert.deepEqual(ended, { code: 0, signal: null });
+	assert.doesNotMatch(log, /runtime error:|Sanitizer|reply-twice|reply-header-dropped/);
 });
 
 // --- who may -----------------------------------------------------------------------------
@@ -246,14 +249,14 @@ describe("tokens", () => {
 			"by a stranger's key": es256(claims(), stranger),
 			"changed afterwards": `${parts[0]}.${b64(claims({ sub: "x" }))}.${parts[2]}`,
 			"with an unknown key": es256(claims(), ec, "nokey"),
-			"without a key": hs256(claims(), undefined),
+			"without a key": signed({ alg: "HS256" }, claims(), (text) => crypto.createHmac("sha256", secret).update(text).digest()),
 			"of an unknown site": hs256(claims({ iss: "nobody@shop.test" })),
 			"of a domain that isn't ours": hs256(claims({ iss: "shop@else.test", aud: "else.test" })),
 			"of another site's key": hs256(claims({ iss: "other@shop.test" })),
 			"HS256 with the EC public key as secret": hs256(claims(), "ec", pem(ec)),
 			"HS256 with the RSA public key as secret": hs256(claims(), "rsa", pem(rsa)),
 			"ES256 for an HS256 key": es256(claims(), ec, "hs"),
-			"too long": hs256(claims({ sub: "x".repeat(7000) })),
+			"too long": hs256(claims({ sub: "x".repeat(5000) })),
 			"opaque and unknown": opaque(SHOP),
 			"opaque of another site": tokens.all.replace(base32(number(SHOP)), base32(number(OTHER))),
 			"opaque and cut": tokens.all.slice(0, -1),
@@ -414,25 +417,34 @@ describe("pushes", () => {
 		assert.equal((await push({ to: "ann@home.test", subject: "x" }, { headers })).status, 202);
 	});
 
-	test("1,000 pushes at once share their commits", async () => {
-		const body = JSON.stringify({ to: "ann@home.test", subject: "many", message: "x".repeat(500) });
+	// A thousand connections that hold back the last octet of their requests: they become complete at once,
+	// whatever a client in JavaScript costs.
+	async function thousandAtOnce(body) {
+		const head = `POST /v1/channels/orders/messages HTTP/1.1\r\nHost: shop.test\r\nAuthorization: Bearer ${token}\r\n` +
+			`Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n`;
+		const sockets = Array.from({ length: 1000 }, () => net.connect(port, "127.0.0.1"));
+		const answers = sockets.map((socket) => new Promise((resolve, reject) => socket.on("error", reject).on("data", (text) => resolve(String(text)))));
+		await Promise.all(sockets.map((socket) => new Promise((resolve) => socket.write(head + body.slice(0, -1), resolve))));
+		await pause(200);
+		return { go: () => sockets.forEach((socket) => socket.write(body.slice(-1))),
+			done: () => Promise.all(answers).finally(() => sockets.forEach((socket) => socket.destroy())) };
+	}
+
+	test("1,000 pushes at once share their commits", async (t) => {
 		const commits = () => Number(sql("SELECT xact_commit FROM pg_stat_database WHERE datname = 'tmtp'", "postgres"));
 		const settled = async () => { // a backend reports once a second at most
-			let seen = commits(), since = Date.now();
-			while (Date.now() - since < 2500) {
-				await pause(250);
-				seen = commits();
-			}
-			return seen;
+			await pause(2500);
+			return commits();
 		};
-		await Promise.all(Array.from({ length: 1000 }, () => push(body))); // connections are made
+		const all = await thousandAtOnce(JSON.stringify({ to: "ann@home.test", subject: "many", message: "x".repeat(500) }));
 		// What the role and this look themselves cost in the same time is taken off.
 		const a = await settled(), b = await settled();
-		const idle = b - a;
-		const all = await Promise.all(Array.from({ length: 1000 }, () => push(body)));
-		const cost = (await settled()) - b - idle;
-		assert.ok(all.every((res) => res.status === 202));
-		assert.ok(cost <= 125, `${cost} commits (idle ${idle})`);
+		all.go();
+		const answers = await all.done();
+		const cost = (await settled()) - b - (b - a);
+		assert.ok(answers.every((text) => text.startsWith("HTTP/1.1 202 ")));
+		t.diagnostic(`${cost} commits`);
+		assert.ok(cost <= 125, `${cost} commits (idle ${b - a})`);
 	});
 });
 
@@ -498,7 +510,8 @@ describe("bad input", () => {
 		assert.equal(long.type, "payload-too-large");
 		const longer = await push({ to: fine.to, message: "x".repeat(300000) }).catch((error) => error);
 		assert.ok(longer.status === 413 || /EPIPE|ECONNRESET/.test(longer.code), String(longer));
-		assert.equal((await get(`/v1/channels?x=${"x".repeat(20000)}`)).status, 431);
+		assert.equal((await get(`/v1/channels?x=${"x".repeat(20000)}`)).status, 414);
+		assert.equal((await get("/v1/channels", { headers: { "X-Long": "x".repeat(9000) } })).status, 431);
 	});
 
 	test("media types and methods", async () => {
