@@ -106,6 +106,8 @@ $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/bench_$(1).c 
 endef
 $(foreach r,$(ROOMS),$(if $(wildcard tests/bench/bench_$(r).c tests/bench/bench_$(r)_*.c),$(eval $(call bench_rule,$(r)))))
 
+include tests/fuzz/fuzz.mk
+
 .PHONY: layers
 layers:
 	sh tests/layers.sh
