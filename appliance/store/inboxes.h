@@ -17,7 +17,13 @@ struct inbox_row {
 	size_t variables_len;
 };
 
-/* A page of visible entries. */
+/*
+ * A page of visible entries: those whose notification was verified, and those
+ * withdrawn since then (without body). STORE_NOT_FOUND with INBOX_ONE only.
+ * INBOX_SINCE gives all that became visible in the last row's microsecond,
+ * which may be more than limit: go on from that row's arrived_us. It looks at
+ * entries whose notification is at most 31 days older than since_us.
+ */
 struct inbox_list {
 	struct store_job job;
 	int64_t account_id;
@@ -70,11 +76,12 @@ struct consent_row {
 	size_t size;
 };
 
+/* The last changed first. */
 struct consent_list {
 	struct store_job job;
 	int64_t account_id;
 	int state;		       /* only this one; -1: all */
-	struct slice sender, channel; /* only this one, with the invitation's words; empty: all */
+	struct slice sender, channel; /* both: only this one, with the invitation's words; empty: all */
 	unsigned limit;
 	struct consent_row *rows; /* out; freed by consent_list_clear */
 	size_t rows_n;
@@ -86,8 +93,10 @@ void consent_list_clear(struct consent_list *list);
 /*
  * A member's yes, no or no longer. Granting what was never asked for starts
  * the consent at the member's side. Puts the GRANT for the site into the
- * outbox in the same transaction. STORE_NOT_FOUND: refusing or revoking what
- * isn't there. Saying the same again changes nothing.
+ * outbox in the same transaction. STORE_NOT_FOUND: refusing what nobody asked
+ * for, or revoking what was never granted. Saying the same again changes
+ * nothing; other receipts keep the grant. After a no or a revocation a yes
+ * makes a new grant: the earlier one never comes back.
  */
 struct consent_change {
 	struct store_job job;

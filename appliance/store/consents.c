@@ -1,0 +1,210 @@
+/* What a member said to senders, and says: see inboxes.h. */
+#include "store/inboxes.h"
+
+#include "store/rows.h"
+
+const char *
+consent_state_name(enum consent_state state)
+{
+	static const char *const names[] = {
+		[CONSENT_ASKED] = "asked",
+		[CONSENT_GRANTED] = "granted",
+		[CONSENT_REFUSED] = "refused",
+		[CONSENT_REVOKED] = "revoked",
+	};
+
+	return names[state];
+}
+
+/* --- Looking ------------------------------------------------------------- */
+
+static void
+bind_list(struct args *a, struct store_job *const *jobs, size_t n)
+{
+	const struct consent_list *list = (const struct consent_list *)jobs[0];
+
+	(void)n;
+	args_i64(a, 0, list->account_id);
+	if (list->state >= 0)
+		args_i32(a, 1, list->state);
+	args_slice(a, 2, list->sender);
+	args_slice(a, 3, list->channel);
+	args_i64(a, 4, list->limit);
+}
+
+void
+consent_list_clear(struct consent_list *list)
+{
+	for (size_t i = 0; i < list->rows_n; i++) {
+		free(list->rows[i].sender);
+		free(list->rows[i].channel);
+		free(list->rows[i].body);
+	}
+	free(list->rows);
+	list->rows = NULL;
+	list->rows_n = 0;
+}
+
+static void
+rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
+{
+	struct consent_list *list = (struct consent_list *)jobs[0];
+
+	(void)n;
+	consent_list_clear(list);
+	list->rows = rows_room(r, sizeof(list->rows[0]), &list->job);
+	for (int row = 0; list->rows != NULL && row < PQntuples(r); row++) {
+		struct consent_row *c = &list->rows[list->rows_n++];
+		struct uuid changed_id = row_uuid(r, row, 5);
+
+		c->sender_id = row_i64(r, row, 0);
+		c->sender = row_text(r, row, 1);
+		c->channel = row_text(r, row, 2);
+		c->state = (enum consent_state)row_i32(r, row, 3);
+		c->receipts = row_bool(r, row, 4);
+		c->changed_us = uuid_time_us(&changed_id);
+		c->body = row_octets(r, row, 6, &c->size);
+		if (c->sender == NULL || c->channel == NULL || (c->body == NULL && !row_is_null(r, row, 6)))
+			list->job.rc = STORE_DOWN;
+	}
+}
+
+static const Oid list_types[] = { T_INT8, T_INT4, T_TEXT, T_TEXT, T_INT8, 0 };
+
+static const struct store_op all_op = {
+	.name = "consent_list",
+	.sql = "SELECT c.sender_id, s.address, c.channel, c.state::int4, c.receipts, c.changed_id, NULL::bytea "
+	       "FROM tmtp.consent c JOIN tmtp.sender s ON s.sender_id = c.sender_id "
+	       "WHERE c.account_id = $1 AND ($2::int4 IS NULL OR c.state = $2) "
+	       " AND ($3 = '' OR s.address = $3) AND ($4 = '' OR c.channel = $4) "
+	       "ORDER BY c.changed_id DESC, s.address, c.channel LIMIT $5",
+	.types = list_types,
+	.lane = STORE_READ,
+	.repeatable = true,
+	.bind = bind_list,
+	.rows = rows_list,
+};
+
+static const struct store_op one_op = {
+	.name = "consent_get",
+	.sql = "SELECT c.sender_id, s.address, c.channel, c.state::int4, c.receipts, c.changed_id, "
+	       " (SELECT n.body FROM tmtp.notification n WHERE n.notification_id = c.invitation AND n.state = 1) "
+	       "FROM tmtp.sender s JOIN tmtp.consent c ON c.account_id = $1 AND c.sender_id = s.sender_id "
+	       " AND c.channel = $4 AND ($2::int4 IS NULL OR c.state = $2) "
+	       "WHERE s.address = $3 LIMIT $5",
+	.types = list_types,
+	.lane = STORE_READ,
+	.repeatable = true,
+	.bind = bind_list,
+	.rows = rows_list,
+};
+
+void
+store_consent_list(struct store *store, struct consent_list *list)
+{
+	list->job.op = list->sender.len > 0 && list->channel.len > 0 ? &one_op : &all_op;
+	list->rows = NULL;
+	list->rows_n = 0;
+	store_submit(store, &list->job);
+}
+
+/* --- Changing ------------------------------------------------------------ */
+
+static void
+bind_change(struct args *a, struct store_job *const *jobs, size_t n)
+{
+	const struct consent_change *c = (const struct consent_change *)jobs[0];
+
+	(void)n;
+	args_i64(a, 0, c->account_id);
+	args_slice(a, 1, c->sender);
+	args_slice(a, 2, c->channel);
+	args_slice(a, 3, c->sender_domain);
+	args_slice(a, 4, c->registrable);
+	args_i32(a, 5, (int32_t)c->state);
+	args_bool(a, 6, c->receipts);
+	args_slice(a, 7, slice_mem(c->grant_id, sizeof(c->grant_id)));
+	args_uuid(a, 8, &c->changed_id);
+	args_i64(a, 9, c->sender_id);
+	args_i64(a, 10, c->domain_id);
+	args_time(a, 11, c->now_us);
+	args_i64(a, 12, c->now_us / 1000000);
+}
+
+static void
+rows_change(const PGresult *r, struct store_job *const *jobs, size_t n)
+{
+	struct consent_change *c = (struct consent_change *)jobs[0];
+
+	(void)n;
+	c->changed = PQntuples(r) == 1 && row_bool(r, 0, 1);
+	if (PQntuples(r) != 1 || !row_bool(r, 0, 0))
+		c->job.rc = STORE_NOT_FOUND;
+}
+
+/*
+ * The row may change only from what this statement saw: another process's
+ * change in between makes it run again (tmtp.race), else a no that meets a
+ * yes could leave the yes's grant open. Dates grow by a second at least, so
+ * that a site never has to break a tie. A revoked or refused consent keeps its
+ * grant's id (GRANT names it); open_grant doesn't.
+ */
+static const struct store_op change_op = {
+	.name = "consent_change",
+	.sql =
+	    "WITH known AS MATERIALIZED (SELECT sender_id, domain_id FROM tmtp.sender WHERE address = $2), "
+	    "dom AS (INSERT INTO tmtp.domain (domain_id, name, created_at) SELECT $11, $4, $12 "
+	    " WHERE $6 = 1 AND NOT EXISTS (SELECT FROM known) "
+	    "  AND NOT EXISTS (SELECT FROM tmtp.domain WHERE name = $4) "
+	    " ON CONFLICT DO NOTHING RETURNING domain_id), "
+	    "theirs AS MATERIALIZED (SELECT domain_id FROM tmtp.domain WHERE name = $4 "
+	    " UNION ALL SELECT domain_id FROM dom), "
+	    "made AS (INSERT INTO tmtp.sender (sender_id, address, domain_id, registrable, created_at) "
+	    " SELECT $10, $2, theirs.domain_id, $5, $12 FROM theirs "
+	    " WHERE $6 = 1 AND NOT EXISTS (SELECT FROM known) "
+	    " ON CONFLICT DO NOTHING RETURNING sender_id, domain_id), "
+	    "whose AS MATERIALIZED (SELECT * FROM known UNION ALL SELECT * FROM made), "
+	    "old AS MATERIALIZED (SELECT c.state, c.receipts, c.changed_id FROM whose "
+	    " JOIN tmtp.consent c ON c.account_id = $1 AND c.sender_id = whose.sender_id AND c.channel = $3), "
+	    "wanted AS MATERIALIZED (SELECT whose.*, old.changed_id FROM whose LEFT JOIN old ON true "
+	    " WHERE CASE WHEN old.state IS NULL THEN $6 = 1 "
+	    "  WHEN $6 = 1 THEN old.state <> 1 OR old.receipts <> $7 "
+	    "  WHEN $6 = 2 THEN old.state <> 2 ELSE old.state = 1 END), "
+	    "said AS (INSERT INTO tmtp.consent AS c "
+	    "  (account_id, sender_id, channel, state, grant_id, receipts, changed_id, grant_date) "
+	    " SELECT $1, w.sender_id, $3, $6, CASE WHEN $6 = 1 THEN $8 END, $6 = 1 AND $7, $9, $13 FROM wanted w "
+	    " ON CONFLICT (account_id, sender_id, channel) DO UPDATE SET state = EXCLUDED.state, "
+	    "  grant_id = CASE WHEN EXCLUDED.state = 1 AND c.state <> 1 THEN EXCLUDED.grant_id ELSE c.grant_id END, "
+	    "  receipts = EXCLUDED.receipts, changed_id = EXCLUDED.changed_id, "
+	    "  grant_date = greatest(EXCLUDED.grant_date, c.grant_date + 1) "
+	    "  WHERE c.changed_id = (SELECT w.changed_id FROM wanted w) "
+	    " RETURNING c.state, c.grant_id), "
+	    "opened AS (INSERT INTO tmtp.open_grant (grant_id, account_id, sender_id, channel) "
+	    " SELECT said.grant_id, $1, w.sender_id, $3 FROM said CROSS JOIN wanted w WHERE said.state = 1 "
+	    " ON CONFLICT DO NOTHING), "
+	    "closed AS (DELETE FROM tmtp.open_grant g USING said "
+	    " WHERE g.grant_id = said.grant_id AND said.state <> 1), "
+	    "queued AS (INSERT INTO tmtp.grant_outbox (account_id, sender_id, channel, domain_id, changed_id) "
+	    " SELECT $1, w.sender_id, $3, w.domain_id, $9 FROM said CROSS JOIN wanted w "
+	    " ON CONFLICT (account_id, sender_id, channel) DO UPDATE SET changed_id = EXCLUDED.changed_id, "
+	    "  attempts = 0, leased_until = NULL) "
+	    "SELECT $6 = 1 OR EXISTS (SELECT FROM old WHERE $6 = 2 OR old.state IN (1, 3)), "
+	    " EXISTS (SELECT FROM said) OR EXISTS (SELECT FROM old WHERE old.changed_id = $9), "
+	    " CASE WHEN $6 = 1 AND NOT EXISTS (SELECT FROM whose) "
+	    "  OR EXISTS (SELECT FROM wanted) AND NOT EXISTS (SELECT FROM said) THEN tmtp.race() END",
+	.types = (const Oid[]){ T_INT8, T_TEXT, T_TEXT, T_TEXT, T_TEXT, T_INT4, T_BOOL, T_BYTEA, T_UUID,
+	    T_INT8, T_INT8, T_TIMESTAMPTZ, T_INT8, 0 },
+	.lane = STORE_WRITE,
+	.repeatable = true,
+	.wakes = "tmtp_relay",
+	.bind = bind_change,
+	.rows = rows_change,
+};
+
+void
+store_consent_change(struct store *store, struct consent_change *change)
+{
+	change->job.op = &change_op;
+	change->changed = false;
+	store_submit(store, &change->job);
+}

@@ -1,0 +1,300 @@
+/* A member's entries: see inboxes.h. Consent stands in consents.c. */
+#include "store/inboxes.h"
+
+#include "store/rows.h"
+
+/* How much earlier than it became visible an entry's id may be: ids are kept for 30 days. */
+#define SINCE_BACK_US (INT64_C(31) * 86400 * 1000000)
+
+/* Verified, or withdrawn after it was. */
+#define VISIBLE(n) "(" n ".state = 1 OR " n ".state = 3 AND " n ".verified_at IS NOT NULL) "
+
+/* --- Pages --------------------------------------------------------------- */
+
+void
+inbox_list_clear(struct inbox_list *list)
+{
+	for (size_t i = 0; i < list->rows_n; i++) {
+		free(list->rows[i].sender);
+		free(list->rows[i].channel);
+		free(list->rows[i].body);
+		free(list->rows[i].variables);
+	}
+	free(list->rows);
+	list->rows = NULL;
+	list->rows_n = 0;
+}
+
+static void
+read_entry(struct inbox_list *list, const PGresult *r, int row)
+{
+	struct inbox_row *e = &list->rows[list->rows_n++];
+
+	e->notification_id = row_uuid(r, row, 1);
+	e->sender = row_text(r, row, 2);
+	e->channel = row_text(r, row, 3);
+	e->arrived_us = row_time(r, row, 4);
+	e->date_s = row_i64(r, row, 5);
+	e->read_us = row_time(r, row, 6);
+	e->withdrawn = row_bool(r, row, 7);
+	e->body = row_octets(r, row, 8, &e->size);
+	e->variables = row_octets(r, row, 9, &e->variables_len);
+	if (e->sender == NULL || e->channel == NULL || (e->body == NULL && !e->withdrawn) ||
+	    (e->variables == NULL && !row_is_null(r, row, 9)))
+		list->job.rc = STORE_DOWN;
+}
+
+/* Rows come in the order of their jobs. */
+static void
+rows_entries(const PGresult *r, struct store_job *const *jobs, size_t n)
+{
+	int end, row = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		struct inbox_list *list = (struct inbox_list *)jobs[i];
+
+		inbox_list_clear(list);
+		for (end = row; end < PQntuples(r) && row_i32(r, end, 0) == (int32_t)i;)
+			end++;
+		if (end > row && (list->rows = calloc((size_t)(end - row), sizeof(list->rows[0]))) == NULL) {
+			list->job.rc = STORE_DOWN;
+			row = end;
+		}
+		while (row < end)
+			read_entry(list, r, row++);
+		if (list->what == INBOX_ONE && list->rows_n == 0 && list->job.rc == STORE_OK)
+			list->job.rc = STORE_NOT_FOUND;
+	}
+}
+
+static void
+bind_newest(struct args *a, struct store_job *const *jobs, size_t n)
+{
+	static const struct uuid none;
+	struct uuid last;
+
+	memset(&last, 0xff, sizeof(last));
+	for (size_t i = 0; i < n; i++) {
+		const struct inbox_list *list = (const struct inbox_list *)jobs[i];
+
+		args_i32(a, 0, (int32_t)i);
+		args_i64(a, 1, list->account_id);
+		args_uuid(a, 2, memcmp(&list->before, &none, sizeof(none)) == 0 ? &last : &list->before);
+		args_bool(a, 3, list->unread_only);
+		args_i64(a, 4, list->limit);
+	}
+}
+
+static const struct store_op newest_op = {
+	.name = "inbox_newest",
+	.sql = "SELECT i.ord, x.* "
+	       "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bool[], $5::int8[]) "
+	       " AS i(ord, account_id, before, unread, max) "
+	       "CROSS JOIN LATERAL (SELECT b.notification_id, s.address, n.channel, "
+	       "  greatest(b.arrived_at, n.verified_at), n.date_s, b.read_at, n.state = 3, "
+	       "  CASE WHEN n.state = 1 THEN n.body END, b.variables "
+	       " FROM tmtp.inbox b "
+	       " JOIN tmtp.notification n ON n.notification_id = b.notification_id AND " VISIBLE("n")
+	       " JOIN tmtp.sender s ON s.sender_id = n.sender_id "
+	       " WHERE b.account_id = i.account_id AND b.notification_id < i.before "
+	       "  AND b.dropped_at IS NULL AND (NOT i.unread OR b.read_at IS NULL) "
+	       " ORDER BY b.notification_id DESC LIMIT i.max) x "
+	       "ORDER BY i.ord, x.notification_id DESC",
+	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_BOOLS, T_INT8S, 0 },
+	.lane = STORE_READ,
+	.batch_max = 16,
+	.repeatable = true,
+	.bind = bind_newest,
+	.rows = rows_entries,
+};
+
+static void
+bind_one(struct args *a, struct store_job *const *jobs, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		const struct inbox_list *list = (const struct inbox_list *)jobs[i];
+
+		args_i32(a, 0, (int32_t)i);
+		args_i64(a, 1, list->account_id);
+		args_uuid(a, 2, &list->before);
+	}
+}
+
+static const struct store_op one_op = {
+	.name = "inbox_one",
+	.sql = "SELECT i.ord, b.notification_id, s.address, n.channel, "
+	       " greatest(b.arrived_at, n.verified_at), n.date_s, b.read_at, n.state = 3, "
+	       " CASE WHEN n.state = 1 THEN n.body END, b.variables "
+	       "FROM unnest($1::int4[], $2::int8[], $3::uuid[]) AS i(ord, account_id, notification_id) "
+	       "JOIN tmtp.inbox b ON b.account_id = i.account_id "
+	       " AND b.notification_id = i.notification_id AND b.dropped_at IS NULL "
+	       "JOIN tmtp.notification n ON n.notification_id = i.notification_id AND " VISIBLE("n")
+	       "JOIN tmtp.sender s ON s.sender_id = n.sender_id ORDER BY i.ord",
+	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, 0 },
+	.lane = STORE_READ,
+	.batch_max = 32,
+	.repeatable = true,
+	.bind = bind_one,
+	.rows = rows_entries,
+};
+
+static void
+bind_since(struct args *a, struct store_job *const *jobs, size_t n)
+{
+	const struct inbox_list *list = (const struct inbox_list *)jobs[0];
+	int64_t since = list->since_us > 0 ? list->since_us : 0;
+	struct uuid from = uuid_floor(since > SINCE_BACK_US ? since - SINCE_BACK_US : 0);
+
+	(void)n;
+	args_i64(a, 0, list->account_id);
+	args_uuid(a, 1, &from);
+	args_time(a, 2, since);
+	args_bool(a, 3, list->unread_only);
+	args_i64(a, 4, list->limit);
+}
+
+/*
+ * When an entry became visible stands in no index, but it is at most 31 days
+ * after the time in its id: so the member's entries of that span are looked
+ * at, without their bodies, and no older ones. Entries that became visible in
+ * the same microsecond come together, lest the next page miss one.
+ */
+static const struct store_op since_op = {
+	.name = "inbox_since",
+	.sql = "SELECT 0, x.notification_id, s.address, n.channel, x.arrived, n.date_s, x.read_at, n.state = 3, "
+	       " CASE WHEN n.state = 1 THEN n.body END, x.variables "
+	       "FROM (SELECT b.notification_id, b.read_at, b.variables, "
+	       "  greatest(b.arrived_at, v.verified_at) AS arrived FROM tmtp.inbox b "
+	       " JOIN tmtp.notification v ON v.notification_id = b.notification_id AND " VISIBLE("v")
+	       " WHERE b.account_id = $1 AND b.notification_id >= $2 AND b.dropped_at IS NULL "
+	       "  AND greatest(b.arrived_at, v.verified_at) > $3 AND (NOT $4 OR b.read_at IS NULL) "
+	       " ORDER BY arrived FETCH FIRST $5 ROWS WITH TIES) x "
+	       "JOIN tmtp.notification n ON n.notification_id = x.notification_id "
+	       "JOIN tmtp.sender s ON s.sender_id = n.sender_id "
+	       "ORDER BY x.arrived, x.notification_id",
+	.types = (const Oid[]){ T_INT8, T_UUID, T_TIMESTAMPTZ, T_BOOL, T_INT8, 0 },
+	.lane = STORE_READ,
+	.repeatable = true,
+	.bind = bind_since,
+	.rows = rows_entries,
+};
+
+void
+store_inbox_list(struct store *store, struct inbox_list *list)
+{
+	static const struct store_op *const ops[] = {
+		[INBOX_NEWEST] = &newest_op,
+		[INBOX_ONE] = &one_op,
+		[INBOX_SINCE] = &since_op,
+	};
+
+	list->job.op = ops[list->what];
+	list->rows = NULL;
+	list->rows_n = 0;
+	store_submit(store, &list->job);
+}
+
+/* --- Counting ------------------------------------------------------------ */
+
+static void
+bind_count(struct args *a, struct store_job *const *jobs, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		args_i32(a, 0, (int32_t)i);
+		args_i64(a, 1, ((const struct inbox_count *)jobs[i])->account_id);
+	}
+}
+
+static void
+rows_count(const PGresult *r, struct store_job *const *jobs, size_t n)
+{
+	(void)n;
+	for (int row = 0; row < PQntuples(r); row++)
+		((struct inbox_count *)jobs[row_i32(r, row, 0)])->unread = row_i64(r, row, 1);
+}
+
+static const struct store_op count_op = {
+	.name = "inbox_count",
+	.sql = "SELECT i.ord, (SELECT count(*) FROM tmtp.inbox b "
+	       " JOIN tmtp.notification n ON n.notification_id = b.notification_id AND " VISIBLE("n")
+	       " WHERE b.account_id = i.account_id AND b.read_at IS NULL AND b.dropped_at IS NULL) "
+	       "FROM unnest($1::int4[], $2::int8[]) AS i(ord, account_id)",
+	.types = (const Oid[]){ T_INT4S, T_INT8S, 0 },
+	.lane = STORE_READ,
+	.batch_max = 32,
+	.repeatable = true,
+	.bind = bind_count,
+	.rows = rows_count,
+};
+
+void
+store_inbox_count(struct store *store, struct inbox_count *count)
+{
+	count->job.op = &count_op;
+	count->unread = 0;
+	store_submit(store, &count->job);
+}
+
+/* --- Marking ------------------------------------------------------------- */
+
+static void
+bind_mark(struct args *a, struct store_job *const *jobs, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		const struct inbox_mark *m = (const struct inbox_mark *)jobs[i];
+
+		args_i32(a, 0, (int32_t)i);
+		args_i64(a, 1, m->account_id);
+		args_uuid(a, 2, &m->notification_id);
+		args_i32(a, 3, (int32_t)m->mark);
+		args_time(a, 4, m->now_us);
+	}
+}
+
+static void
+rows_mark(const PGresult *r, struct store_job *const *jobs, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		jobs[i]->rc = STORE_NOT_FOUND;
+	for (int row = 0; row < PQntuples(r); row++)
+		jobs[row_i32(r, row, 0)]->rc = STORE_OK;
+}
+
+/*
+ * Marks of one entry that wait together are one update: the last of read and
+ * unread counts, and any drop. An entry that this very drop dropped before
+ * (the answer was lost) is found again.
+ */
+static const struct store_op mark_op = {
+	.name = "inbox_mark",
+	.sql =
+	    "WITH i AS MATERIALIZED (SELECT * FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::int4[], "
+	    "  $5::timestamptz[]) AS i(ord, account_id, notification_id, mark, now)), "
+	    "want AS MATERIALIZED (SELECT account_id, notification_id, "
+	    "  (array_agg(mark ORDER BY ord DESC) FILTER (WHERE mark < 2))[1] AS mark, "
+	    "  (array_agg(now ORDER BY ord DESC) FILTER (WHERE mark < 2))[1] AS now, "
+	    "  min(now) FILTER (WHERE mark = 2) AS dropped_at "
+	    " FROM i GROUP BY account_id, notification_id ORDER BY account_id, notification_id), "
+	    "marked AS (UPDATE tmtp.inbox b SET "
+	    "  read_at = CASE w.mark WHEN 0 THEN coalesce(b.read_at, w.now) WHEN 1 THEN NULL ELSE b.read_at END, "
+	    "  dropped_at = w.dropped_at "
+	    " FROM want w JOIN tmtp.notification n ON n.notification_id = w.notification_id AND " VISIBLE("n")
+	    " WHERE b.account_id = w.account_id AND b.notification_id = w.notification_id "
+	    "  AND (b.dropped_at IS NULL OR b.dropped_at = w.dropped_at) "
+	    " RETURNING b.account_id, b.notification_id) "
+	    "SELECT i.ord FROM i JOIN marked m ON m.account_id = i.account_id "
+	    " AND m.notification_id = i.notification_id",
+	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_INT4S, T_TIMESTAMPTZS, 0 },
+	.lane = STORE_WRITE,
+	.batch_max = 128,
+	.repeatable = true,
+	.bind = bind_mark,
+	.rows = rows_mark,
+};
+
+void
+store_inbox_mark(struct store *store, struct inbox_mark *mark)
+{
+	mark->job.op = &mark_op;
+	store_submit(store, &mark->job);
+}
