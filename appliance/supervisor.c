@@ -32,6 +32,8 @@
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 30000
 #define LONG_LIFE_MS 60000 /* after which a restart is not held against it */
+#define AWAIT_MS 1000 /* between two looks at a database that isn't ready for us */
+#define AWAIT_TOLD_EVERY 60
 #define DATABASE_FAST_MS 60000
 #define DATABASE_HARD_MS 5000
 #define STARTUP_EXTEND_US "EXTEND_TIMEOUT_USEC=60000000"
@@ -756,35 +758,50 @@ ask_schema(struct supervisor *s, enum migrate_state *state, struct buffer *why)
 }
 
 /*
- * Roles start on the schema that this program knows and on no other. A
- * database that cannot be asked is waited for, unless it is our own.
+ * A database of somebody else's that cannot be asked, and a schema of our own
+ * that is behind: tmtpctl migrate can only help while the database runs.
  */
+static bool
+worth_waiting(const struct supervisor *s, enum migrate_state state)
+{
+	return state == (s->embedded == NULL ? MIGRATE_DOWN : MIGRATE_BEHIND);
+}
+
+static void
+tell_waiting(const struct buffer *why)
+{
+	char text[256];
+
+	log_warn("database-awaited", LOG_B("reason", buffer_slice(why)));
+	(void)snprintf(text, sizeof(text), "STATUS=waiting: %.*s", (int)(why->len > 200 ? 200 : why->len),
+		       (const char *)why->data);
+	(void)sd_notify(0, text);
+}
+
+/* Roles start on the schema that this program knows and on no other. */
 static bool
 check_schema(struct supervisor *s)
 {
 	enum migrate_state state = MIGRATE_DOWN;
-	int64_t wait_ms = 500;
 	struct buffer why;
-	bool asked;
+	bool wanted;
 
 	buffer_init(&why, TEXT_MAX);
-	for (;;) {
+	for (unsigned tries = 0;; tries++) {
 		buffer_clear(&why);
-		asked = ask_schema(s, &state, &why);
-		if (!asked || state != MIGRATE_DOWN || s->embedded != NULL)
+		wanted = ask_schema(s, &state, &why);
+		if (!wanted || !worth_waiting(s, state))
 			break;
-		wait_ms = wait_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : wait_ms * 2;
-		log_warn("database-awaited", LOG_B("reason", buffer_slice(&why)),
-		         LOG_I("retry_ms", wait_ms));
-		if (!wait_wanted(s, wait_ms)) {
-			asked = false;
+		if (tries % AWAIT_TOLD_EVERY == 0)
+			tell_waiting(&why);
+		wanted = wait_wanted(s, AWAIT_MS);
+		if (!wanted)
 			break;
-		}
 	}
-	if (asked && state != MIGRATE_CURRENT)
+	if (wanted && state != MIGRATE_CURRENT)
 		log_error("schema-refused", LOG_B("reason", buffer_slice(&why)));
 	buffer_free(&why);
-	return asked && state == MIGRATE_CURRENT;
+	return wanted && state == MIGRATE_CURRENT;
 }
 
 static void

@@ -176,6 +176,24 @@ class Tmtpd {
 // --- arguments ---------------------------------------------------------------
 
 describe("arguments", () => {
+	test("the sample configuration is accepted, each of its sections too", async () => {
+		const place = await Place.make();
+		const sample = fs.readFileSync(path.join(here, "../../deploy/tmtp.conf.sample"), "utf8")
+			.replace(/"[^"]*\/fullchain\.pem"/, `"${place.dir}/cert.pem"`)
+			.replace(/"[^"]*\/privkey\.pem"/, `"${place.dir}/key.pem"`)
+			.replace("example.org", "shop.test");
+		const open = sample.replace(/^#(\t|route|\})/gm, "$1").replace(/^\t#(certificate|key) = .*\n/gm, "")
+			.replace(/^(\s*)#(\w+ = )/gm, "$1$2")
+			.replace('user = "tmtp"', `user = "${account}"`)
+			.replace(/allow_private = false/, "allow_private = true");
+		for (const text of [sample.replace(/^#user = .*/m, `user = "${account}"`), open]) {
+			fs.writeFileSync(place.conf, text);
+			const { stdout, stderr } = spawnSync(program, ["-n", "-c", place.conf], { encoding: "utf8" });
+			assert.equal(stdout, "ok\n", stderr);
+		}
+		place.remove();
+	});
+
 	let place;
 	before(async () => { place = await Place.make(); });
 	after(() => place.remove());
@@ -484,6 +502,23 @@ describe("refusals", () => {
 		const next = place.start();
 		await next.refused(/event=schema-refused .*999_future/);
 		assert.equal(next.lines.some((l) => l.startsWith("event=role-start ")), false);
+	});
+
+	test("a schema that is behind keeps the roles waiting, and the database up, for tmtpctl migrate", async () => {
+		const other = await Place.make();
+		const first = await other.ready();
+		const row = other.sql("DELETE FROM tmtp.schema_migration WHERE number = " +
+			"(SELECT max(number) FROM tmtp.schema_migration) RETURNING number || ',' || quote_literal(name) || ',' || " +
+			"quote_literal(fingerprint) || ',now()'").stdout.trim();
+		await first.stop();
+		const next = other.start();
+		assert.match(await next.line(/^event=database-awaited /), /run `tmtpctl migrate`/);
+		assert.equal(next.lines.some((l) => l.startsWith("event=role-start ")), false);
+		assert.equal(other.sql(`INSERT INTO tmtp.schema_migration (number, name, fingerprint, applied_at) VALUES (${row})`)
+			.status, 0);
+		await next.line(/^event=ready /);
+		await next.stop();
+		other.remove();
 	});
 
 	test("a state directory that the database's account cannot reach", { skip: !root }, async () => {
