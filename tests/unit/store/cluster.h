@@ -154,6 +154,38 @@ cluster_store(const char *role, unsigned writers)
 	return s;
 }
 
+/*
+ * Another process in the middle of its transaction: cluster_hold runs sql and
+ * doesn't commit, cluster_blocked returns when somebody waits for it, and
+ * cluster_release commits.
+ */
+static inline PGconn *
+cluster_hold(const char *sql)
+{
+	PGconn *pg = PQconnectdb(cluster_conninfo("postgres"));
+
+	PQclear(PQexec(pg, "BEGIN"));
+	PQclear(PQexec(pg, sql));
+	if (PQtransactionStatus(pg) != PQTRANS_INTRANS)
+		cluster_die(sql, PQerrorMessage(pg));
+	return pg;
+}
+
+static inline void
+cluster_blocked(void)
+{
+	while (cluster_int("SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
+			   "WHERE NOT l.granted AND a.datname = current_database()") == 0)
+		continue;
+}
+
+static inline void
+cluster_release(PGconn *pg)
+{
+	PQclear(PQexec(pg, "COMMIT"));
+	PQfinish(pg);
+}
+
 /* Jobs that a test waits for, any number at once. */
 struct waiting {
 	pthread_mutex_t lock;

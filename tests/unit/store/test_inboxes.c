@@ -450,7 +450,48 @@ test_a_revoked_grant_never_comes_back(void **state)
 	assert_string_equal(consent_now(), want);
 }
 
-/* Yes and no at once from two connections, again and again: an open grant is always the consent's own. */
+/* A no begins before a yes is committed, and waits for it: it must close what that yes opened. */
+static void
+test_a_no_that_met_a_yes_closes_its_grant(void **state)
+{
+	struct consent_change no = say(CONSENT_REFUSED, "shop@shop.test", NOW + 1);
+	PGconn *yes;
+
+	(void)state;
+	cluster_sql("INSERT INTO tmtp.consent (account_id, sender_id, channel, state, changed_id, grant_date) "
+		    "VALUES (1, 5, 'orders', 0, '%s', 0)", id_text(1));
+	yes = cluster_hold("UPDATE tmtp.consent SET state = 1, grant_id = '\\x09', changed_id = gen_random_uuid(); "
+			   "INSERT INTO tmtp.open_grant VALUES ('\\x09', 1, 5, 'orders')");
+	SUBMIT(store_consent_change, home, &no);
+	cluster_blocked();
+	cluster_release(yes);
+	waiting_all();
+	assert_int_equal(no.job.rc, STORE_OK);
+	assert_true(no.changed);
+	assert_string_equal(consent_now(), "2 9");
+}
+
+/* Two begin a consent with a sender that nobody knew: the one that comes second finds the first's rows. */
+static void
+test_two_meet_at_an_unknown_sender(void **state)
+{
+	struct consent_change c = say(CONSENT_GRANTED, "x@new.test", NOW);
+	PGconn *other;
+
+	(void)state;
+	other = cluster_hold("INSERT INTO tmtp.domain VALUES (77, 'new.test', now()); "
+			     "INSERT INTO tmtp.sender VALUES (77, 'x@new.test', 77, 'new.test', now())");
+	SUBMIT(store_consent_change, home, &c);
+	cluster_blocked();
+	cluster_release(other);
+	waiting_all();
+	assert_int_equal(c.job.rc, STORE_OK);
+	assert_true(c.changed);
+	assert_int_equal(cluster_int("SELECT sender_id FROM tmtp.consent"), 77);
+	assert_int_equal(cluster_int("SELECT domain_id FROM tmtp.grant_outbox"), 77);
+}
+
+/* Yes and no from two connections, again and again: an open grant is always the consent's own. */
 static void
 test_yes_and_no_at_once_leave_no_grant_behind(void **state)
 {
@@ -532,6 +573,8 @@ main(void)
 		cmocka_unit_test_setup(test_a_yes_that_nobody_asked_for, empty),
 		cmocka_unit_test_setup(test_from_each_state_to_each, empty),
 		cmocka_unit_test_setup(test_a_revoked_grant_never_comes_back, empty),
+		cmocka_unit_test_setup(test_a_no_that_met_a_yes_closes_its_grant, empty),
+		cmocka_unit_test_setup(test_two_meet_at_an_unknown_sender, empty),
 		cmocka_unit_test_setup(test_yes_and_no_at_once_leave_no_grant_behind, empty),
 		cmocka_unit_test_setup(test_consents_are_listed_with_the_invitations_words, empty),
 	};

@@ -256,6 +256,43 @@ test_two_connections_invite_the_same_at_once(void **state)
 	store_stop(&second, 1000);
 }
 
+/* The domain becomes known, and the address invited, in the middle of the statement. */
+static void
+test_an_invitation_that_meets_another(void **state)
+{
+	struct member_invite in = invitation("ann", NOW);
+	struct member_grant g = a_grant("ben", MEMBER_GRANTED, 1, NOW_S);
+	PGconn *other;
+
+	(void)state;
+	other = cluster_hold("INSERT INTO tmtp.domain VALUES (77, 'home.test', now()); "
+			     "INSERT INTO tmtp.subscription (site_id, channel_id, domain_id, member, state, invited_at) "
+			     "VALUES (1, 1, 77, 'ann', 0, '2027-01-15T08:00:00Z')");
+	SUBMIT(store_member_invite, site, &in);
+	cluster_blocked();
+	SUBMIT(store_member_grant, home, &g);
+	cluster_release(other);
+	waiting_all();
+	assert_int_equal(in.job.rc, STORE_OK);
+	assert_int_equal(in.state, MEMBER_INVITED);
+	assert_false(in.invited);
+	assert_true(g.changed);
+	assert_int_equal(cluster_int("SELECT sum(domain_id) FROM tmtp.subscription"), 2 * 77);
+
+	/* The domain is known, the address is being invited. */
+	in = invitation("cat", NOW);
+	other = cluster_hold("INSERT INTO tmtp.subscription (site_id, channel_id, domain_id, member, state, invited_at) "
+			     "VALUES (1, 1, 77, 'cat', 0, '2027-01-15T08:00:00Z')");
+	SUBMIT(store_member_invite, site, &in);
+	cluster_blocked();
+	cluster_release(other);
+	waiting_all();
+	assert_int_equal(in.job.rc, STORE_OK);
+	assert_int_equal(in.state, MEMBER_INVITED);
+	assert_false(in.invited);
+	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.message"), 0);
+}
+
 /* --- GRANTs -------------------------------------------------------------- */
 
 static void
@@ -515,6 +552,7 @@ main(void)
 		cmocka_unit_test_setup(test_another_sites_channel_is_not_found, empty),
 		cmocka_unit_test_setup(test_many_invitations_in_one_batch, empty),
 		cmocka_unit_test_setup(test_two_connections_invite_the_same_at_once, empty),
+		cmocka_unit_test_setup(test_an_invitation_that_meets_another, empty),
 		cmocka_unit_test_setup(test_a_yes_makes_a_member_and_a_chunk, empty),
 		cmocka_unit_test_setup(test_of_two_grants_the_later_wins_and_revoked_on_a_tie, empty),
 		cmocka_unit_test_setup(test_the_rule_holds_within_a_batch, empty),
