@@ -5,6 +5,7 @@ import { execFileSync, spawn } from "node:child_process";
 import crypto from "node:crypto";
 import fs from "node:fs";
 import http from "node:http";
+import https from "node:https";
 import net from "node:net";
 import os from "node:os";
 import path from "node:path";
@@ -154,18 +155,18 @@ const rs256 = (payload, kid = "rsa") =>
 const agent = new http.Agent({ keepAlive: true, maxSockets: 1000 });
 let port, metrics, role, token, log = "";
 
-async function startRole(more = "") {
+async function startRole(more = "", domain = "", ready = () => get("/readyz")) {
 	port = await freePort();
 	metrics = await freePort();
 	const conf = path.join(dir, "tmtp.conf");
 	fs.writeFileSync(conf, `state_directory = "${dir}/state"\nuser = "nobody"\ndatabase = "host=${cluster} dbname=tmtp"\n` +
-		`roles = {"site"}\nlog_level = "debug"\ndrain_timeout_s = 5\ndomain "shop.test" { }\n` +
+		`roles = {"site"}\nlog_level = "debug"\ndrain_timeout_s = 5\ndomain "shop.test" { ${domain} }\n` +
 		`site { listen = {"127.0.0.1:${port}"} url = "https://shop.test" metrics_listen = "127.0.0.1:${metrics}"\n` +
 		`body_max_bytes = 262144 message_max_bytes = 65536 ${more} }\n`);
 	role = spawn(program, ["-c", conf, "--role", "site"], { stdio: ["ignore", "inherit", "pipe"] });
 	role.stderr.setEncoding("utf8");
 	role.stderr.on("data", (text) => (log += text));
-	await until("readiness", () => get("/readyz").then((r) => r.status === 200, () => false));
+	await until("readiness", () => ready().then((r) => r.status === 200, () => false));
 }
 
 async function stopRole() {
@@ -759,5 +760,31 @@ describe("the role", () => {
 		const other = { bearer: hs256(claims({ iss: "other@shop.test" }), "hs", otherSecret) };
 		assert.notEqual((await push({ to: "*", subject: "x" }, other)).status, 429);
 		assert.equal((await get("/v1/messages")).status, 200);
+		assert.equal((await stopRole()).code, 0);
+	});
+
+	test("HTTPS by itself, with certificates renewed on SIGHUP; a bad one keeps the old", async () => {
+		const file = (name) => path.join(dir, name);
+		const renew = () => execFileSync("openssl", ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", file("key.pem"),
+			"-out", file("cert.pem"), "-days", "2", "-subj", "/CN=shop.test", "-addext", "subjectAltName=DNS:shop.test"], { stdio: "ignore" });
+		const serial = () => new crypto.X509Certificate(fs.readFileSync(file("cert.pem"))).serialNumber;
+		const ask = () => new Promise((resolve, reject) => {
+			https.get({ host: "127.0.0.1", port, path: "/readyz", servername: "shop.test", agent: false, ca: fs.readFileSync(file("cert.pem")), rejectUnauthorized: false },
+				(res) => resolve({ status: res.statusCode, serial: res.socket.getPeerCertificate().serialNumber }, res.resume())).on("error", reject);
+		});
+		renew();
+		fs.chmodSync(file("key.pem"), 0o644);
+		await startRole("tls = true", `certificate = "cert.pem" key = "key.pem"`, ask);
+		const first = serial();
+		assert.equal((await ask()).serial, first);
+		renew();
+		role.kill("SIGHUP");
+		await until("the new certificate", async () => (await ask()).serial === serial());
+		assert.notEqual(serial(), first);
+		const second = serial();
+		fs.writeFileSync(file("cert.pem"), "nothing");
+		role.kill("SIGHUP");
+		await until("the refusal", () => log.includes("event=reload-refused"));
+		assert.equal((await ask()).serial, second);
 	});
 });
