@@ -13,17 +13,18 @@ struct fetcher;
 struct fetch;
 
 struct fetcher_config {
-	struct resolver *resolver;    /* borrowed; NULL: the C library's, in threads of libcurl */
-	size_t max_per_host;          /* connections; 0: 16 */
-	size_t max_total;             /* connections; 0: 128 */
-	size_t max_waiting;           /* fetches accepted beyond those; 0: 100,000 */
-	const char *user_agent;       /* NULL: none */
+	struct resolver *resolver; /* borrowed; NULL: the C library's, in threads of libcurl */
+	size_t max_per_host;       /* fetches at once, each on a connection; 0: 16 */
+	size_t max_total;          /* the same over all hosts; 0: 128 */
+	size_t max_octets;         /* sum of max_body of those at once, so of memory; 0: 256 MiB */
+	size_t max_waiting;        /* fetches accepted beyond those; 0: 100,000 */
+	const char *user_agent;    /* NULL: none */
 };
 
 /* NULL: no memory. */
 struct fetcher *fetcher_new(struct loop *loop, const struct fetcher_config *config);
 
-/* Cancels what runs, without callbacks. */
+/* Cancels what runs, without callbacks. Not from within a fetch's callback. */
 void fetcher_free(struct fetcher **fetcher);
 
 enum fetch_rc {
@@ -44,7 +45,7 @@ const char *fetch_rc_name(enum fetch_rc rc);
 /* Copied by fetch_start, but for body. Zeros mean the defaults. */
 struct fetch_request {
 	const char *url;
-	size_t max_body;            /* octets of the answer; one more is FETCH_TOO_LARGE. 0: nothing is accepted */
+	size_t max_body;            /* octets of a 2xx answer; one more is FETCH_TOO_LARGE */
 	int64_t connect_ms;         /* default 10,000 */
 	int64_t total_ms;           /* from fetch_start to the end; default 60,000 */
 	size_t low_speed_bytes;     /* a second, on average over low_speed_s; default 1024 */
@@ -64,7 +65,7 @@ struct fetch_request {
 struct fetch_answer {
 	enum fetch_rc rc;
 	long status;             /* 0 when none was read */
-	struct slice body;       /* only with FETCH_OK */
+	struct slice body;       /* only with FETCH_OK and a status of 200 to 299, else empty */
 	const char *text;        /* why, for people; "" with FETCH_OK */
 	const char *content_type; /* "" when absent */
 	const char *etag;        /* "" when absent */
@@ -79,6 +80,13 @@ struct fetch *fetch_start(struct fetcher *fetcher, const struct fetch_request *r
 
 /* No callback follows; sets *fetch to NULL. NULL is harmless. */
 void fetch_cancel(struct fetch **fetch);
+
+/*
+ * The host (lower case, an IPv6 literal in its brackets) and port that fetching
+ * this URL would ask: for the caller's rule on hosts, so that both read the URL
+ * alike. False, outputs untouched, for what would be FETCH_BAD_URL.
+ */
+bool fetch_url_host(const char *url, char host[static RESOLVE_NAME], uint16_t *port);
 
 /* Fetches under way or waiting. */
 size_t fetcher_count(const struct fetcher *fetcher);
