@@ -6,10 +6,10 @@
 #ifndef TMTP_SITE_CALL_H
 #define TMTP_SITE_CALL_H
 
+#include "base/aside.h"
 #include "base/config.h"
+#include "base/memo.h"
 #include "dmtp/address.h"
-#include "site/aside.h"
-#include "site/memo.h"
 #include "site/rate.h"
 #include "store/store.h"
 #include "web/problem.h"

@@ -1,6 +1,6 @@
-/* site/memo, site/rate, site/aside: what the role keeps, counts and puts aside. */
-#include "site/aside.h"
-#include "site/memo.h"
+/* base/memo, base/aside, site/rate: what the role keeps, counts and puts aside. */
+#include "base/aside.h"
+#include "base/memo.h"
 #include "site/rate.h"
 
 #include <setjmp.h>

@@ -1,10 +1,10 @@
 /*
  * A thread for what must run neither on the store's thread, where everybody
- * waits behind it, nor on a server's thread, which has gone on: the rest of a
- * request whose token had to be looked up.
+ * waits behind it, nor on a server's thread, which must not block: the rest of a
+ * request whose token had to be looked up, what burns a core.
  */
-#ifndef TMTP_SITE_ASIDE_H
-#define TMTP_SITE_ASIDE_H
+#ifndef TMTP_BASE_ASIDE_H
+#define TMTP_BASE_ASIDE_H
 
 #include "base/mailbox.h"
 

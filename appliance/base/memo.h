@@ -1,12 +1,12 @@
 /*
- * What the role keeps in memory of what the store said: a bounded map from a
+ * What a role keeps in memory of what the store said: a bounded map from a
  * few octets to shared objects, cut into parts so that threads rarely meet.
  * The oldest go first when it is full. Clearing also keeps out what was asked
  * for before and answered after: whoever looks up gets the generation, and
  * puts with it.
  */
-#ifndef TMTP_SITE_MEMO_H
-#define TMTP_SITE_MEMO_H
+#ifndef TMTP_BASE_MEMO_H
+#define TMTP_BASE_MEMO_H
 
 #include "base/slice.h"
 

@@ -1,5 +1,5 @@
 /* The thread aside: see aside.h. */
-#include "site/aside.h"
+#include "base/aside.h"
 
 #include <poll.h>
 #include <stdatomic.h>

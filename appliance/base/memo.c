@@ -2,7 +2,7 @@
  * The map: see memo.h. Each part is a chained hash with its own lock and a
  * list by age. Items are released outside of the lock: theirs may be long.
  */
-#include "site/memo.h"
+#include "base/memo.h"
 
 #include <pthread.h>
 #include <stdlib.h>
