@@ -115,6 +115,7 @@ CREATE TABLE tmtp.notification (
 	signature       bytea,
 	state           smallint NOT NULL DEFAULT 0, -- 0 to be picked up, 1 verified, 2 failed, 3 withdrawn
 	verified_at     timestamptz,
+	only_account    bigint, -- the message is to this member alone, not to the channel: nobody else sees it
 	body            bytea,
 	attempts        smallint NOT NULL DEFAULT 0,
 	not_before      timestamptz,

@@ -49,6 +49,16 @@ bind_one(struct args *a, struct store_job *const *jobs, size_t n)
 }
 
 static void
+copy_channel(struct arrival *w, struct slice name)
+{
+	size_t n = name.len < sizeof(w->channel) ? name.len : sizeof(w->channel) - 1;
+
+	if (n > 0)
+		memcpy(w->channel, name.data, n);
+	w->channel[n] = '\0';
+}
+
+static void
 rows_one(const PGresult *r, struct store_job *const *jobs, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -72,6 +82,7 @@ rows_one(const PGresult *r, struct store_job *const *jobs, size_t n)
 		w->notification_id = row_uuid(r, row, 3);
 		w->fresh = row_bool(r, row, 4);
 		w->state = row_i32(r, row, 6);
+		copy_channel(w, row_slice(r, row, 7));
 		if (added && (w->accounts = malloc(sizeof(*w->accounts))) != NULL) {
 			w->accounts[0] = row_i64(r, row, 1);
 			w->accounts_n = 1;
@@ -128,7 +139,7 @@ static const struct store_op arrival_one = {
 	    "SELECT l.ord, l.account_id, l.conflict, l.nid, l.is_new, "
 	    " (l.account_id, l.nid) IN (SELECT account_id, notification_id FROM ib), "
 	    " CASE WHEN l.is_new THEN 0 ELSE coalesce((SELECT n.state::int4 FROM tmtp.notification n "
-	    "  WHERE n.notification_id = l.nid), 0) END, "
+	    "  WHERE n.notification_id = l.nid), 0) END, l.channel, "
 	    NO_RACE("good") " FROM line l",
 	.types = (const Oid[]){ T_INT4S, T_TEXTS, T_TEXTS, T_BYTEAS, T_INT8S, T_INT8S, T_TIMESTAMPTZS,
 	    T_TEXTS, T_TEXTS, T_BYTEAS, T_UUIDS, T_BYTEAS, T_BYTEAS, T_TIMESTAMPTZS, T_TIMESTAMPTZ,
@@ -243,13 +254,14 @@ rows_many(const PGresult *r, struct store_job *const *jobs, size_t n)
 	w->notification_id = row_uuid(r, 0, 1);
 	w->fresh = row_bool(r, 0, 2);
 	w->state = row_i32(r, 0, 3);
-	(void)row_array(r, 0, 4, each_closed, w);
-	fill.n = row_array(r, 0, 5, each_nothing, NULL);
+	copy_channel(w, row_slice(r, 0, 4));
+	(void)row_array(r, 0, 5, each_closed, w);
+	fill.n = row_array(r, 0, 6, each_nothing, NULL);
 	if (fill.n == 0)
 		return;
 	fill.to = w->accounts = calloc(fill.n, sizeof(*fill.to));
 	if (fill.to != NULL)
-		w->accounts_n = row_array(r, 0, 5, each_account, &fill);
+		w->accounts_n = row_array(r, 0, 6, each_account, &fill);
 }
 
 static const struct store_op arrival_many = {
@@ -280,7 +292,7 @@ static const struct store_op arrival_many = {
 	    " ON CONFLICT DO NOTHING RETURNING account_id) "
 	    "SELECT one.conflict, one.nid, one.is_new AND one.channel IS NOT NULL, "
 	    " CASE WHEN one.is_new THEN 0 ELSE coalesce((SELECT n.state::int4 FROM tmtp.notification n "
-	    "  WHERE n.notification_id = one.nid), 0) END, "
+	    "  WHERE n.notification_id = one.nid), 0) END, one.channel, "
 	    " (SELECT array_agg(l.idx) FROM looked l "
 	    "  WHERE l.account_id IS NULL OR l.channel IS DISTINCT FROM one.channel), "
 	    " CASE WHEN $18 THEN (SELECT array_agg(account_id) FROM ib) END, "
@@ -525,48 +537,65 @@ bind_pickup_finish(struct args *a, struct store_job *const *jobs, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		const struct pickup_finish *f = (const struct pickup_finish *)jobs[i];
+		bool verified = f->end == PICKUP_VERIFIED;
 
 		args_i32(a, 0, (int)i);
 		args_uuid(a, 1, &f->notification_id);
 		args_i32(a, 2, (int32_t)f->end);
-		if (f->end == PICKUP_VERIFIED) {
-			args_time(a, 3, f->now_us);
+		args_time(a, 3, verified ? f->now_us : -1);
+		if (verified)
 			args_slice(a, 4, f->body);
-			args_null(a, 5);
-		} else {
-			args_time(a, 3, -1);
+		else
 			args_null(a, 4);
-			args_text(a, 5, f->reason);
-		}
+		args_text(a, 5, verified ? NULL : f->reason);
 		args_time(a, 6, f->end == PICKUP_AGAIN ? f->not_before_us : -1);
+		if (verified && f->only_name.len > 0) {
+			args_slice(a, 7, f->only_domain);
+			args_slice(a, 8, f->only_name);
+		} else {
+			args_null(a, 7);
+			args_null(a, 8);
+		}
 	}
 }
 
 static void
-rows_found(const PGresult *r, struct store_job *const *jobs, size_t n)
+rows_pickup_finish(const PGresult *r, struct store_job *const *jobs, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		jobs[i]->rc = STORE_NOT_FOUND;
-	for (int row = 0; row < PQntuples(r); row++)
-		jobs[row_i32(r, row, 0)]->rc = STORE_OK;
+	for (int row = 0; row < PQntuples(r); row++) {
+		struct pickup_finish *f = (struct pickup_finish *)jobs[row_i32(r, row, 0)];
+
+		f->only_account = row_i64(r, row, 1);
+		f->job.rc = STORE_OK;
+	}
 }
 
-/* Repeatable: a notification that is no longer to be picked up stays as it is, and its job is told so. */
+/*
+ * Repeatable: a notification that is no longer to be picked up stays as it is,
+ * and its job is told so. A message to a member who isn't here has failed.
+ */
 static const struct store_op pickup_finish_run = {
 	.name = "pickup_finish",
 	.sql =
-	    "UPDATE tmtp.notification n SET state = i.state, verified_at = i.verified_at, body = i.body, "
-	    " reason = i.reason, not_before = i.not_before, leased_until = NULL "
-	    "FROM unnest($1::int4[], $2::uuid[], $3::int4[], $4::timestamptz[], $5::bytea[], $6::text[], "
-	    " $7::timestamptz[]) AS i(ord, notification_id, state, verified_at, body, reason, not_before) "
-	    "WHERE n.notification_id = i.notification_id AND n.state = 0 RETURNING i.ord",
+	    "UPDATE tmtp.notification n SET state = CASE WHEN i.only = -1 THEN 2 ELSE i.state END, "
+	    " verified_at = i.verified_at, body = CASE WHEN i.only = -1 THEN NULL ELSE i.body END, "
+	    " reason = CASE WHEN i.only = -1 THEN 'to' ELSE i.reason END, "
+	    " only_account = nullif(i.only, 0), not_before = i.not_before, leased_until = NULL "
+	    "FROM (SELECT u.*, CASE WHEN u.only_name IS NULL THEN 0 ELSE coalesce((SELECT a.account_id "
+	    "  FROM tmtp.account a WHERE a.domain = u.only_domain AND a.name = u.only_name), -1) END AS only "
+	    " FROM unnest($1::int4[], $2::uuid[], $3::int4[], $4::timestamptz[], $5::bytea[], $6::text[], "
+	    "  $7::timestamptz[], $8::text[], $9::text[]) AS u(ord, notification_id, state, verified_at, body, "
+	    "  reason, not_before, only_domain, only_name)) i "
+	    "WHERE n.notification_id = i.notification_id AND n.state = 0 RETURNING i.ord, i.only::int8",
 	.types = (const Oid[]){ T_INT4S, T_UUIDS, T_INT4S, T_TIMESTAMPTZS, T_BYTEAS, T_TEXTS,
-	    T_TIMESTAMPTZS, 0 },
+	    T_TIMESTAMPTZS, T_TEXTS, T_TEXTS, 0 },
 	.lane = STORE_ARRIVE,
 	.batch_max = 128,
 	.repeatable = true,
 	.bind = bind_pickup_finish,
-	.rows = rows_found,
+	.rows = rows_pickup_finish,
 };
 
 void

@@ -43,6 +43,7 @@ struct arrival {
 	/* out */
 	enum arrival_outcome outcome;
 	struct uuid notification_id; /* when any recipient isn't closed */
+	char channel[32];	     /* the grants' */
 	bool fresh;		     /* it is new: pick it up */
 	int state;		     /* 0 to be picked up, 1 verified, 2 failed, 3 withdrawn */
 	int64_t *accounts;	     /* who got a new entry; freed by arrival_clear */
@@ -108,8 +109,11 @@ struct pickup_finish {
 	struct uuid notification_id;
 	enum { PICKUP_AGAIN = 0, PICKUP_VERIFIED = 1, PICKUP_FAILED = 2, PICKUP_WITHDRAWN = 3 } end;
 	struct slice body;  /* PICKUP_VERIFIED; borrowed until done */
+	/* PICKUP_VERIFIED of a message that is to one member and not to the channel: only that one may see it. */
+	struct slice only_domain, only_name;
 	const char *reason; /* the others; borrowed */
 	int64_t now_us, not_before_us; /* PICKUP_AGAIN */
+	int64_t only_account; /* out, 0: all who have an entry; -1: no such member, so it failed */
 };
 
 void store_pickup_finish(struct store *store, struct pickup_finish *finish);
