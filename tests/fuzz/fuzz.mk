@@ -37,7 +37,7 @@ fuzz: $(FUZZ_TARGETS:%=$(BUILD)/fuzz/fuzz_%)
 	    $(BUILD)/fuzz/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -timeout=5 -max_len=8192 \
 	        -print_final_stats=1 -artifact_prefix=$(BUILD)/fuzz/$$t- \
 	        $(BUILD)/fuzz/corpus/$$t tests/fuzz/corpus/$$t 2>&1 | \
-	        grep -E 'SUMMARY|ERROR|artifact|stat::number_of_executed|cov:' | tail -4; \
+	        grep -E 'SUMMARY|ERROR|artifact|stat::number_of_executed|DONE'; \
 	    ! ls $(BUILD)/fuzz/$$t-* >/dev/null 2>&1; \
 	done
 
