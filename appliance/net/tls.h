@@ -28,11 +28,22 @@ struct tls_identity {
 struct tls_server;
 struct tls_client;
 
+/*
+ * A CA pinned for one domain: for that name in clients' certificates it
+ * replaces the trust roots, and it vouches for no other name.
+ */
+struct tls_pin {
+	const char *domain;  /* lower-case A-labels */
+	const char *ca_file; /* PEM */
+};
+
 struct tls_server_config {
 	const struct tls_identity *identities; /* at least one; the first serves unknown and absent SNI */
 	size_t count;
 	const char *ca_file; /* PEM, what clients' chains lead to; NULL: the system's roots */
 	const char *alpn;    /* the protocol served, "dmtp/1"; NULL: none */
+	const struct tls_pin *pins;
+	size_t pin_count;
 };
 
 /*
