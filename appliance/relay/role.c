@@ -27,7 +27,7 @@
 
 struct role {
 	struct relay relay; /* first */
-	struct upkeep *upkeep;
+	struct relay_upkeep *upkeep;
 	struct web_health *health;
 	int signal_fd;
 	struct loop_fd signals;
@@ -284,7 +284,7 @@ start(struct role *r)
 		return false;
 	r->relay.plan = plan_new(&r->relay);
 	r->relay.grants = grants_new(&r->relay);
-	r->upkeep = upkeep_new(&r->relay);
+	r->upkeep = relay_upkeep_new(&r->relay);
 	if (r->relay.plan == NULL || r->relay.grants == NULL || r->upkeep == NULL)
 		return false;
 	if (!loop_fd_init(&r->signals, r->relay.loop, r->signal_fd, on_signal, r) ||
@@ -312,7 +312,7 @@ stop(struct role *r)
 		loop_timer_cancel(&r->drain_timer);
 		loop_fd_deinit(&r->signals);
 	}
-	upkeep_free(&r->upkeep);
+	relay_upkeep_free(&r->upkeep);
 	grants_free(&r->relay.grants);
 	peer_free_all(&r->relay);
 	plan_free(&r->relay.plan);

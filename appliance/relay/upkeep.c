@@ -13,7 +13,7 @@
 #define CHUNK_TARGET 800
 #define CHUNK_MAX 1000
 
-struct upkeep {
+struct relay_upkeep {
 	struct relay *relay;
 	struct loop_timer partitions_timer, chunks_timer;
 	struct upkeep_partitions partitions;
@@ -24,7 +24,7 @@ struct upkeep {
 static void
 on_partitions(void *arg)
 {
-	struct upkeep *u = arg;
+	struct relay_upkeep *u = arg;
 
 	if (u->partitions.job.rc != STORE_OK)
 		log_error("partitions-missing", LOG_S("reason", store_rc_text(u->partitions.job.rc)));
@@ -38,7 +38,7 @@ on_partitions(void *arg)
 static void
 make_partitions(struct loop_timer *timer)
 {
-	struct upkeep *u = timer->arg;
+	struct relay_upkeep *u = timer->arg;
 
 	u->partitions = (struct upkeep_partitions){ .now_us = clock_wall_us() };
 	relay_later(&u->partitions_later, u->relay, &u->partitions.job, on_partitions, u);
@@ -49,7 +49,7 @@ make_partitions(struct loop_timer *timer)
 static void
 on_chunks(void *arg)
 {
-	struct upkeep *u = arg;
+	struct relay_upkeep *u = arg;
 	bool more = u->chunks.job.rc == STORE_OK && u->chunks.changed > 0;
 
 	if (!u->relay->draining)
@@ -59,7 +59,7 @@ on_chunks(void *arg)
 static void
 cut_chunks(struct loop_timer *timer)
 {
-	struct upkeep *u = timer->arg;
+	struct relay_upkeep *u = timer->arg;
 
 	u->chunks.target = CHUNK_TARGET;
 	u->chunks.max = CHUNK_MAX;
@@ -68,10 +68,10 @@ cut_chunks(struct loop_timer *timer)
 	store_upkeep_chunks(u->relay->store, &u->chunks);
 }
 
-struct upkeep *
-upkeep_new(struct relay *relay)
+struct relay_upkeep *
+relay_upkeep_new(struct relay *relay)
 {
-	struct upkeep *u = calloc(1, sizeof(*u));
+	struct relay_upkeep *u = calloc(1, sizeof(*u));
 
 	if (u == NULL)
 		return NULL;
@@ -84,7 +84,7 @@ upkeep_new(struct relay *relay)
 }
 
 void
-upkeep_free(struct upkeep **upkeep)
+relay_upkeep_free(struct relay_upkeep **upkeep)
 {
 	if (*upkeep == NULL)
 		return;

@@ -4,9 +4,9 @@
 
 #include "relay/relay.h"
 
-struct upkeep;
+struct relay_upkeep;
 
-struct upkeep *upkeep_new(struct relay *relay);
-void upkeep_free(struct upkeep **upkeep);
+struct relay_upkeep *relay_upkeep_new(struct relay *relay);
+void relay_upkeep_free(struct relay_upkeep **upkeep);
 
 #endif

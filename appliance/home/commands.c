@@ -1,0 +1,350 @@
+/*
+ * Commands of other servers: see commands.h. GRANT and CHANNELS are answered
+ * here; POST has a file of its own.
+ */
+#include "home/commands.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metric.h"
+#include "dmtp/address.h"
+#include "home/posts.h"
+#include "store/arrivals.h"
+#include "store/inboxes.h"
+#include "store/members.h"
+
+#include <stdlib.h>
+
+#define DOWN_RETRY_S 5
+
+METRIC_DEFINE(commands_refused, METRIC_COUNTER, "tmtp_dmtp_commands_refused_total", NULL,
+    "Commands of other servers that were refused.");
+
+struct dmtp_response
+command_response_down(void)
+{
+	struct dmtp_response r = dmtp_response_make(DMTP_Z, DMTP_CODE_STORAGE, DOWN_RETRY_S);
+
+	r.text = SLICE("the database is not available");
+	return r;
+}
+
+static void
+refuse(struct dmtp_session *s, uint64_t seq, const struct dmtp_command *command, struct dmtp_verdict v)
+{
+	struct dmtp_response r = dmtp_response_make(v.letter, v.code, v.letter == DMTP_Z ? 60 : 0);
+
+	if (v.letter != DMTP_K) {
+		metric_add(&commands_refused, 1);
+		log_info("command-refused", LOG_S("address", dmtp_session_address(s)),
+		    LOG_S("verb", dmtp_verb_name(command->verb)),
+		    LOG_B("from", dmtp_command_from(command)), LOG_S("reason", dmtp_code_name(v.code)));
+	}
+	dmtp_session_reply(s, seq, &r);
+}
+
+static void
+reply_down(struct dmtp_session *s, uint64_t seq)
+{
+	struct dmtp_response down = command_response_down();
+
+	dmtp_session_reply(s, seq, &down);
+}
+
+/* --- GRANT ------------------------------------------------------------------------ */
+
+struct grant_call {
+	struct member_grant job; /* first */
+	struct home_later later;
+	struct dmtp_session *session;
+	uint64_t seq;
+	struct dmtp_address from, to;
+	char channel[32];
+	uint8_t grant[DMTP_GRANT_LEN];
+};
+
+static void
+on_granted(void *arg)
+{
+	struct grant_call *c = arg;
+	struct dmtp_response k = DMTP_RESPONSE_K;
+
+	if (c->job.job.rc != STORE_OK) {
+		reply_down(c->session, c->seq);
+	} else {
+		if (c->job.changed)
+			log_info("grant-taken", LOG_B("from", dmtp_address_slice(&c->from)),
+			    LOG_B("to", dmtp_address_slice(&c->to)), LOG_S("channel", c->channel),
+			    LOG_S("state", member_state_name(c->job.state)));
+		dmtp_session_reply(c->session, c->seq, &k);
+	}
+	free(c);
+}
+
+static enum member_state
+state_of(enum dmtp_state state)
+{
+	return state == DMTP_GRANTED ? MEMBER_GRANTED
+	    : state == DMTP_REFUSED  ? MEMBER_REFUSED
+				     : MEMBER_REVOKED;
+}
+
+static void
+take_grant(struct dmtp_session *s, uint64_t seq, const struct dmtp_grant *g)
+{
+	struct home *home = dmtp_session_home(s);
+	struct grant_call *c = calloc(1, sizeof(*c));
+	struct dmtp_response k = DMTP_RESPONSE_K;
+
+	if (c == NULL) {
+		reply_down(s, seq);
+		return;
+	}
+	if (dmtp_address_parse(g->from, &c->from) != DMTP_ADDRESS_OK ||
+	    dmtp_address_parse(g->to, &c->to) != DMTP_ADDRESS_OK || g->channel.len >= sizeof(c->channel)) {
+		free(c); /* names nobody: K whether or not it exists */
+		dmtp_session_reply(s, seq, &k);
+		return;
+	}
+	c->session = s;
+	c->seq = seq;
+	memcpy(c->channel, g->channel.data, g->channel.len);
+	if (g->grant.len == sizeof(c->grant))
+		memcpy(c->grant, g->grant.data, g->grant.len);
+	c->job.domain = dmtp_address_domain(&c->from);
+	c->job.member = dmtp_address_local(&c->from);
+	c->job.site_domain = dmtp_address_domain(&c->to);
+	c->job.site_name = dmtp_address_local(&c->to);
+	c->job.channel = slice_str(c->channel);
+	c->job.state = state_of(g->state);
+	c->job.grant_id = slice_mem(c->grant, g->grant.len);
+	c->job.receipts = g->receipts;
+	c->job.date_s = g->date;
+	c->job.now_us = clock_wall_us();
+	home_later(&c->later, home, &c->job.job, on_granted, c);
+	store_member_grant(home->store, &c->job);
+}
+
+/* --- CHANNELS {from, users} --------------------------------------------------------- */
+
+struct channels_call {
+	struct channels_get job; /* first */
+	struct home_later later;
+	struct dmtp_session *session;
+	uint64_t seq;
+	struct dmtp_address from;
+	struct dmtp_address *users; /* sorted, each once */
+	struct slice *slices;
+};
+
+static void
+channels_free(struct channels_call *c)
+{
+	channels_get_clear(&c->job);
+	free(c->users);
+	free(c->slices);
+	free(c);
+}
+
+static int
+compare_users(const void *a, const void *b)
+{
+	return slice_cmp(dmtp_address_slice(a), dmtp_address_slice(b));
+}
+
+/* Each asked user is a key, known or not; rows come in the same order. */
+static void
+put_channels(const struct channels_call *c, struct buffer *inside)
+{
+	size_t row = 0;
+
+	for (size_t i = 0; i < c->job.users_n; i++) {
+		struct slice user = c->slices[i];
+
+		while (row < c->job.rows_n && slice_cmp(slice_str(c->job.rows[row].address), user) < 0)
+			row++;
+		dmtp_channels_open(inside, user);
+		for (; row < c->job.rows_n && slice_eq_str(user, c->job.rows[row].address); row++) {
+			struct dmtp_open_channel open = {
+				.id = slice_mem(c->job.rows[row].grant, DMTP_GRANT_LEN),
+				.name = slice_str(c->job.rows[row].channel),
+			};
+
+			dmtp_channels_put(inside, &open);
+		}
+		dmtp_channels_close(inside);
+	}
+}
+
+static void
+on_channels(void *arg)
+{
+	struct channels_call *c = arg;
+	struct dmtp_response r = DMTP_RESPONSE_K;
+	struct buffer inside;
+
+	buffer_init(&inside, DMTP_RESPONSE_MAX);
+	if (c->job.job.rc == STORE_OK)
+		put_channels(c, &inside);
+	if (c->job.job.rc != STORE_OK || inside.failed) {
+		reply_down(c->session, c->seq);
+	} else {
+		r.has_channels = true;
+		r.channels = buffer_slice(&inside);
+		dmtp_session_reply(c->session, c->seq, &r);
+	}
+	buffer_free(&inside);
+	channels_free(c);
+}
+
+static size_t
+read_users(const struct dmtp_channels *channels, struct dmtp_address *users, struct slice *slices)
+{
+	struct ben_reader it;
+	size_t n = 0, kept = 0;
+
+	ben_reader_init(&it, channels->users);
+	while (ben_more(&it))
+		if (dmtp_address_parse(ben_get_str(&it), &users[n]) == DMTP_ADDRESS_OK)
+			n++;
+	qsort(users, n, sizeof(users[0]), compare_users);
+	for (size_t i = 0; i < n; i++)
+		if (i == 0 || !dmtp_address_eq(&users[i], &users[i - 1]))
+			slices[kept++] = dmtp_address_slice(&users[i]);
+	return kept;
+}
+
+static void
+take_users(struct dmtp_session *s, uint64_t seq, const struct dmtp_channels *channels)
+{
+	struct home *home = dmtp_session_home(s);
+	struct channels_call *c = calloc(1, sizeof(*c));
+
+	if (c != NULL) {
+		c->users = calloc(channels->user_count + 1, sizeof(*c->users));
+		c->slices = calloc(channels->user_count + 1, sizeof(*c->slices));
+	}
+	if (c == NULL || c->users == NULL || c->slices == NULL ||
+	    dmtp_address_parse(channels->from, &c->from) != DMTP_ADDRESS_OK) {
+		if (c != NULL)
+			channels_free(c);
+		reply_down(s, seq);
+		return;
+	}
+	c->session = s;
+	c->seq = seq;
+	c->job.from = dmtp_address_slice(&c->from);
+	c->job.users_n = read_users(channels, c->users, c->slices);
+	c->job.users = c->slices;
+	home_later(&c->later, home, &c->job.job, on_channels, c);
+	store_channels_get(home->store, &c->job);
+}
+
+/* --- CHANNELS {from, since} ----------------------------------------------------------- */
+
+struct since_call {
+	struct channels_since job; /* first */
+	struct home_later later;
+	struct dmtp_session *session;
+	uint64_t seq;
+	struct dmtp_address from;
+};
+
+static void
+put_events(const struct since_call *c, struct buffer *inside)
+{
+	static const enum dmtp_state states[] = { [CONSENT_GRANTED] = DMTP_GRANTED,
+		[CONSENT_REFUSED] = DMTP_REFUSED, [CONSENT_REVOKED] = DMTP_REVOKED };
+
+	for (size_t i = 0; i < c->job.rows_n; i++) {
+		const struct consent_event *e = &c->job.rows[i];
+		struct dmtp_grant g = {
+			.from = slice_str(e->address),
+			.to = dmtp_address_slice(&c->from),
+			.channel = slice_str(e->channel),
+			.state = states[e->state & 3],
+			.receipts = e->receipts,
+			.date = e->date_s,
+		};
+
+		if (e->has_grant && e->state != CONSENT_REFUSED)
+			g.grant = slice_mem(e->grant, sizeof(e->grant));
+		dmtp_grant_put(&g, inside);
+	}
+}
+
+static void
+on_since(void *arg)
+{
+	struct since_call *c = arg;
+	struct dmtp_response r = DMTP_RESPONSE_K;
+	struct buffer inside;
+	char next[UUID_TEXT] = "";
+
+	buffer_init(&inside, DMTP_RESPONSE_MAX);
+	if (c->job.job.rc == STORE_OK)
+		put_events(c, &inside);
+	if (c->job.job.rc != STORE_OK || inside.failed) {
+		reply_down(c->session, c->seq);
+	} else {
+		uuid_format(c->job.rows_n > 0 ? &c->job.rows[c->job.rows_n - 1].changed_id : &c->job.since,
+		    next);
+		r.has_events = true;
+		r.events = buffer_slice(&inside);
+		r.next = slice_str(next);
+		dmtp_session_reply(c->session, c->seq, &r);
+	}
+	buffer_free(&inside);
+	channels_since_clear(&c->job);
+	free(c);
+}
+
+static void
+take_since(struct dmtp_session *s, uint64_t seq, const struct dmtp_channels *channels)
+{
+	struct home *home = dmtp_session_home(s);
+	struct since_call *c = calloc(1, sizeof(*c));
+	struct dmtp_command command = { .verb = DMTP_CHANNELS, .channels = *channels };
+
+	if (c == NULL || dmtp_address_parse(channels->from, &c->from) != DMTP_ADDRESS_OK) {
+		free(c);
+		reply_down(s, seq);
+		return;
+	}
+	if (channels->since.len > 0 && !uuid_parse(channels->since, &c->job.since)) {
+		free(c);
+		refuse(s, seq, &command, (struct dmtp_verdict){ DMTP_E, DMTP_CODE_MALFORMED });
+		return;
+	}
+	c->session = s;
+	c->seq = seq;
+	c->job.from = dmtp_address_slice(&c->from);
+	/* What fits into one response, however long the addresses are. */
+	c->job.limit = DMTP_EVENTS_MAX;
+	home_later(&c->later, home, &c->job.job, on_since, c);
+	store_channels_since(home->store, &c->job);
+}
+
+/* --- All ---------------------------------------------------------------------------------- */
+
+void
+command_handle(struct dmtp_session *s, const struct dmtp_server_event *event)
+{
+	const struct dmtp_command *c = &event->command;
+	struct slice from = dmtp_domain_of(dmtp_command_from(c));
+	struct dmtp_verdict v = { DMTP_E, DMTP_CODE_UNKNOWN_COMMAND };
+
+	if (c->verb == DMTP_POST || c->verb == DMTP_CHANNELS || c->verb == DMTP_GRANT)
+		v = dmtp_command_check(c, dmtp_session_limits(s), dmtp_session_is_verified(s, from),
+		    clock_wall_s());
+	if (v.letter != 0)
+		refuse(s, event->seq, c, v);
+	else if (c->verb == DMTP_POST)
+		posts_take(dmtp_session_home(s)->posts, s, event->seq, &c->post, event->octets);
+	else if (c->verb == DMTP_GRANT)
+		take_grant(s, event->seq, &c->grant);
+	else if (c->channels.has_since)
+		take_since(s, event->seq, &c->channels);
+	else
+		take_users(s, event->seq, &c->channels);
+}

@@ -1,0 +1,16 @@
+/* Other servers' commands: judged, and given to what answers them. */
+#ifndef TMTP_HOME_COMMANDS_H
+#define TMTP_HOME_COMMANDS_H
+
+#include "home/dmtp.h"
+
+/* Extension verbs that are served: what greetings offer. */
+#define COMMANDS_EXT DMTP_EXT_GRANT
+
+/* Answers with dmtp_session_reply, at once or later. event is a COMMAND and borrows during the call. */
+void command_handle(struct dmtp_session *s, const struct dmtp_server_event *event);
+
+/* "Z storage": the database is not available. */
+struct dmtp_response command_response_down(void);
+
+#endif

@@ -1,0 +1,540 @@
+/* Sessions of other servers: see dmtp.h. */
+#include "home/dmtp.h"
+
+#include "base/log.h"
+#include "base/metric.h"
+#include "home/commands.h"
+#include "net/conn.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+METRIC_DEFINE(sessions_total, METRIC_COUNTER, "tmtp_dmtp_sessions_total", NULL,
+    "DMTP sessions that other servers began.");
+METRIC_DEFINE(sessions_now, METRIC_GAUGE, "tmtp_dmtp_sessions", NULL, "DMTP sessions of other servers now.");
+METRIC_DEFINE(sessions_refused, METRIC_COUNTER, "tmtp_dmtp_sessions_refused_total", NULL,
+    "DMTP connections above the limits.");
+
+/* One address that is listened on. */
+struct door {
+	struct dmtp_service *service;
+	struct listener *listener;
+	bool tls; /* from the first octet */
+};
+
+struct dmtp_service {
+	struct home *home;
+	struct tls_server *tls;
+	struct door *doors;
+	size_t doors_n;
+	struct dmtp_session *sessions;
+	bool draining;
+};
+
+struct dmtp_session {
+	struct dmtp_service *service;
+	struct dmtp_session *next, **back; /* among the open ones */
+	struct conn *conn;
+	struct dmtp_server *server;
+	struct loop_timer timer;
+	struct loop_defer work;
+	unsigned holds; /* replies that are due, and the connection */
+	bool dead;
+	char address[NET_ADDRESS_TEXT];
+};
+
+static void end(struct dmtp_session *s, const char *reason);
+
+static int64_t
+now_ms(const struct dmtp_session *s)
+{
+	return loop_mono_ms(s->service->home->loop);
+}
+
+const char *
+dmtp_session_address(const struct dmtp_session *s)
+{
+	return s->address;
+}
+
+const struct dmtp_limits *
+dmtp_session_limits(const struct dmtp_session *s)
+{
+	return dmtp_server_limits(s->server);
+}
+
+struct home *
+dmtp_session_home(const struct dmtp_session *s)
+{
+	return s->service->home;
+}
+
+bool
+dmtp_session_is_verified(const struct dmtp_session *s, struct slice domain)
+{
+	const struct tls_peer *peer = s->conn == NULL ? NULL : conn_tls_peer(s->conn);
+
+	return peer != NULL && tls_peer_is(peer, domain);
+}
+
+/* --- Octets ---------------------------------------------------------------------- */
+
+static void
+set_timer(struct dmtp_session *s)
+{
+	int64_t deadline = dmtp_server_deadline(s->server);
+
+	if (deadline < 0)
+		loop_timer_cancel(&s->timer);
+	else
+		loop_timer_set(&s->timer, deadline > now_ms(s) ? deadline - now_ms(s) : 0);
+}
+
+static void
+flush(struct dmtp_session *s)
+{
+	struct slice out = dmtp_server_output(s->server);
+	size_t room = conn_write_room(s->conn);
+	size_t n = out.len < room ? out.len : room;
+
+	if (n > 0 && conn_write(s->conn, slice_mem(out.data, n)) == CONN_OK)
+		dmtp_server_sent(s->server, now_ms(s), n);
+}
+
+static void
+begin_tls(struct dmtp_session *s)
+{
+	flush(s);
+	if (conn_start_tls_server(s->conn, s->service->tls, false) != CONN_OK)
+		end(s, "TLS could not begin");
+}
+
+static void
+handle(struct dmtp_session *s, const struct dmtp_server_event *event)
+{
+	switch (event->kind) {
+	case DMTP_SERVER_COMMAND:
+		dmtp_session_hold(s);
+		command_handle(s, event);
+		break;
+	case DMTP_SERVER_STARTTLS:
+		begin_tls(s);
+		break;
+	case DMTP_SERVER_CLOSE:
+		end(s, dmtp_close_name(event->reason));
+		break;
+	}
+}
+
+/* Events, output, and reading on: after anything that happened. */
+static void
+work(struct loop_defer *defer)
+{
+	struct dmtp_session *s = defer->arg;
+	struct dmtp_server_event event;
+
+	while (!s->dead && s->server != NULL && dmtp_server_next(s->server, &event))
+		handle(s, &event);
+	if (s->dead || s->server == NULL)
+		return;
+	flush(s);
+	if (conn_unread(s->conn) > 0 && dmtp_server_wants(s->server))
+		conn_read_resume(s->conn);
+	set_timer(s);
+}
+
+static void
+work_soon(struct dmtp_session *s)
+{
+	loop_defer(s->service->home->loop, &s->work);
+}
+
+void
+dmtp_session_hold(struct dmtp_session *s)
+{
+	s->holds++;
+}
+
+static void
+release(struct dmtp_session *s)
+{
+	if (--s->holds > 0)
+		return;
+	dmtp_server_free(&s->server);
+	free(s);
+}
+
+void
+dmtp_session_reply(struct dmtp_session *s, uint64_t seq, const struct dmtp_response *response)
+{
+	if (!s->dead) {
+		(void)dmtp_server_reply(s->server, now_ms(s), seq, response);
+		work_soon(s);
+	}
+	release(s);
+}
+
+/* --- The connection ---------------------------------------------------------------- */
+
+static struct dmtp_greeting
+greeting(const struct dmtp_session *s)
+{
+	const struct config *config = s->service->home->config;
+	const struct config_limits *l = &config->home.limits;
+	const struct tls_peer *peer = conn_tls_peer(s->conn);
+	const struct config_domain *named =
+	    peer == NULL ? NULL : config_domain_find(config, slice_str(peer->sni));
+	struct dmtp_greeting g = {
+		.version = 1,
+		.ext = COMMANDS_EXT,
+		.tls = peer == NULL,
+		.limits = { .command_octets = l->command_octets, .idle_s = l->idle_s,
+		    .message_octets = l->message_octets, .noops = l->noops, .pipeline = l->pipeline,
+		    .rcpts = l->rcpts, .uris = l->uris },
+	};
+
+	(void)snprintf(g.host, sizeof(g.host), "%s", named != NULL ? named->name : config->domains[0].name);
+	return g;
+}
+
+static bool
+make_server(struct dmtp_session *s, bool secured)
+{
+	struct dmtp_server_options options = { .greeting = greeting(s), .secured = secured };
+
+	s->server = dmtp_server_new(&options, now_ms(s));
+	if (s->server == NULL) {
+		end(s, "out of memory");
+		return false;
+	}
+	if (s->service->draining)
+		dmtp_server_drain(s->server, now_ms(s), NULL);
+	work_soon(s);
+	return true;
+}
+
+static void
+on_secured(struct conn *conn, void *arg)
+{
+	struct dmtp_session *s = arg;
+	const struct tls_peer *peer = conn_tls_peer(conn);
+	struct dmtp_greeting g;
+
+	if (peer->presented && !peer->verified)
+		log_info("peer-unverified", LOG_S("address", s->address), LOG_S("reason", peer->problem));
+	if (s->server == NULL) {
+		(void)make_server(s, true);
+		return;
+	}
+	g = greeting(s);
+	if (dmtp_server_secured(s->server, now_ms(s), &g))
+		work_soon(s);
+	else
+		end(s, "TLS out of place");
+}
+
+static size_t
+on_data(struct conn *conn, void *arg, struct slice in)
+{
+	struct dmtp_session *s = arg;
+	size_t n;
+
+	(void)conn;
+	if (s->server == NULL)
+		return 0;
+	n = dmtp_server_feed(s->server, now_ms(s), in.data, in.len);
+	work(&s->work);
+	return n;
+}
+
+static void
+on_drained(struct conn *conn, void *arg)
+{
+	(void)conn;
+	work_soon(arg);
+}
+
+static void
+on_ended(struct conn *conn, void *arg, bool clean)
+{
+	struct dmtp_session *s = arg;
+
+	(void)conn;
+	(void)clean;
+	if (s->server == NULL) {
+		end(s, "closed before TLS");
+		return;
+	}
+	dmtp_server_eof(s->server, now_ms(s));
+	work_soon(s);
+}
+
+static void
+on_closed(struct conn *conn, void *arg, enum conn_end why, const char *text)
+{
+	(void)conn;
+	(void)why;
+	end(arg, text);
+}
+
+static const struct conn_events events = {
+	.secured = on_secured,
+	.data = on_data,
+	.drained = on_drained,
+	.ended = on_ended,
+	.closed = on_closed,
+};
+
+static void
+on_timer(struct loop_timer *timer)
+{
+	struct dmtp_session *s = timer->arg;
+
+	if (s->dead || s->server == NULL)
+		return;
+	dmtp_server_tick(s->server, now_ms(s));
+	work(&s->work);
+}
+
+/* --- Life ---------------------------------------------------------------------------- */
+
+static void
+end(struct dmtp_session *s, const char *reason)
+{
+	if (s->dead)
+		return;
+	s->dead = true;
+	log_info("dmtp-session-ended", LOG_S("address", s->address), LOG_S("reason", reason));
+	*s->back = s->next;
+	if (s->next != NULL)
+		s->next->back = s->back;
+	loop_timer_cancel(&s->timer);
+	loop_defer_cancel(&s->work);
+	if (s->conn != NULL)
+		conn_linger(&s->conn, DMTP_LINGER_MS);
+	metric_add(&sessions_now, -1);
+	/* The machine may be in use further up the stack. */
+	loop_defer(s->service->home->loop, &s->work);
+}
+
+/* The deferred work of a session that has ended: its last hold but for replies. */
+static void
+work_or_reap(struct loop_defer *defer)
+{
+	struct dmtp_session *s = defer->arg;
+
+	if (s->dead)
+		release(s);
+	else
+		work(defer);
+}
+
+static struct dmtp_session *
+session_new(struct dmtp_service *service, int fd, const struct net_address *peer, struct listener_seat *seat)
+{
+	struct dmtp_session *s = calloc(1, sizeof(*s));
+	struct conn_config config = {
+		.events = &events,
+		.arg = s,
+		.in_max = 262144,
+		.out_max = (size_t)2 << 20,
+		.stall_ms = (int64_t)service->home->config->home.limits.idle_s * 1000,
+		.seat = seat,
+	};
+
+	if (s == NULL) {
+		(void)close(fd);
+		listener_leave(&seat);
+		return NULL;
+	}
+	s->conn = conn_new(service->home->loop, fd, peer, &config);
+	if (s->conn == NULL) {
+		free(s);
+		return NULL;
+	}
+	s->service = service;
+	s->holds = 1;
+	(void)net_address_format(peer, s->address);
+	loop_timer_init(&s->timer, service->home->loop, on_timer, s);
+	loop_defer_init(&s->work, work_or_reap, s);
+	s->next = service->sessions;
+	s->back = &service->sessions;
+	if (s->next != NULL)
+		s->next->back = &s->next;
+	service->sessions = s;
+	metric_add(&sessions_now, 1);
+	metric_add(&sessions_total, 1);
+	return s;
+}
+
+static void
+on_accepted(void *arg, int fd, const struct net_address *peer, struct listener_seat *seat)
+{
+	struct door *door = arg;
+	struct dmtp_session *s = session_new(door->service, fd, peer, seat);
+
+	if (s == NULL)
+		return;
+	if (!door->tls)
+		(void)make_server(s, false);
+	else if (conn_start_tls_server(s->conn, door->service->tls, true) != CONN_OK)
+		end(s, "TLS could not begin");
+}
+
+static void
+on_refused(void *arg, int fd, const struct net_address *peer, struct listener_seat *seat,
+    enum listener_refusal why)
+{
+	struct door *door = arg;
+	struct dmtp_response z = dmtp_response_make(DMTP_Z, DMTP_CODE_THROTTLED, 60);
+	struct dmtp_session *s = session_new(door->service, fd, peer, seat);
+
+	metric_add(&sessions_refused, 1);
+	if (s == NULL)
+		return;
+	log_warn("dmtp-refused", LOG_S("address", s->address),
+	    LOG_S("reason", why == LISTENER_FULL ? "too many connections" : "too many connections from there"));
+	z.text = SLICE("too many connections");
+	if (door->tls) { /* a Z would need the handshake that is to be spared */
+		end(s, "refused");
+		return;
+	}
+	s->server = dmtp_server_new_refusing(&z, now_ms(s));
+	if (s->server == NULL)
+		end(s, "refused");
+	else
+		work_soon(s);
+}
+
+/* --- The service ---------------------------------------------------------------------- */
+
+/* Calls tls_server_new or _reload with what a configuration says. */
+static enum tls_error
+with_tls_config(struct dmtp_service *service, const struct config *config, char why[static NET_TEXT])
+{
+	struct tls_identity *ids = calloc(config->domains_count + 1, sizeof(*ids));
+	struct tls_pin *pins = calloc(config->routes_count + 1, sizeof(*pins));
+	struct tls_server_config tls = { .identities = ids, .alpn = DMTP_ALPN, .pins = pins };
+	enum tls_error error = TLS_NO_MEMORY;
+
+	for (size_t i = 0; ids != NULL && i < config->domains_count; i++) {
+		const struct config_domain *d = &config->domains[i];
+
+		if (d->certificate != NULL)
+			ids[tls.count++] = (struct tls_identity){ d->name, d->certificate, d->key };
+	}
+	for (size_t i = 0; pins != NULL && i < config->routes_count; i++)
+		if (config->routes[i].ca != NULL)
+			pins[tls.pin_count++] =
+			    (struct tls_pin){ config->routes[i].domain, config->routes[i].ca };
+	if (ids != NULL && pins != NULL)
+		error = service->tls == NULL ? tls_server_new(&tls, &service->tls, why)
+					     : tls_server_reload(service->tls, &tls, why);
+	free(ids);
+	free(pins);
+	return error;
+}
+
+static bool
+open_door(struct dmtp_service *service, const struct config_address *address, bool tls,
+    char why[static NET_TEXT])
+{
+	struct door *door = &service->doors[service->doors_n];
+	const struct config_home *c = &service->home->config->home;
+	struct listener_config config = {
+		.bind = address->text,
+		.max_total = c->max_connections,
+		.max_per_address = c->max_connections_per_address,
+		.accepted = on_accepted,
+		.refused = on_refused,
+		.arg = door,
+	};
+
+	door->service = service;
+	door->tls = tls;
+	door->listener = listener_new(service->home->loop, &config, why);
+	if (door->listener == NULL)
+		return false;
+	service->doors_n++;
+	log_info("listening", LOG_S("protocol", tls ? "dmtps" : "dmtp"), LOG_S("address", address->text));
+	return true;
+}
+
+static bool
+open_doors(struct dmtp_service *service, char why[static NET_TEXT])
+{
+	const struct config_home *c = &service->home->config->home;
+
+	service->doors = calloc(c->dmtp_listen.count + c->dmtps_listen.count + 1, sizeof(*service->doors));
+	if (service->doors == NULL)
+		return false;
+	for (size_t i = 0; i < c->dmtps_listen.count; i++)
+		if (!open_door(service, &c->dmtps_listen.items[i], true, why))
+			return false;
+	for (size_t i = 0; i < c->dmtp_listen.count; i++)
+		if (!open_door(service, &c->dmtp_listen.items[i], false, why))
+			return false;
+	return true;
+}
+
+struct dmtp_service *
+dmtp_service_new(struct home *home, char why[static NET_TEXT])
+{
+	struct dmtp_service *service = calloc(1, sizeof(*service));
+
+	(void)snprintf(why, NET_TEXT, "out of memory");
+	if (service == NULL)
+		return NULL;
+	service->home = home;
+	if (with_tls_config(service, home->config, why) != TLS_OK || !open_doors(service, why))
+		dmtp_service_free(&service);
+	return service;
+}
+
+bool
+dmtp_service_reload(struct dmtp_service *service, const struct config *loaded, char why[static NET_TEXT])
+{
+	return with_tls_config(service, loaded, why) == TLS_OK;
+}
+
+void
+dmtp_service_drain(struct dmtp_service *service)
+{
+	service->draining = true;
+	for (size_t i = 0; i < service->doors_n; i++)
+		listener_free(&service->doors[i].listener);
+	for (struct dmtp_session *s = service->sessions, *next; s != NULL; s = next) {
+		next = s->next;
+		if (s->server == NULL) {
+			end(s, "shutting down");
+			continue;
+		}
+		dmtp_server_drain(s->server, now_ms(s), NULL);
+		work_soon(s);
+	}
+}
+
+bool
+dmtp_service_is_quiet(const struct dmtp_service *service)
+{
+	return service->sessions == NULL;
+}
+
+void
+dmtp_service_free(struct dmtp_service **service)
+{
+	struct dmtp_service *d = *service;
+
+	if (d == NULL)
+		return;
+	*service = NULL;
+	while (d->sessions != NULL)
+		end(d->sessions, "shutting down");
+	(void)loop_turn(d->home->loop, 0); /* those that ended are freed at the end of a turn */
+	for (size_t i = 0; i < d->doors_n; i++)
+		listener_free(&d->doors[i].listener);
+	tls_server_free(&d->tls);
+	free(d->doors);
+	free(d);
+}

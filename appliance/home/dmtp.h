@@ -1,0 +1,45 @@
+/*
+ * Other servers' sessions: listening, TLS, and the life of each session. The
+ * protocol is dmtp/server.h's; commands go to commands.c.
+ */
+#ifndef TMTP_HOME_DMTP_H
+#define TMTP_HOME_DMTP_H
+
+#include "dmtp/server.h"
+#include "home/home.h"
+#include "net/address.h"
+
+struct dmtp_service;
+struct dmtp_session;
+
+/* Listens as config->home says. NULL: why says what failed. */
+struct dmtp_service *dmtp_service_new(struct home *home, char why[static NET_TEXT]);
+
+/* Certificates and pinned CAs again, from a configuration just loaded. */
+bool dmtp_service_reload(struct dmtp_service *service, const struct config *loaded,
+    char why[static NET_TEXT]);
+
+/* No new sessions; the others are told X and answered. */
+void dmtp_service_drain(struct dmtp_service *service);
+bool dmtp_service_is_quiet(const struct dmtp_service *service);
+void dmtp_service_free(struct dmtp_service **service);
+
+/* --- For the commands -------------------------------------------------------- */
+
+/* Keeps the session's memory until the reply is given. */
+void dmtp_session_hold(struct dmtp_session *s);
+
+/* The reply to a command, and the end of its hold. Does nothing else when the session has ended. */
+void dmtp_session_reply(struct dmtp_session *s, uint64_t seq, const struct dmtp_response *response);
+
+/* The session is verified for this domain now. */
+bool dmtp_session_is_verified(const struct dmtp_session *s, struct slice domain);
+
+/* The peer's address, for log lines. */
+const char *dmtp_session_address(const struct dmtp_session *s);
+
+const struct dmtp_limits *dmtp_session_limits(const struct dmtp_session *s);
+
+struct home *dmtp_session_home(const struct dmtp_session *s);
+
+#endif

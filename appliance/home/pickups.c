@@ -1,0 +1,693 @@
+/* Pickup: see pickups.h. */
+#include "home/pickups.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metric.h"
+#include "dmtp/address.h"
+#include "dmtp/message.h"
+#include "dmtp/uri.h"
+#include "home/live.h"
+#include "net/fetch.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/queue.h>
+#include <uthash.h>
+
+#define LOOK_EVERY_MS 5000
+#define CLAIM_MAX 200
+#define URIS_MAX 16
+#define ACCOUNTS_MAX 4096 /* remembered for live push; beyond it the store is asked who has an entry */
+#define WATCHED_MAX 20000
+#define KEPT_MAX 64 /* verified messages kept for recipients who come right after */
+#define KEPT_OCTETS ((size_t)8 << 20)
+#define RETRY_FIRST_S 5
+#define RETRY_MAX_S 3600
+#define WRONG_MAX 3 /* complete answers that failed verification */
+
+METRIC_DEFINE(verified_total, METRIC_COUNTER, "tmtp_pickup_messages_total", "result=\"verified\"",
+    "Messages by how their pickup ended.");
+METRIC_DEFINE(failed_total, METRIC_COUNTER, "tmtp_pickup_messages_total", "result=\"failed\"",
+    "Messages by how their pickup ended.");
+METRIC_DEFINE(withdrawn_total, METRIC_COUNTER, "tmtp_pickup_messages_total", "result=\"withdrawn\"",
+    "Messages by how their pickup ended.");
+METRIC_DEFINE(again_total, METRIC_COUNTER, "tmtp_pickup_messages_total", "result=\"again\"",
+    "Messages by how their pickup ended.");
+
+/* One message on its way in; kept for a while after it was verified. */
+struct pick {
+	struct pickups *pickups;
+	struct pickup info; /* owned */
+	char *uris[URIS_MAX];
+	size_t uris_n, at;
+	unsigned wrong; /* URIs whose answer failed verification */
+	bool gone;	/* the sender's own domain says 410 */
+	char reason[NET_TEXT];
+	struct fetch *fetch;
+	uint8_t *body;
+	size_t size;
+	bool done, has_variables;
+	int64_t only_account, verified_us;
+	int64_t invited; /* the account of an invitation, or 0 */
+	int64_t *accounts;
+	size_t accounts_n, accounts_cap;
+	bool accounts_over;
+	struct dmtp_address only; /* whom alone the message names */
+	struct pickup_finish finish;
+	struct home_later later;
+	TAILQ_ENTRY(pick) kept;
+	UT_hash_handle hh;
+};
+
+struct pickups {
+	struct home *home;
+	struct resolver *resolver;
+	struct fetcher *fetcher;
+	struct pick *picks;
+	TAILQ_HEAD(, pick) kept;
+	size_t kept_n, kept_octets, under_way;
+	struct net_address *pins; /* one a route; len 0: none */
+	struct loop_timer look;
+	struct pickup_claim claim;
+	struct home_later later;
+	bool looking;
+};
+
+struct holders_call {
+	struct arrival_holders job; /* first */
+	struct home_later later;
+	struct pickups *pickups;
+	int64_t *ask;
+};
+
+static void fetch_next(struct pick *p);
+
+/* --- A pick ------------------------------------------------------------------------ */
+
+static void
+pick_free(struct pick *p)
+{
+	fetch_cancel(&p->fetch);
+	pickup_clear(&p->info);
+	for (size_t i = 0; i < p->uris_n; i++)
+		free(p->uris[i]);
+	free(p->body);
+	free(p->accounts);
+	free(p);
+}
+
+static struct pick *
+pick_find(struct pickups *pickups, const struct uuid *id)
+{
+	struct pick *p;
+
+	HASH_FIND(hh, pickups->picks, id, sizeof(*id), p);
+	return p;
+}
+
+static void
+drop_oldest_kept(struct pickups *pickups)
+{
+	struct pick *p = TAILQ_FIRST(&pickups->kept);
+
+	TAILQ_REMOVE(&pickups->kept, p, kept);
+	pickups->kept_n--;
+	pickups->kept_octets -= p->size;
+	HASH_DEL(pickups->picks, p);
+	pick_free(p);
+}
+
+static void
+pick_keep(struct pick *p)
+{
+	struct pickups *pickups = p->pickups;
+
+	TAILQ_INSERT_TAIL(&pickups->kept, p, kept);
+	pickups->kept_n++;
+	pickups->kept_octets += p->size;
+	while (pickups->kept_n > KEPT_MAX || pickups->kept_octets > KEPT_OCTETS)
+		drop_oldest_kept(pickups);
+}
+
+static void
+split_uris(struct pick *p)
+{
+	char *at = p->info.uris, *word;
+
+	while ((word = strsep(&at, "\n")) != NULL && p->uris_n < URIS_MAX)
+		if (*word != '\0' && (p->uris[p->uris_n] = strdup(word)) != NULL)
+			p->uris_n++;
+}
+
+/* Takes what info owns. NULL: no memory; its lease runs out and it comes again. */
+static struct pick *
+pick_begin(struct pickups *pickups, struct pickup *info)
+{
+	struct pick *p = pick_find(pickups, &info->notification_id);
+
+	if (p != NULL) { /* leased again while it was still under way here */
+		pickup_clear(info);
+		return p;
+	}
+	p = calloc(1, sizeof(*p));
+	if (p == NULL) {
+		pickup_clear(info);
+		return NULL;
+	}
+	p->pickups = pickups;
+	p->info = *info;
+	*info = (struct pickup){ .sender = NULL };
+	split_uris(p);
+	HASH_ADD(hh, pickups->picks, info.notification_id, sizeof(p->info.notification_id), p);
+	pickups->under_way++;
+	return p;
+}
+
+static void
+add_accounts(struct pick *p, const int64_t *accounts, size_t n)
+{
+	if (n == 0 || p->accounts_over)
+		return;
+	if (p->accounts_n + n > ACCOUNTS_MAX) {
+		p->accounts_over = true;
+		return;
+	}
+	if (p->accounts_n + n > p->accounts_cap) {
+		size_t cap = p->accounts_cap * 2 > p->accounts_n + n ? p->accounts_cap * 2 : p->accounts_n + n;
+		int64_t *more = realloc(p->accounts, cap * sizeof(*more));
+
+		if (more == NULL) {
+			p->accounts_over = true;
+			return;
+		}
+		p->accounts = more;
+		p->accounts_cap = cap;
+	}
+	memcpy(p->accounts + p->accounts_n, accounts, n * sizeof(*accounts));
+	p->accounts_n += n;
+}
+
+/* --- Showing ------------------------------------------------------------------------- */
+
+static void
+show(struct pick *p, int64_t arrived_us, const int64_t *accounts, size_t n)
+{
+	struct live_entry entry = {
+		.notification_id = p->info.notification_id,
+		.sender = slice_str(p->info.sender),
+		.channel = slice_str(p->info.channel),
+		.date_s = p->info.date_s,
+		.arrived_us = arrived_us > p->verified_us ? arrived_us : p->verified_us,
+		.body = slice_mem(p->body, p->size),
+		.has_variables = p->has_variables,
+	};
+
+	if (p->only_account == 0) {
+		live_arrived(p->pickups->home->live, &entry, accounts, n);
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (accounts[i] == p->only_account)
+			live_arrived(p->pickups->home->live, &entry, &accounts[i], 1);
+}
+
+static void
+on_holders(void *arg)
+{
+	struct holders_call *c = arg;
+	struct pick *p = pick_find(c->pickups, &c->job.notification_id);
+
+	if (c->job.job.rc == STORE_OK && p != NULL)
+		show(p, p->verified_us, c->job.accounts, c->job.accounts_n);
+	arrival_holders_clear(&c->job);
+	free(c->ask);
+	free(c);
+}
+
+/* More recipients than were remembered: the store knows who of those that watch is one. */
+static void
+show_holders(struct pick *p)
+{
+	struct home *home = p->pickups->home;
+	struct holders_call *c = calloc(1, sizeof(*c));
+
+	if (c == NULL || (c->ask = malloc(WATCHED_MAX * sizeof(*c->ask))) == NULL) {
+		free(c);
+		return;
+	}
+	c->pickups = p->pickups;
+	c->job.notification_id = p->info.notification_id;
+	c->job.ask = c->ask;
+	c->job.ask_n = live_accounts(home->live, c->ask, WATCHED_MAX);
+	home_later(&c->later, home, &c->job.job, on_holders, c);
+	store_arrival_holders(home->store, &c->job);
+}
+
+/* --- The end of a pickup ---------------------------------------------------------------- */
+
+static void
+on_finished(void *arg)
+{
+	struct pick *p = arg;
+	struct pickups *pickups = p->pickups;
+	bool verified = p->finish.end == PICKUP_VERIFIED && p->finish.job.rc == STORE_OK &&
+	    p->finish.only_account >= 0;
+
+	pickups->under_way--;
+	if (p->finish.job.rc != STORE_OK && p->finish.job.rc != STORE_NOT_FOUND)
+		log_warn("pickup-unrecorded", LOG_S("sender", p->info.sender),
+		    LOG_S("reason", store_rc_text(p->finish.job.rc)));
+	if (!verified) {
+		HASH_DEL(pickups->picks, p);
+		pick_free(p);
+		return;
+	}
+	metric_add(&verified_total, 1);
+	p->done = true;
+	p->only_account = p->finish.only_account;
+	p->verified_us = p->finish.now_us;
+	if (p->invited != 0) {
+		live_invited(pickups->home->live, p->invited);
+	} else if (p->accounts_over || p->accounts_n == 0) {
+		if (live_any(pickups->home->live))
+			show_holders(p);
+	} else {
+		show(p, p->verified_us, p->accounts, p->accounts_n);
+	}
+	pick_keep(p);
+}
+
+static void
+finish(struct pick *p, int end)
+{
+	struct home *home = p->pickups->home;
+
+	p->finish.notification_id = p->info.notification_id;
+	p->finish.end = end;
+	p->finish.reason = p->reason;
+	p->finish.now_us = clock_wall_us();
+	p->finish.job.patience_ms = 60000;
+	home_later(&p->later, home, &p->finish.job, on_finished, p);
+	store_pickup_finish(home->store, &p->finish);
+}
+
+static bool
+is_over(const struct pick *p, int64_t now_us)
+{
+	return (p->info.expires_us >= 0 && p->info.expires_us <= now_us) ||
+	    p->info.date_s * 1000000 + (int64_t)DMTP_PAST_S * 1000000 <= now_us;
+}
+
+/* No URI gave the message: again later, unless it never will. */
+static void
+put_off(struct pick *p)
+{
+	int64_t now = clock_wall_us();
+	int64_t wait_s = RETRY_FIRST_S;
+	int attempts = p->info.attempts;
+
+	log_warn("pickup-failed", LOG_S("sender", p->info.sender), LOG_S("reason", p->reason),
+	    LOG_I("attempts", attempts + 1));
+	if (p->gone) {
+		metric_add(&withdrawn_total, 1);
+		finish(p, PICKUP_WITHDRAWN);
+		return;
+	}
+	if ((p->wrong == p->uris_n && attempts + 1 >= WRONG_MAX) || p->uris_n == 0 || is_over(p, now)) {
+		metric_add(&failed_total, 1);
+		finish(p, PICKUP_FAILED);
+		return;
+	}
+	metric_add(&again_total, 1);
+	while (attempts-- > 0 && wait_s < RETRY_MAX_S)
+		wait_s *= 2;
+	p->finish.not_before_us = now + (wait_s < RETRY_MAX_S ? wait_s : RETRY_MAX_S) * 1000000;
+	finish(p, PICKUP_AGAIN);
+}
+
+/* --- Verifying ------------------------------------------------------------------------------ */
+
+/* Is "to" the channel's address? Else it must be one member's, who then is the only one to see it. */
+static bool
+is_to_channel(const struct pick *p, struct slice to)
+{
+	struct dmtp_address sender, channel;
+
+	return dmtp_address_parse(slice_str(p->info.sender), &sender) == DMTP_ADDRESS_OK &&
+	    dmtp_address_make(slice_str(p->info.channel), dmtp_address_local(&sender),
+		dmtp_address_domain(&sender), &channel) == DMTP_ADDRESS_OK &&
+	    slice_eq(dmtp_address_slice(&channel), to);
+}
+
+static enum dmtp_message_rc
+verify(struct pick *p, struct slice body, struct dmtp_address *only)
+{
+	struct dmtp_message m;
+	struct dmtp_expected expected = {
+		.size = p->info.size,
+		.digest = slice_mem(p->info.digest, sizeof(p->info.digest)),
+		.from = slice_str(p->info.sender),
+		.date = p->info.date_s,
+	};
+	enum dmtp_message_rc rc;
+
+	only->len = 0;
+	rc = dmtp_message_decode(body, &m);
+	/* A wrong form of what has the right digest is the sender's fault, one of another digest the store's:
+	 * dmtp_message_check tells them apart, in the right order. */
+	expected.to = rc == DMTP_MESSAGE_OK ? m.to : expected.from;
+	if (p->info.recipient != NULL)
+		expected.to = slice_str(p->info.recipient);
+	rc = dmtp_message_check(body, &expected, &m);
+	if (rc != DMTP_MESSAGE_OK || p->info.recipient != NULL || is_to_channel(p, m.to))
+		return rc;
+	if (dmtp_address_parse(m.to, only) != DMTP_ADDRESS_OK)
+		return DMTP_MESSAGE_TO;
+	return DMTP_MESSAGE_OK;
+}
+
+static void
+accept_body(struct pick *p, struct slice body, const struct dmtp_address *only)
+{
+	p->body = malloc(body.len);
+	if (p->body == NULL) {
+		(void)snprintf(p->reason, sizeof(p->reason), "out of memory");
+		put_off(p);
+		return;
+	}
+	memcpy(p->body, body.data, body.len);
+	p->size = body.len;
+	p->finish.body = slice_mem(p->body, p->size);
+	if (only->len > 0) {
+		p->only = *only; /* the job borrows it */
+		p->finish.only_name = dmtp_address_local(&p->only);
+		p->finish.only_domain = dmtp_address_domain(&p->only);
+	}
+	finish(p, PICKUP_VERIFIED);
+}
+
+/* --- Fetching --------------------------------------------------------------------------------- */
+
+static void
+on_fetched(void *arg, const struct fetch_answer *answer)
+{
+	struct pick *p = arg;
+	struct dmtp_address only;
+	struct dmtp_uri uri;
+	enum dmtp_message_rc rc;
+
+	p->fetch = NULL;
+	if (answer->rc == FETCH_OK && answer->status == 200) {
+		rc = verify(p, answer->body, &only);
+		if (rc == DMTP_MESSAGE_OK) {
+			accept_body(p, answer->body, &only);
+			return;
+		}
+		p->wrong++;
+		(void)snprintf(p->reason, sizeof(p->reason), "what was picked up is not what was announced: %s",
+		    dmtp_message_rc_name(rc));
+	} else if (answer->rc == FETCH_OK) {
+		(void)snprintf(p->reason, sizeof(p->reason), "HTTP status %ld", answer->status);
+		if (answer->status == 410 && dmtp_uri_split(slice_str(p->uris[p->at]), &uri) &&
+		    slice_eq(uri.host, dmtp_domain_of(slice_str(p->info.sender))))
+			p->gone = true;
+	} else {
+		if (answer->rc == FETCH_TOO_LARGE)
+			p->wrong++;
+		(void)snprintf(p->reason, sizeof(p->reason), "%s: %s", fetch_rc_name(answer->rc), answer->text);
+	}
+	p->at++;
+	if (p->gone)
+		put_off(p);
+	else
+		fetch_next(p);
+}
+
+static bool
+start_fetch(struct pick *p, const char *url)
+{
+	struct pickups *pickups = p->pickups;
+	const struct config *config = pickups->home->config;
+	struct slice domain = dmtp_domain_of(slice_str(p->info.sender));
+	const struct config_route *route = config_route_find(config, domain);
+	struct fetch_request request = {
+		.url = url,
+		.max_body = (size_t)p->info.size,
+		.total_ms = 60000,
+	};
+	struct dmtp_uri uri;
+
+	if (!dmtp_uri_split(slice_str(url), &uri) || !slice_eq(uri.host, domain)) {
+		(void)snprintf(p->reason, sizeof(p->reason), "the URI's host is not the sender's domain");
+		p->wrong++;
+		return false;
+	}
+	if (route != NULL) {
+		const struct net_address *pin = &pickups->pins[route - config->routes];
+
+		request.ca_file = route->ca;
+		request.allow_private = route->allow_private;
+		request.pin = pin->len > 0 ? pin : NULL;
+	}
+	p->fetch = fetch_start(pickups->fetcher, &request, on_fetched, p);
+	if (p->fetch == NULL)
+		(void)snprintf(p->reason, sizeof(p->reason), "out of memory");
+	return p->fetch != NULL;
+}
+
+static void
+fetch_next(struct pick *p)
+{
+	while (p->at < p->uris_n) {
+		if (start_fetch(p, p->uris[p->at]))
+			return;
+		p->at++;
+	}
+	put_off(p);
+}
+
+/* --- Beginning ----------------------------------------------------------------------------------- */
+
+static char *
+copy(struct slice s)
+{
+	return strndup((const char *)s.data, s.len);
+}
+
+static void
+begin(struct pickups *pickups, struct pickup *info, const struct arrival *a, int64_t invited)
+{
+	struct pick *p;
+
+	if (info->sender == NULL || info->channel == NULL || info->uris == NULL) {
+		pickup_clear(info);
+		return;
+	}
+	p = pick_begin(pickups, info);
+	if (p == NULL)
+		return;
+	p->invited = invited;
+	for (size_t i = 0; a != NULL && i < a->rcpts_n; i++)
+		p->has_variables = p->has_variables || a->rcpts[i].vars.len > 0;
+	if (a != NULL)
+		add_accounts(p, a->accounts, a->accounts_n);
+	fetch_next(p);
+}
+
+/* Already verified: those who watch see it now; from memory, or each from the store. */
+static void
+show_late(struct pickups *pickups, const struct arrival *a)
+{
+	struct pick *p = pick_find(pickups, &a->notification_id);
+	char sender[DMTP_ADDRESS_MAX + 1];
+	struct live_entry entry = { .notification_id = a->notification_id, .has_variables = true,
+		.arrived_us = a->now_us, .date_s = a->date_s, .channel = slice_str(a->channel) };
+
+	if (a->accounts_n == 0)
+		return;
+	if (p != NULL && p->done) {
+		show(p, a->now_us, a->accounts, a->accounts_n);
+		return;
+	}
+	(void)snprintf(sender, sizeof(sender), "%.*s", (int)a->from.len, (const char *)a->from.data);
+	entry.sender = slice_str(sender);
+	live_arrived(pickups->home->live, &entry, a->accounts, a->accounts_n);
+}
+
+void
+pickups_arrived(struct pickups *pickups, const struct arrival *a)
+{
+	struct pickup info = { .sender = NULL };
+	struct pick *p;
+
+	if (!a->fresh) {
+		p = pick_find(pickups, &a->notification_id);
+		if (a->state == 1 || (p != NULL && p->done))
+			show_late(pickups, a);
+		else if (p != NULL)
+			add_accounts(p, a->accounts, a->accounts_n);
+		return;
+	}
+	info.notification_id = a->notification_id;
+	info.sender = copy(a->from);
+	info.channel = strdup(a->channel);
+	memcpy(info.digest, a->digest.data, sizeof(info.digest));
+	info.size = a->size;
+	info.date_s = a->date_s;
+	info.expires_us = a->expires_us;
+	info.uris = copy(a->uris);
+	begin(pickups, &info, a, 0);
+}
+
+void
+pickups_invited(struct pickups *pickups, const struct arrival_invite *v)
+{
+	struct pickup info = { .notification_id = v->fresh_id };
+	char recipient[DMTP_ADDRESS_MAX + 1];
+
+	(void)snprintf(recipient, sizeof(recipient), "%.*s@%.*s", (int)v->name.len, (const char *)v->name.data,
+	    (int)v->domain.len, (const char *)v->domain.data);
+	info.sender = copy(v->from);
+	info.channel = copy(v->channel);
+	info.recipient = strdup(recipient);
+	memcpy(info.digest, v->digest.data, sizeof(info.digest));
+	info.size = v->size;
+	info.date_s = v->date_s;
+	info.expires_us = v->expires_us;
+	info.uris = copy(v->uris);
+	live_invited(pickups->home->live, v->account_id);
+	begin(pickups, &info, NULL, v->account_id);
+}
+
+/* --- What another life left behind ------------------------------------------------------------------ */
+
+static void
+on_claimed(void *arg)
+{
+	struct pickups *pickups = arg;
+	bool more = pickups->claim.rows_n == CLAIM_MAX;
+
+	pickups->looking = false;
+	for (size_t i = 0; i < pickups->claim.rows_n; i++)
+		if (pick_find(pickups, &pickups->claim.rows[i].notification_id) == NULL)
+			begin(pickups, &pickups->claim.rows[i], NULL, 0);
+	pickup_claim_clear(&pickups->claim);
+	if (!pickups->home->draining)
+		loop_timer_set(&pickups->look, more ? 0 : LOOK_EVERY_MS);
+}
+
+static void
+on_look(struct loop_timer *timer)
+{
+	struct pickups *pickups = timer->arg;
+	int64_t now = clock_wall_us();
+
+	if (pickups->looking || pickups->home->draining)
+		return;
+	pickups->looking = true;
+	pickups->claim = (struct pickup_claim){
+		.now_us = now,
+		.lease_until_us = now + PICKUP_LEASE_US,
+		.oldest = uuid_floor(now - (int64_t)(DMTP_PAST_S + 86400) * 1000000),
+		.limit = CLAIM_MAX,
+	};
+	home_later(&pickups->later, pickups->home, &pickups->claim.job, on_claimed, pickups);
+	store_pickup_claim(pickups->home->store, &pickups->claim);
+}
+
+void
+pickups_wake(struct pickups *pickups)
+{
+	if (!pickups->looking)
+		loop_timer_set(&pickups->look, 0);
+}
+
+size_t
+pickups_count(const struct pickups *pickups)
+{
+	return pickups->under_way;
+}
+
+/* --- Life ---------------------------------------------------------------------------------------------- */
+
+static bool
+read_pins(struct pickups *pickups, char why[static NET_TEXT])
+{
+	const struct config *config = pickups->home->config;
+
+	pickups->pins = calloc(config->routes_count + 1, sizeof(*pickups->pins));
+	if (pickups->pins == NULL)
+		return false;
+	for (size_t i = 0; i < config->routes_count; i++) {
+		const struct config_hostport *to = &config->routes[i].pickup;
+
+		if (to->host != NULL && !net_address_make(to->host, to->port, &pickups->pins[i])) {
+			(void)snprintf(why, NET_TEXT, "route %s: pickup must be an address, not a name",
+			    config->routes[i].domain);
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool
+make_fetcher(struct pickups *pickups, char why[static NET_TEXT])
+{
+	const struct config_addresses *servers = &pickups->home->config->relay.nameservers;
+	struct resolver_config resolver = { .servers = NULL };
+	struct fetcher_config config = { .user_agent = "tmtpd" };
+	struct buffer list;
+
+	buffer_init(&list, 4096);
+	for (size_t i = 0; i < servers->count; i++)
+		buffer_add_fmt(&list, "%s%s", i == 0 ? "" : ",", servers->items[i].text);
+	buffer_add_u8(&list, '\0');
+	if (servers->count > 0)
+		resolver.servers = (const char *)list.data;
+	pickups->resolver = resolver_new(pickups->home->loop, &resolver, why);
+	buffer_free(&list);
+	config.resolver = pickups->resolver;
+	if (pickups->resolver != NULL)
+		pickups->fetcher = fetcher_new(pickups->home->loop, &config);
+	return pickups->fetcher != NULL;
+}
+
+struct pickups *
+pickups_new(struct home *home, char why[static NET_TEXT])
+{
+	struct pickups *pickups = calloc(1, sizeof(*pickups));
+
+	(void)snprintf(why, NET_TEXT, "out of memory");
+	if (pickups == NULL)
+		return NULL;
+	pickups->home = home;
+	TAILQ_INIT(&pickups->kept);
+	loop_timer_init(&pickups->look, home->loop, on_look, pickups);
+	if (!read_pins(pickups, why) || !make_fetcher(pickups, why)) {
+		pickups_free(&pickups);
+		return NULL;
+	}
+	loop_timer_set(&pickups->look, 0);
+	return pickups;
+}
+
+void
+pickups_free(struct pickups **pickups)
+{
+	struct pickups *all = *pickups;
+	struct pick *p, *next;
+
+	if (all == NULL)
+		return;
+	*pickups = NULL;
+	loop_timer_cancel(&all->look);
+	HASH_ITER (hh, all->picks, p, next) {
+		HASH_DEL(all->picks, p);
+		pick_free(p);
+	}
+	fetcher_free(&all->fetcher);
+	resolver_free(&all->resolver);
+	free(all->pins);
+	free(all);
+}

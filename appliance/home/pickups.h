@@ -1,0 +1,34 @@
+/*
+ * Picking messages up: eagerly, once for all members and processes, over the
+ * notification's URIs in their order; verified against the notification before
+ * anybody sees it. A lease in the store is the lock; what a process leaves
+ * undone another one finds when the lease has run out.
+ */
+#ifndef TMTP_HOME_PICKUPS_H
+#define TMTP_HOME_PICKUPS_H
+
+#include "home/home.h"
+#include "net/address.h"
+#include "store/arrivals.h"
+
+#define PICKUP_LEASE_US (INT64_C(90) * 1000000)
+
+/* NULL: why says what failed. */
+struct pickups *pickups_new(struct home *home, char why[static NET_TEXT]);
+
+/* After the loop has stopped. */
+void pickups_free(struct pickups **pickups);
+
+/* A notification was stored for somebody: picks it up when fresh, shows it to those who watch when it can be seen. */
+void pickups_arrived(struct pickups *pickups, const struct arrival *arrival);
+
+/* The same for an invitation's words. */
+void pickups_invited(struct pickups *pickups, const struct arrival_invite *invite);
+
+/* Looks for work that another life left behind. */
+void pickups_wake(struct pickups *pickups);
+
+/* Fetches under way. */
+size_t pickups_count(const struct pickups *pickups);
+
+#endif

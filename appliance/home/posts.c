@@ -1,0 +1,426 @@
+/* Arriving notifications: see posts.h. */
+#include "home/posts.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metric.h"
+#include "home/commands.h"
+#include "home/live.h"
+#include "home/pickups.h"
+#include "home/registrable.h"
+#include "store/arrivals.h"
+
+#include <stdlib.h>
+#include <uthash.h>
+
+METRIC_DEFINE(rcpts_stored, METRIC_COUNTER, "tmtp_dmtp_recipients_total", "state=\"stored\"",
+    "Recipients of notifications that arrived.");
+METRIC_DEFINE(rcpts_closed, METRIC_COUNTER, "tmtp_dmtp_recipients_total", "state=\"closed\"",
+    "Recipients of notifications that arrived.");
+
+/* What two POSTs to one recipient each must not share while both are under way. */
+struct key {
+	struct post *post;
+	size_t len;
+	uint8_t octets[DMTP_ADDRESS_MAX + DMTP_ID_MAX + 2];
+	UT_hash_handle hh;
+};
+
+struct posts {
+	struct home *home;
+	struct key *keys;
+	struct post *waiting, **waiting_end; /* share a key with one that is under way */
+};
+
+/* One POST: its grants are one arrival, each of its invitations is one too. */
+struct post {
+	struct posts *posts;
+	struct dmtp_session *session;
+	uint64_t seq;
+	struct post *next; /* among the waiting */
+	unsigned parts;	   /* jobs that are under way */
+	bool down;
+	struct key by_id, by_digest;
+	bool keyed;
+
+	uint8_t *memory; /* what the slices below borrow from */
+	struct slice channel; /* offered by an invitation */
+	struct arrival arrival;
+	struct home_later later;
+	uint32_t *arrival_index; /* the POST's index of each of arrival's rcpts */
+	struct invite {
+		struct post *post;
+		struct arrival_invite job;
+		struct home_later later;
+		struct buffer registrable;
+		struct dmtp_address member;
+	} *invites;
+	size_t invites_n;
+	struct buffer failed; /* inside of K's failed */
+	size_t failed_n, rcpts_n;
+};
+
+static void submit(struct post *p);
+
+/* --- Keeping what arrived ----------------------------------------------------------- */
+
+/* Room for all that a POST's element holds; slices of it stand still. */
+struct memory {
+	uint8_t *at;
+};
+
+static struct slice
+keep(struct memory *m, struct slice s)
+{
+	struct slice kept = slice_mem(m->at, s.len);
+
+	if (s.len > 0)
+		memcpy(m->at, s.data, s.len);
+	m->at += s.len;
+	return kept;
+}
+
+static struct slice
+keep_uris(struct memory *m, const struct dmtp_post *post)
+{
+	struct ben_reader it;
+	uint8_t *first = m->at;
+
+	ben_reader_init(&it, post->uris);
+	while (ben_more(&it)) {
+		if (m->at > first)
+			*m->at++ = '\n';
+		(void)keep(m, ben_get_str(&it));
+	}
+	return slice_mem(first, (size_t)(m->at - first));
+}
+
+/* --- Recipients ----------------------------------------------------------------------- */
+
+static void
+close_rcpt(struct post *p, uint32_t index)
+{
+	dmtp_failed_put(&p->failed, index, DMTP_E, DMTP_CODE_CHANNEL_CLOSED);
+	p->failed_n++;
+}
+
+static bool
+count_rcpts(const struct dmtp_post *post, size_t *grants, size_t *invites)
+{
+	struct ben_reader it;
+	struct dmtp_rcpt rcpt;
+
+	*grants = *invites = 0;
+	ben_reader_init(&it, post->rcpts);
+	while (dmtp_rcpt_next(&it, &rcpt)) {
+		*grants += rcpt.grant != NULL;
+		*invites += rcpt.grant == NULL && rcpt.known == DMTP_CHANNEL_INVITE;
+	}
+	return *grants + *invites <= post->rcpt_count;
+}
+
+/* Other addresses than members', and channels that nobody here opens by name, are closed. */
+static void
+take_rcpts(struct post *p, struct memory *memory, const struct dmtp_post *post)
+{
+	struct ben_reader it;
+	struct dmtp_rcpt rcpt;
+	uint32_t index = 0;
+
+	ben_reader_init(&it, post->rcpts);
+	for (; dmtp_rcpt_next(&it, &rcpt); index++) {
+		struct invite *v = &p->invites[p->invites_n];
+
+		if (rcpt.grant != NULL) {
+			struct arrival_rcpt *to = &p->arrival.rcpts[p->arrival.rcpts_n];
+
+			p->arrival_index[p->arrival.rcpts_n++] = index;
+			to->grant = keep(memory, slice_mem(rcpt.grant, DMTP_GRANT_LEN)).data;
+			to->vars = keep(memory, rcpt.vars);
+		} else if (rcpt.known == DMTP_CHANNEL_INVITE && p->posts->home->config->home.invitations &&
+		    dmtp_address_parse(rcpt.address, &v->member) == DMTP_ADDRESS_OK) {
+			v->post = p;
+			buffer_init(&v->registrable, DMTP_DOMAIN_MAX + 1);
+			p->invites_n++;
+		} else if (rcpt.known != DMTP_CHANNEL_INVITE || !p->posts->home->config->home.invitations) {
+			close_rcpt(p, index);
+		} /* an invitation to what is no address: K, and dropped */
+	}
+}
+
+static void
+post_free(struct post *p)
+{
+	arrival_clear(&p->arrival);
+	free(p->arrival.rcpts);
+	free(p->arrival_index);
+	for (size_t i = 0; i < p->invites_n; i++)
+		buffer_free(&p->invites[i].registrable);
+	free(p->invites);
+	free(p->memory);
+	buffer_free(&p->failed);
+	free(p);
+}
+
+/* --- The answer ------------------------------------------------------------------------- */
+
+static void
+answer(struct post *p)
+{
+	struct dmtp_response r = DMTP_RESPONSE_K;
+
+	if (p->down)
+		r = command_response_down();
+	else if (p->arrival.rcpts_n > 0 && p->arrival.outcome == ARRIVAL_CONFLICT)
+		r = dmtp_response_make(DMTP_E, DMTP_CODE_DUPLICATE_CONFLICT, 0);
+	else if (p->failed.failed)
+		r = dmtp_response_make(DMTP_Z, DMTP_CODE_STORAGE, 60);
+	else
+		r.failed = buffer_slice(&p->failed);
+	metric_add(&rcpts_closed, (int64_t)p->failed_n);
+	metric_add(&rcpts_stored, p->down ? 0 : (int64_t)(p->rcpts_n - p->failed_n));
+	dmtp_session_reply(p->session, p->seq, &r);
+}
+
+/* --- One at a time of what shares an id or a digest ---------------------------------------- */
+
+static struct key *
+key_find(struct posts *posts, const struct key *key)
+{
+	struct key *found;
+
+	HASH_FIND(hh, posts->keys, key->octets, key->len, found);
+	return found;
+}
+
+static void
+key_set(struct key *key, struct post *p, char kind, struct slice a, struct slice b)
+{
+	size_t at = 0;
+
+	key->post = p;
+	key->octets[at++] = (uint8_t)kind;
+	memcpy(key->octets + at, a.data, a.len);
+	at += a.len;
+	key->octets[at++] = 0;
+	memcpy(key->octets + at, b.data, b.len);
+	key->len = at + b.len;
+}
+
+static bool
+keys_take(struct post *p)
+{
+	struct posts *posts = p->posts;
+
+	if (key_find(posts, &p->by_id) != NULL || key_find(posts, &p->by_digest) != NULL)
+		return false;
+	HASH_ADD(hh, posts->keys, octets, p->by_id.len, &p->by_id);
+	HASH_ADD(hh, posts->keys, octets, p->by_digest.len, &p->by_digest);
+	p->keyed = true;
+	return true;
+}
+
+static void
+keys_give(struct post *p)
+{
+	struct posts *posts = p->posts;
+	struct post *waiting = posts->waiting;
+
+	if (!p->keyed)
+		return;
+	HASH_DELETE(hh, posts->keys, &p->by_id);
+	HASH_DELETE(hh, posts->keys, &p->by_digest);
+	p->keyed = false;
+	posts->waiting = NULL;
+	posts->waiting_end = &posts->waiting;
+	while (waiting != NULL) {
+		struct post *next = waiting->next;
+
+		waiting->next = NULL;
+		submit(waiting);
+		waiting = next;
+	}
+}
+
+/* --- The store's answers --------------------------------------------------------------------- */
+
+static void
+part_done(struct post *p)
+{
+	if (--p->parts > 0)
+		return;
+	answer(p);
+	keys_give(p);
+	post_free(p);
+}
+
+static void
+on_arrived(void *arg)
+{
+	struct post *p = arg;
+	struct arrival *a = &p->arrival;
+
+	if (a->job.rc != STORE_OK) {
+		p->down = true;
+	} else if (a->outcome == ARRIVAL_STORED) {
+		bool any = false;
+
+		for (size_t i = 0; i < a->rcpts_n; i++) {
+			if (a->rcpts[i].closed)
+				close_rcpt(p, p->arrival_index[i]);
+			else
+				any = true;
+		}
+		if (any)
+			pickups_arrived(p->posts->home->pickups, a);
+	}
+	part_done(p);
+}
+
+static void
+on_invited(void *arg)
+{
+	struct invite *v = arg;
+	struct post *p = v->post;
+
+	if (v->job.job.rc != STORE_OK)
+		p->down = true;
+	else if (v->job.shown)
+		pickups_invited(p->posts->home->pickups, &v->job);
+	part_done(p);
+}
+
+/* --- Submitting -------------------------------------------------------------------------------- */
+
+static void
+submit_invite(struct invite *v)
+{
+	const struct arrival *a = &v->post->arrival;
+	struct home *home = v->post->posts->home;
+	struct slice domain = dmtp_domain_of(a->from);
+
+	registrable_domain(domain, &v->registrable);
+	v->job.from = a->from;
+	v->job.from_domain = domain;
+	v->job.registrable = buffer_slice(&v->registrable);
+	v->job.channel = v->post->channel;
+	v->job.domain = dmtp_address_domain(&v->member);
+	v->job.name = dmtp_address_local(&v->member);
+	v->job.id = a->id;
+	v->job.digest = a->digest;
+	v->job.uris = a->uris;
+	v->job.key = a->key;
+	v->job.signature = a->signature;
+	v->job.size = a->size;
+	v->job.date_s = a->date_s;
+	v->job.expires_us = a->expires_us;
+	v->job.now_us = a->now_us;
+	v->job.lease_until_us = a->lease_until_us;
+	v->job.fresh_id = uuid_make();
+	v->job.sender_id = id_make();
+	v->job.domain_id = id_make();
+	v->job.per_day = (int)home->config->home.invitations_per_day;
+	v->job.slot = home->slot;
+	home_later(&v->later, home, &v->job.job, on_invited, v);
+	store_arrival_invite(home->store, &v->job);
+}
+
+static void
+submit(struct post *p)
+{
+	struct home *home = p->posts->home;
+
+	if (p->arrival.rcpts_n == 1 && !p->keyed && !keys_take(p)) {
+		*p->posts->waiting_end = p;
+		p->posts->waiting_end = &p->next;
+		return;
+	}
+	p->parts = 1;
+	p->arrival.now_us = clock_wall_us();
+	p->arrival.lease_until_us = p->arrival.now_us + PICKUP_LEASE_US;
+	p->arrival.want_accounts = live_any(home->live);
+	p->arrival.slot = home->slot;
+	for (size_t i = 0; i < p->invites_n; i++) {
+		p->parts++;
+		submit_invite(&p->invites[i]);
+	}
+	if (p->arrival.rcpts_n > 0) {
+		p->parts++;
+		home_later(&p->later, home, &p->arrival.job, on_arrived, p);
+		store_arrival(home->store, &p->arrival);
+	}
+	part_done(p); /* of this call */
+}
+
+static void
+copy_post(struct post *p, const struct dmtp_post *post)
+{
+	struct arrival *a = &p->arrival;
+	struct memory memory = { .at = p->memory };
+
+	a->from = keep(&memory, post->from);
+	a->id = keep(&memory, post->id);
+	a->digest = keep(&memory, post->digest);
+	a->uris = keep_uris(&memory, post);
+	a->key = keep(&memory, post->key);
+	a->signature = keep(&memory, post->signature);
+	p->channel = keep(&memory, post->channel);
+	a->size = post->size;
+	a->date_s = post->date;
+	a->expires_us = post->has_expires ? post->expires * 1000000 : -1;
+	a->fresh_id = uuid_make();
+	take_rcpts(p, &memory, post);
+	key_set(&p->by_id, p, 'i', dmtp_domain_of(a->from), a->id);
+	key_set(&p->by_digest, p, 'd', a->from, a->digest);
+}
+
+void
+posts_take(struct posts *posts, struct dmtp_session *s, uint64_t seq, const struct dmtp_post *post,
+    size_t octets)
+{
+	struct post *p = calloc(1, sizeof(*p));
+	struct dmtp_response down = command_response_down();
+	size_t grants, invites;
+
+	if (p == NULL || !count_rcpts(post, &grants, &invites)) {
+		free(p);
+		dmtp_session_reply(s, seq, &down);
+		return;
+	}
+	p->posts = posts;
+	p->session = s;
+	p->seq = seq;
+	p->rcpts_n = post->rcpt_count;
+	buffer_init(&p->failed, DMTP_RESPONSE_MAX);
+	p->arrival.rcpts = calloc(grants + 1, sizeof(*p->arrival.rcpts));
+	p->arrival_index = calloc(grants + 1, sizeof(*p->arrival_index));
+	p->invites = calloc(invites + 1, sizeof(*p->invites));
+	p->memory = malloc(octets);
+	if (p->arrival.rcpts == NULL || p->arrival_index == NULL || p->invites == NULL ||
+	    p->memory == NULL) {
+		post_free(p);
+		dmtp_session_reply(s, seq, &down);
+		return;
+	}
+	copy_post(p, post);
+	submit(p);
+}
+
+struct posts *
+posts_new(struct home *home)
+{
+	struct posts *posts = calloc(1, sizeof(*posts));
+
+	if (posts != NULL) {
+		posts->home = home;
+		posts->waiting_end = &posts->waiting;
+	}
+	return posts;
+}
+
+void
+posts_free(struct posts **posts)
+{
+	free(*posts);
+	*posts = NULL;
+}

@@ -1,0 +1,305 @@
+/*
+ * The life of the role home: what it makes, signals, the revision, the drain.
+ * On SIGTERM other servers are told X, members 503; what is under way is
+ * answered, committed and only then the store ends.
+ */
+#include "home/role.h"
+
+#include "base/log.h"
+#include "base/process.h"
+#include "home/api.h"
+#include "home/dmtp.h"
+#include "home/live.h"
+#include "home/pickups.h"
+#include "home/posts.h"
+#include "home/upkeep.h"
+#include "store/embedded.h"
+#include "store/sites.h"
+#include "web/health.h"
+
+#include <sodium.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define REVISION_EVERY_MS 500
+#define STORE_GRACE_MS 3000
+
+struct role {
+	struct home home; /* first */
+	struct home_upkeep *upkeep;
+	struct web_health *health;
+	int signal_fd;
+	struct loop_fd signals;
+	struct loop_timer revision_timer, drain_timer;
+	struct revision_get revision;
+	struct home_later revision_later;
+	int64_t revision_number; /* 0: not seen yet */
+	int64_t drain_until_ms;
+	struct loop_task notified_task;
+	_Atomic bool notified;
+};
+
+/* --- The revision ---------------------------------------------------------------- */
+
+static void
+on_revision(void *arg)
+{
+	struct role *r = arg;
+
+	if (r->revision.job.rc == STORE_OK && r->revision.number != r->revision_number) {
+		if (r->revision_number != 0)
+			api_forget(r->home.api);
+		r->revision_number = r->revision.number;
+	}
+	if (!r->home.draining)
+		loop_timer_set(&r->revision_timer, REVISION_EVERY_MS);
+}
+
+static void
+ask_revision(struct loop_timer *timer)
+{
+	struct role *r = timer->arg;
+
+	r->revision = (struct revision_get){ .number = 0 };
+	home_later(&r->revision_later, &r->home, &r->revision.job, on_revision, r);
+	store_revision_get(r->home.store, &r->revision);
+}
+
+static void
+on_notified_task(struct loop_task *task)
+{
+	struct role *r = (struct role *)(void *)((char *)task - offsetof(struct role, notified_task));
+
+	atomic_store(&r->notified, false);
+	/* A question that is under way sets the timer again when it is answered: soon enough. */
+	if (!r->home.draining && r->revision_timer.set)
+		loop_timer_set(&r->revision_timer, 0);
+}
+
+/* On the store's thread. */
+static void
+on_notified(const char *channel, void *arg)
+{
+	struct role *r = arg;
+
+	(void)channel;
+	if (!atomic_exchange(&r->notified, true))
+		loop_post(r->home.loop, &r->notified_task);
+}
+
+/* --- Signals ------------------------------------------------------------------------ */
+
+static void
+reload(struct role *r)
+{
+	struct config *loaded = NULL;
+	struct buffer text;
+	char why[NET_TEXT];
+
+	buffer_init(&text, 4096);
+	if (config_reload(r->home.config, &loaded, &text) != CONFIG_OK) {
+		log_error("reload-refused", LOG_B("reason", buffer_slice(&text)));
+	} else {
+		config_restart_options(r->home.config, loaded, &text);
+		log_set_level(loaded->log_level);
+		if (!dmtp_service_reload(r->home.dmtp, loaded, why))
+			log_error("certificates-kept", LOG_S("reason", why));
+		api_reload(r->home.api, loaded);
+		log_info("reloaded", LOG_B("restart_needed_for", buffer_slice(&text)));
+	}
+	buffer_free(&text);
+	config_free(&loaded);
+}
+
+static void
+on_drain(struct loop_timer *timer)
+{
+	struct role *r = timer->arg;
+	bool quiet = dmtp_service_is_quiet(r->home.dmtp) && pickups_count(r->home.pickups) == 0 &&
+	    r->home.jobs == 0;
+
+	if (quiet || loop_mono_ms(r->home.loop) >= r->drain_until_ms)
+		loop_stop(r->home.loop);
+	else
+		loop_timer_set(&r->drain_timer, 20);
+}
+
+static void
+drain(struct role *r)
+{
+	if (r->home.draining)
+		return;
+	log_info("draining");
+	r->home.draining = true;
+	if (r->health != NULL)
+		web_health_drain(r->health);
+	r->drain_until_ms =
+	    loop_mono_ms(r->home.loop) + (int64_t)r->home.config->drain_timeout_s * 1000;
+	dmtp_service_drain(r->home.dmtp);
+	api_drain(r->home.api);
+	loop_timer_set(&r->drain_timer, 0);
+}
+
+static void
+on_signal(struct loop_fd *watch, unsigned ready)
+{
+	struct role *r = watch->arg;
+	int signal;
+
+	(void)ready;
+	while ((signal = process_next_signal(r->signal_fd)) != 0) {
+		if (signal == SIGHUP)
+			reload(r);
+		else
+			drain(r);
+	}
+}
+
+/* --- Life ------------------------------------------------------------------------------ */
+
+static bool
+is_ready(void *arg, char *reason, size_t size)
+{
+	struct role *r = arg;
+	struct buffer why;
+	bool up;
+
+	buffer_init(&why, 1024);
+	up = store_is_up(r->home.store, &why);
+	if (!up)
+		(void)snprintf(reason, size, "%.*s", (int)why.len, (const char *)why.data);
+	buffer_free(&why);
+	return up;
+}
+
+static bool
+start_store(struct role *r)
+{
+	static const char *const channels[] = { "tmtp_revision", NULL };
+	struct buffer conninfo, error;
+	bool good;
+
+	buffer_init(&conninfo, 4096);
+	buffer_init(&error, 4096);
+	good = embedded_conninfo(r->home.config, "tmtp_home", &conninfo, &error);
+	if (good) {
+		struct store_options options = {
+			.conninfo = (const char *)conninfo.data,
+			.name = "tmtp-home",
+			.connections = { [STORE_WRITE] = 1, [STORE_READ] = r->home.config->store_connections,
+			    [STORE_ARRIVE] = 1 },
+			.listen = channels,
+			.notified = on_notified,
+			.arg = r,
+		};
+		r->home.store = store_start(&options);
+		good = r->home.store != NULL;
+	} else {
+		log_error("database-unknown", LOG_B("reason", buffer_slice(&error)));
+	}
+	buffer_free(&conninfo);
+	buffer_free(&error);
+	return good;
+}
+
+static bool
+start_health(struct role *r)
+{
+	char error[WEB_ERROR_TEXT];
+	struct web_health_options options = {
+		.listen = r->home.config->home.metrics_listen.text,
+		.ready = is_ready,
+		.arg = r,
+	};
+
+	if (options.listen == NULL || web_health_start(&options, &r->health, error) == WEB_OK)
+		return true;
+	log_error("cannot-listen", LOG_S("address", options.listen), LOG_S("reason", error));
+	return false;
+}
+
+static bool
+start_parts(struct role *r)
+{
+	struct home *h = &r->home;
+	char why[NET_TEXT] = "out of memory";
+	struct buffer error;
+
+	buffer_init(&error, 1024);
+	if ((h->live = live_new(h)) == NULL || (h->posts = posts_new(h)) == NULL ||
+	    (h->pickups = pickups_new(h, why)) == NULL || (h->dmtp = dmtp_service_new(h, why)) == NULL) {
+		log_error("cannot-start", LOG_S("reason", why));
+	} else if ((h->api = api_start(h, &error)) == NULL) {
+		log_error("cannot-start", LOG_B("reason", buffer_slice(&error)));
+	}
+	buffer_free(&error);
+	return h->api != NULL;
+}
+
+static bool
+start(struct role *r)
+{
+	r->home.slot = (int)randombytes_uniform(16);
+	r->notified_task.run = on_notified_task;
+	r->home.loop = loop_new();
+	if (r->home.loop == NULL)
+		return false;
+	loop_timer_init(&r->revision_timer, r->home.loop, ask_revision, r);
+	loop_timer_init(&r->drain_timer, r->home.loop, on_drain, r);
+	if (!start_store(r) || !start_parts(r) || !start_health(r))
+		return false;
+	r->upkeep = home_upkeep_new(&r->home);
+	if (r->upkeep == NULL || !loop_fd_init(&r->signals, r->home.loop, r->signal_fd, on_signal, r) ||
+	    !loop_fd_want(&r->signals, LOOP_READ))
+		return false;
+	loop_timer_set(&r->revision_timer, 0);
+	process_ready();
+	log_info("ready");
+	return true;
+}
+
+static void
+stop(struct role *r)
+{
+	struct home *h = &r->home;
+
+	if (h->loop == NULL)
+		return;
+	if (h->api != NULL)
+		api_stop(&h->api);
+	web_health_stop(&r->health);
+	dmtp_service_free(&h->dmtp);
+	store_stop(&h->store, STORE_GRACE_MS);
+	for (int turns = 0; turns < 10; turns++)
+		(void)loop_turn(h->loop, 0); /* what the store answered last is freed by its owner */
+	loop_timer_cancel(&r->revision_timer);
+	loop_timer_cancel(&r->drain_timer);
+	loop_fd_deinit(&r->signals);
+	home_upkeep_free(&r->upkeep);
+	pickups_free(&h->pickups);
+	posts_free(&h->posts);
+	live_free(&h->live);
+	loop_free(&h->loop);
+}
+
+int
+home_main(const struct config *config)
+{
+	struct role *r = calloc(1, sizeof(*r));
+	bool good;
+
+	if (r == NULL || sodium_init() < 0)
+		return 1;
+	r->home.config = config;
+	r->signal_fd = process_signals();
+	good = r->signal_fd >= 0 && start(r);
+	if (good)
+		loop_run(r->home.loop);
+	stop(r);
+	if (r->signal_fd >= 0)
+		(void)close(r->signal_fd);
+	free(r);
+	return good ? 0 : 1;
+}
