@@ -96,10 +96,11 @@ struct web_server {
 	int64_t request_ms, idle_ms;
 	bool has_tls;
 	uint16_t port;
-	int listen_fd; /* the daemon's, until it is quiesced */
+	int listen_fd; /* -1 once the daemon owns it */
 	_Atomic bool draining;
 	_Atomic bool refusing;   /* no handler is called any more */
 	_Atomic size_t active;   /* requests begun and not completed */
+	_Atomic size_t pending;  /* of them, those that a handler owes the answer: may be suspended */
 	_Atomic size_t resuming; /* threads inside MHD_resume_connection */
 
 	pthread_mutex_t lock; /* of what follows; nothing is called back under it */
@@ -149,7 +150,7 @@ struct web_request {
 	const struct web_problem *refusal; /* decided before the handler */
 	enum web_method method;
 	unsigned allowed;                  /* methods, for 405 */
-	bool called, has_body, overflow;
+	bool called, pending, has_body, overflow;
 	bool tls;                          /* of the connection */
 	size_t body_max, body_dropped;
 	int64_t since_ms;

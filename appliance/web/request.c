@@ -8,7 +8,6 @@
  */
 #include "web/private.h"
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
 
@@ -329,6 +328,9 @@ request_answer(struct web_request *req)
 
 	if (!abandoned)
 		req->response = NULL;
+	if (req->pending)
+		atomic_fetch_sub(&req->server->pending, 1);
+	req->pending = false;
 	if (response == NULL)
 		return MHD_NO;
 	request_log(req, status);
@@ -392,8 +394,10 @@ request_run(struct web_request *req)
 	struct MHD_Connection *mhd = req->mhd;
 	int state = REQ_RUNNING;
 
-	req->called = true;
+	req->called = req->pending = true;
 	conn_enter(req->conn, CONN_REPLY);
+	/* Counted before refusing is read: a server that refuses and counts none may stop its daemon. */
+	atomic_fetch_add(&req->server->pending, 1);
 	if (req->overflow && req->refusal == NULL)
 		req->refusal = &web_payload_too_large;
 	if (atomic_load(&req->server->refusing))
@@ -443,8 +447,6 @@ request_begin(struct MHD_Connection *mhd, const char *url, const char *method, v
 static enum MHD_Result
 request_take_body(struct web_request *req, const char *data, size_t len)
 {
-	if (clock_mono_ms() - atomic_load(&req->conn->since_ms) > req->server->request_ms)
-		return MHD_NO;
 	if (!req->overflow && len <= req->body_max - req->body.len) {
 		buffer_add(&req->body, data, len);
 		return req->body.failed ? MHD_NO : MHD_YES;

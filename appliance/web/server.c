@@ -389,12 +389,6 @@ server_start_daemon(struct web_server *s, const struct web_options *o)
 	return s->daemon != NULL;
 }
 
-static bool
-server_start_keeper(struct web_server *s)
-{
-	return pthread_create(&s->keeper, NULL, keeper_run, s) == 0;
-}
-
 static struct web_server *
 server_make(void)
 {
@@ -448,10 +442,10 @@ server_prepare(struct web_server *s, const struct web_options *o, char error[sta
 		    strerror(errno));
 		return WEB_START;
 	}
-	if (!server_start_keeper(s)) {
+	s->listen_fd = -1;
+	if (pthread_create(&s->keeper, NULL, keeper_run, s) != 0) {
 		(void)snprintf(error, WEB_ERROR_TEXT, "no thread");
 		MHD_stop_daemon(s->daemon);
-		s->listen_fd = -1; /* the daemon has closed it */
 		return WEB_START;
 	}
 	return WEB_OK;
@@ -557,55 +551,71 @@ server_cut_all(struct web_server *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* Looks again every two milliseconds: this happens once in a process's life. */
+/*
+ * Until every request is completed, or grace_ms and a second are over. After
+ * grace_ms what waits is answered with 503; who doesn't even take that is cut.
+ * Looks again every two milliseconds: this happens once in a process's life.
+ */
 static void
-server_wait_idle(struct web_server *s, unsigned grace_ms)
+server_wait(struct web_server *s, unsigned grace_ms)
 {
 	const struct timespec pause = { .tv_nsec = 2000000 };
-	struct timespec now;
-	int64_t start_ms = -1;
+	int64_t waited_ms = 0;
 
-	for (;;) {
-		int64_t now_ms;
-
-		if (atomic_load(&s->active) == 0 && atomic_load(&s->resuming) == 0)
-			return;
-		(void)clock_gettime(CLOCK_MONOTONIC, &now);
-		now_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-		if (start_ms < 0)
-			start_ms = now_ms;
-		if (now_ms - start_ms >= (int64_t)grace_ms) {
+	while (atomic_load(&s->active) > 0 && waited_ms < (int64_t)grace_ms + 1000) {
+		if (waited_ms >= (int64_t)grace_ms) {
+			atomic_store(&s->refusing, true);
 			stream_close_all(s, true);
 			server_abandon_waiting(s);
 		}
-		/* A client that takes neither its answer nor its end for so long is cut. */
-		if (now_ms - start_ms >= (int64_t)grace_ms + 1000)
-			server_cut_all(s);
+		(void)nanosleep(&pause, NULL);
+		waited_ms += 2;
+	}
+	if (atomic_load(&s->active) > 0)
+		server_cut_all(s);
+}
+
+/* Until nothing is suspended, nor can be again: a daemon that stops before aborts the process. */
+static void
+server_settle(struct web_server *s)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+
+	atomic_store(&s->refusing, true);
+	while (atomic_load(&s->pending) > 0 || atomic_load(&s->resuming) > 0) {
+		server_abandon_waiting(s);
 		(void)nanosleep(&pause, NULL);
 	}
 }
 
-void
-web_server_stop(struct web_server **server, unsigned grace_ms)
+static void
+server_stop_keeper(struct web_server *s)
 {
-	struct web_server *s = *server;
-	MHD_socket fd;
-
-	*server = NULL;
-	if (s == NULL)
-		return;
-	web_server_drain(s);
-	fd = MHD_quiesce_daemon(s->daemon);
-	stream_close_all(s, false);
-	server_wait_idle(s, grace_ms);
 	pthread_mutex_lock(&s->lock);
 	s->stopping = true;
 	pthread_cond_signal(&s->wake);
 	pthread_mutex_unlock(&s->lock);
 	(void)pthread_join(s->keeper, NULL);
-	atomic_store(&s->refusing, true);
-	server_wait_idle(s, 0); /* what began on an old connection meanwhile */
+}
+
+/*
+ * The daemon listens until the end: MHD_quiesce_daemon (0.9.75, epoll, a pool)
+ * and a worker that is awake may both take the socket out of the worker's set,
+ * and the second one to do so aborts the process.
+ */
+void
+web_server_stop(struct web_server **server, unsigned grace_ms)
+{
+	struct web_server *s = *server;
+
+	*server = NULL;
+	if (s == NULL)
+		return;
+	web_server_drain(s);
+	stream_close_all(s, false);
+	server_wait(s, grace_ms);
+	server_settle(s);
+	server_stop_keeper(s);
 	MHD_stop_daemon(s->daemon);
-	s->listen_fd = fd; /* ours again since the quiescing */
 	server_free(s);
 }

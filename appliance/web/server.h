@@ -73,9 +73,9 @@ void web_server_drain(struct web_server *s);
 size_t web_server_active(const struct web_server *s);
 
 /*
- * Drains, stops listening, ends the streams, waits up to grace_ms for the
- * pending replies, answers what is left with 503, and frees the server; *s
- * becomes NULL. Whoever still owes a reply may pay it later: the request stays
+ * Drains, ends the streams, waits up to grace_ms for the pending replies,
+ * answers what is left with 503 (a client that takes no octet is cut a second
+ * later), stops listening and frees the server; *s becomes NULL. Whoever still owes a reply may pay it later: the request stays
  * valid (its headers read as absent), the reply goes nowhere. Not from a handler.
  */
 void web_server_stop(struct web_server **s, unsigned grace_ms);

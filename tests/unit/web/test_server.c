@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -146,7 +147,7 @@ on_problem(struct web_request *req, void *arg)
 
 		/* 2-octet characters at odd places: cutting must not split one */
 		memset(long_detail, 'x', sizeof(long_detail));
-		for (size_t i = 1; i + 2 < sizeof(long_detail); i += 2)
+		for (size_t i = 2; i + 2 < sizeof(long_detail); i += 2)
 			memcpy(long_detail + i, "\xc3\xa4", 2);
 		long_detail[sizeof(long_detail) - 1] = '\0';
 		web_reply_problem(req, &web_conflict, "%s", long_detail);
@@ -818,6 +819,66 @@ test_stopping_answers_what_is_held_and_the_owner_may_reply_late(void **state)
 	start(options());
 }
 
+/* Clients that ask as fast as they can, on old and new connections, while the server stops. */
+static _Atomic long load_answers;
+static _Atomic bool load_over;
+
+static void *
+load_ask(void *arg)
+{
+	static _Thread_local struct http_answer a;
+	const char *text = arg;
+
+	while (!atomic_load(&load_over)) {
+		struct http_client *c = http_open(port);
+
+		for (int i = 0; i < 10 && c->fd >= 0; i++) {
+			if (!http_send(c, text) || !http_read(c, &a, false))
+				break;
+			atomic_fetch_add(&load_answers, 1);
+		}
+		http_close(c);
+	}
+	return NULL;
+}
+
+static void
+test_stopping_under_load(void **state)
+{
+	static const struct web_route storm[] = { { WEB_GET, "/storm", on_storm, 0, 0 },
+						  { WEB_GET, "/v1/channels/:channel", on_echo, 0, 0 } };
+	struct web_options o = options();
+	pthread_t replier, clients[4];
+
+	(void)state;
+	web_server_stop(&server, 0);
+	o.routes = storm;
+	o.n_routes = 2;
+	assert_true(mailbox_init(&jobs));
+	atomic_store(&storm_over, false);
+	assert_int_equal(pthread_create(&replier, NULL, storm_reply, NULL), 0);
+	for (int round = 0; round < 15; round++) {
+		start(o);
+		atomic_store(&load_over, false);
+		atomic_store(&load_answers, 0);
+		for (int i = 0; i < 4; i++)
+			assert_int_equal(pthread_create(&clients[i], NULL, load_ask,
+					     i % 2 ? "GET /storm HTTP/1.1\r\nHost: a\r\n\r\n"
+						   : "GET /v1/channels/x HTTP/1.1\r\nHost: a\r\n\r\n"),
+			    0);
+		while (atomic_load(&load_answers) < 200)
+			(void)sched_yield();
+		web_server_stop(&server, round % 3 == 0 ? 0 : 20);
+		atomic_store(&load_over, true);
+		for (int i = 0; i < 4; i++)
+			assert_int_equal(pthread_join(clients[i], NULL), 0);
+	}
+	atomic_store(&storm_over, true);
+	assert_int_equal(pthread_join(replier, NULL), 0);
+	mailbox_deinit(&jobs);
+	start(options());
+}
+
 /* --- answers -------------------------------------------------------------------------------------- */
 
 static void
@@ -997,6 +1058,7 @@ main(void)
 		T(test_draining_serves_get_and_closes),
 		T(test_stopping_waits_for_what_is_pending),
 		T(test_stopping_answers_what_is_held_and_the_owner_may_reply_late),
+		T(test_stopping_under_load),
 		T(test_own_headers_are_sent_and_evil_ones_dropped),
 		T(test_problems_and_their_headers),
 		T(test_objects_conditions_and_ranges),
