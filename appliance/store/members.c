@@ -179,12 +179,13 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const Oid list_types[] = { T_INT8, T_INT8, T_TEXT, T_TEXT, T_INT4, T_INT8, 0 };
 
+/* The inner LIMIT makes it a look at the whole key, whatever the planner thinks of a part of it. */
 static const struct store_op exact_op = {
 	.name = "member_get",
 	.sql = "SELECT s.member || '@' || d.name, s.state::int4, s.invited_at, s.joined_at, s.left_at, s.receipts "
-	       "FROM tmtp.domain d JOIN tmtp.subscription s ON s.site_id = $1 AND s.channel_id = $2 "
-	       " AND s.domain_id = d.domain_id AND s.member = $4 AND ($5::int4 IS NULL OR s.state = $5) "
-	       "WHERE d.name = $3 LIMIT $6",
+	       "FROM tmtp.domain d CROSS JOIN LATERAL (SELECT * FROM tmtp.subscription k WHERE k.site_id = $1 "
+	       " AND k.channel_id = $2 AND k.domain_id = d.domain_id AND k.member = $4 LIMIT 1) s "
+	       "WHERE d.name = $3 AND ($5::int4 IS NULL OR s.state = $5) LIMIT $6",
 	.types = list_types,
 	.lane = STORE_READ,
 	.repeatable = true,
@@ -263,11 +264,12 @@ static const struct store_op remove_op = {
 	.name = "member_remove",
 	.sql =
 	    "WITH there AS MATERIALIZED (SELECT s.domain_id FROM tmtp.domain d "
-	    " JOIN tmtp.subscription s ON s.site_id = $1 AND s.channel_id = $2 "
-	    "  AND s.domain_id = d.domain_id AND s.member = $4 WHERE d.name = $3), "
+	    " CROSS JOIN LATERAL (SELECT k.domain_id FROM tmtp.subscription k WHERE k.site_id = $1 "
+	    "  AND k.channel_id = $2 AND k.domain_id = d.domain_id AND k.member = $4 LIMIT 1) s "
+	    " WHERE d.name = $3), "
 	    "gone AS (UPDATE tmtp.subscription s SET state = 4, "
 	    "  left_at = CASE WHEN s.state = 1 OR s.joined_at IS NULL THEN $5 ELSE s.left_at END "
-	    " FROM there WHERE s.site_id = $1 AND s.channel_id = $2 AND s.domain_id = there.domain_id "
+	    " WHERE s.site_id = $1 AND s.channel_id = $2 AND s.domain_id = (SELECT domain_id FROM there) "
 	    "  AND s.member = $4 AND s.state IN (0, 1) "
 	    " RETURNING s.domain_id, s.joined_at, s.left_at, s.grant_id), "
 	    "past AS (INSERT INTO tmtp.subscription_past "

@@ -87,10 +87,19 @@ static const Oid page_types[] = { T_INT8, T_UUID, T_TEXT, T_TEXT, T_INT4, T_INT8
 
 #define IN_SEGMENT "s.site_id = $1 AND s.channel_id = m.channel_id AND s.domain_id = seg.domain_id "
 
+/* A batch of this message by its number. LIMIT keeps the look a look at the key, here and below. */
+#define BATCH(batch_no)                                                                            \
+	"(SELECT l.* FROM tmtp.batch l WHERE l.site_id = $1 AND l.message_id = $2 "                \
+	"AND l.batch_no = " batch_no " LIMIT 1) l "
+
+/* Greater than any member's name, which has at most 64 octets. */
+#define LAST "repeat(chr(1114111), 17)"
+
 /* The batches made at acceptance that end behind the page before, in order of (domain name, member). */
 #define SEGMENTS                                                                                   \
 	"seg AS MATERIALIZED (SELECT d.name, b.domain_id, b.batch_no, " STATE_OF("b.state") " AS state, " \
-	"  b.members, b.first_member, b.next_member, " ENDED("b.done_at") " AS done_at, b.reason, " \
+	"  b.members, b.first_member, coalesce(b.next_member, " LAST ") AS next_member, "          \
+	"  " ENDED("b.done_at") " AS done_at, b.reason, " \
 	"  CASE WHEN d.name = $3 THEN $4 ELSE '' END AS after "                                    \
 	" FROM tmtp.batch b JOIN tmtp.domain d ON d.domain_id = b.domain_id "                      \
 	" WHERE b.site_id = $1 AND b.message_id = $2 AND b.batch_no < 1000000 "                    \
@@ -132,9 +141,10 @@ static const struct store_op page_op = {
 	    "   FROM (SELECT s.member, s.joined_at, s.left_at FROM tmtp.period s "
 	    "     WHERE seg.members IS NULL AND " IN_SEGMENT
 	    "      AND s.member >= seg.first_member AND s.member > seg.after "
-	    "      AND (seg.next_member IS NULL OR s.member < seg.next_member) AND s.joined_at <= m.accepted_at "
+	    "      AND s.member < seg.next_member AND s.joined_at <= m.accepted_at "
 	    "    UNION ALL SELECT u.member, s.joined_at, s.left_at FROM unnest(seg.members) AS u(member) "
-	    "     JOIN tmtp.period s ON " IN_SEGMENT " AND s.member = u.member "
+	    "     CROSS JOIN LATERAL (SELECT s.joined_at, s.left_at FROM tmtp.period s "
+	    "      WHERE " IN_SEGMENT " AND s.member = u.member OFFSET 0) s "
 	    "     WHERE m.audience <> 3 AND u.member > seg.after "
 	    "    UNION ALL SELECT u.member, '-infinity', 'infinity' FROM unnest(seg.members) AS u(member) "
 	    "     WHERE m.audience = 3 AND u.member > seg.after "
@@ -142,20 +152,19 @@ static const struct store_op page_op = {
 	    "   LEFT JOIN (SELECT DISTINCT ON (u.member) u.member, " STATE_OF("l.state") " AS state, "
 	    "      " ENDED("l.done_at") " AS done_at, l.reason "
 	    "     FROM generate_series(1, retries.n) AS g(n) "
-	    "     JOIN tmtp.batch l ON l.site_id = $1 AND l.message_id = $2 "
-	    "      AND l.batch_no = seg.batch_no + g.n * 1000000 "
+	    "     CROSS JOIN LATERAL " BATCH("seg.batch_no + g.n * 1000000")
 	    "     CROSS JOIN LATERAL unnest(l.members) AS u(member) "
 	    "     ORDER BY u.member, l.batch_no DESC) chain ON chain.member = x.member "
-	    "   LEFT JOIN tmtp.failure f ON f.site_id = $1 AND f.message_id = $2 "
-	    "    AND f.domain_id = seg.domain_id AND f.member = x.member "
+	    "   LEFT JOIN LATERAL (SELECT f.member, f.code FROM tmtp.failure f WHERE f.site_id = $1 "
+	    "    AND f.message_id = $2 AND f.domain_id = seg.domain_id AND f.member = x.member LIMIT 1) f ON true "
 	    "   WHERE (f.member IS NOT NULL "
 	    "     OR coalesce(chain.done_at, seg.done_at) BETWEEN x.joined_at AND x.left_at) "
 	    "    AND ($5::int4 IS NULL OR f.member IS NULL AND $5 = coalesce(chain.state, seg.state)) "
 	    "   ORDER BY x.member LIMIT $6) y "
 	    "  WHERE $5::int4 IS NULL OR $5 <> 4 AND ($5 = seg.state "
 	    "    OR EXISTS (SELECT FROM generate_series(1, retries.n) AS g(n) "
-	    "     JOIN tmtp.batch l ON l.site_id = $1 AND l.message_id = $2 "
-	    "      AND l.batch_no = seg.batch_no + g.n * 1000000 AND $5 = " STATE_OF("l.state") ")) "
+	    "     CROSS JOIN LATERAL " BATCH("seg.batch_no + g.n * 1000000")
+	    "     WHERE $5 = " STATE_OF("l.state") ")) "
 	    "  LIMIT $6) "
 	    "UNION ALL "
 	    " (SELECT a.name, a.member, 4, NULL "
