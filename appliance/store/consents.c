@@ -74,7 +74,8 @@ static const Oid list_types[] = { T_INT8, T_INT4, T_TEXT, T_TEXT, T_INT8, 0 };
 static const struct store_op all_op = {
 	.name = "consent_list",
 	.sql = "SELECT c.sender_id, s.address, c.channel, c.state::int4, c.receipts, c.changed_id, NULL::bytea "
-	       "FROM tmtp.consent c JOIN tmtp.sender s ON s.sender_id = c.sender_id "
+	       "FROM tmtp.consent c "
+	       "CROSS JOIN LATERAL (SELECT k.address FROM tmtp.sender k WHERE k.sender_id = c.sender_id LIMIT 1) s "
 	       "WHERE c.account_id = $1 AND ($2::int4 IS NULL OR c.state = $2) "
 	       " AND ($3 = '' OR s.address = $3) AND ($4 = '' OR c.channel = $4) "
 	       "ORDER BY c.changed_id DESC, s.address, c.channel LIMIT $5",
@@ -89,9 +90,9 @@ static const struct store_op one_op = {
 	.name = "consent_get",
 	.sql = "SELECT c.sender_id, s.address, c.channel, c.state::int4, c.receipts, c.changed_id, "
 	       " (SELECT n.body FROM tmtp.notification n WHERE n.notification_id = c.invitation AND n.state = 1) "
-	       "FROM tmtp.sender s JOIN tmtp.consent c ON c.account_id = $1 AND c.sender_id = s.sender_id "
-	       " AND c.channel = $4 AND ($2::int4 IS NULL OR c.state = $2) "
-	       "WHERE s.address = $3 LIMIT $5",
+	       "FROM tmtp.sender s CROSS JOIN LATERAL (SELECT k.* FROM tmtp.consent k "
+	       " WHERE k.account_id = $1 AND k.sender_id = s.sender_id AND k.channel = $4 LIMIT 1) c "
+	       "WHERE s.address = $3 AND ($2::int4 IS NULL OR c.state = $2) LIMIT $5",
 	.types = list_types,
 	.lane = STORE_READ,
 	.repeatable = true,
@@ -164,8 +165,9 @@ static const struct store_op change_op = {
 	    " WHERE $6 = 1 AND NOT EXISTS (SELECT FROM known) "
 	    " ON CONFLICT DO NOTHING RETURNING sender_id, domain_id), "
 	    "whose AS MATERIALIZED (SELECT * FROM known UNION ALL SELECT * FROM made), "
-	    "old AS MATERIALIZED (SELECT c.state, c.receipts, c.changed_id FROM whose "
-	    " JOIN tmtp.consent c ON c.account_id = $1 AND c.sender_id = whose.sender_id AND c.channel = $3), "
+	    "old AS MATERIALIZED (SELECT c.* FROM whose CROSS JOIN LATERAL ("
+	    " SELECT k.state, k.receipts, k.changed_id FROM tmtp.consent k "
+	    " WHERE k.account_id = $1 AND k.sender_id = whose.sender_id AND k.channel = $3 LIMIT 1) c), "
 	    "wanted AS MATERIALIZED (SELECT whose.*, old.changed_id FROM whose LEFT JOIN old ON true "
 	    " WHERE CASE WHEN old.state IS NULL THEN $6 = 1 "
 	    "  WHEN $6 = 1 THEN old.state <> 1 OR old.receipts <> $7 "

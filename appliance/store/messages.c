@@ -152,11 +152,12 @@ rows_status(const PGresult *r, struct store_job *const *jobs, size_t n)
 static const struct store_op status_op = {
 	.name = "message_status",
 	.sql =
-	    "SELECT c.name, m.audience::int4, m.lane::int4, m.accepted_at, m.expires_at, m.recalled_at, "
+	    "SELECT (SELECT c.name FROM tmtp.channel c "
+	    "  WHERE c.site_id = m.site_id AND c.channel_id = m.channel_id), "
+	    " m.audience::int4, m.lane::int4, m.accepted_at, m.expires_at, m.recalled_at, "
 	    " coalesce(cardinality(m.rejected), 0), coalesce(b.waiting, 0)::int8, coalesce(b.done, 0)::int8, "
 	    " coalesce(b.dead, 0)::int8, f.failed "
 	    "FROM tmtp.message m "
-	    "LEFT JOIN tmtp.channel c ON c.site_id = m.site_id AND c.channel_id = m.channel_id "
 	    "CROSS JOIN LATERAL (SELECT "
 	    "  sum(CASE WHEN x.recipients = 0 AND x.members IS NULL THEN (SELECT count(*) FROM ("
 	    "    SELECT FROM tmtp.subscription s WHERE s.site_id = $1 AND s.channel_id = m.channel_id "
@@ -231,11 +232,11 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op list_op = {
 	.name = "message_list",
-	.sql = "SELECT m.message_id, c.name, m.audience::int4, m.lane::int4, m.accepted_at, m.recalled_at, m.size "
-	       "FROM (SELECT * FROM tmtp.message WHERE site_id = $1 AND message_id < $2 "
-	       "  ORDER BY message_id DESC LIMIT $3) m "
-	       "LEFT JOIN tmtp.channel c ON c.site_id = m.site_id AND c.channel_id = m.channel_id "
-	       "ORDER BY m.message_id DESC",
+	.sql = "SELECT m.message_id, (SELECT c.name FROM tmtp.channel c "
+	       "  WHERE c.site_id = m.site_id AND c.channel_id = m.channel_id), "
+	       " m.audience::int4, m.lane::int4, m.accepted_at, m.recalled_at, m.size "
+	       "FROM tmtp.message m WHERE m.site_id = $1 AND m.message_id < $2 "
+	       "ORDER BY m.message_id DESC LIMIT $3",
 	.types = (const Oid[]){ T_INT8, T_UUID, T_INT8, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
