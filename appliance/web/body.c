@@ -14,14 +14,17 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define DETAIL_MAX  256
+#define DETAIL_MAX 256
 #define POINTER_MAX 256
 /* Octets of a client's own field name that an answer repeats. */
 #define NAME_SHOWN 64
 
-/* --- parsing ------------------------------------------------------------------------- */
+/* --- parsing --------------------------------------------------------------- */
 
-/* False as soon as more containers are open than allowed; strings are skipped, nothing else is judged. */
+/*
+ * False as soon as more containers are open than allowed; strings are skipped, nothing else is
+ * judged.
+ */
 static bool
 depth_is_fine(struct slice text)
 {
@@ -76,11 +79,11 @@ web_json_parse(struct slice text, json_t **out, char error[static 160])
 
 	if (!depth_is_fine(text)) {
 		(void)snprintf(error, 160, "more than %d containers are open at once",
-		    WEB_JSON_DEPTH);
+		               WEB_JSON_DEPTH);
 		return WEB_BODY_MALFORMED;
 	}
 	value = json_loadb(text.len == 0 ? "" : (const char *)text.data, text.len,
-	    JSON_REJECT_DUPLICATES, &e);
+	                   JSON_REJECT_DUPLICATES, &e);
 	if (value != NULL && json_is_object(value)) {
 		*out = value;
 		return WEB_BODY_OK;
@@ -95,15 +98,15 @@ web_json_parse(struct slice text, json_t **out, char error[static 160])
 		return WEB_BODY_MEMORY;
 	}
 	(void)snprintf(error, 160, "%s (line %d, column %d)", parse_reason(json_error_code(&e)),
-	    e.line, e.column);
+	               e.line, e.column);
 	return WEB_BODY_MALFORMED;
 }
 
-/* --- errors ---------------------------------------------------------------------------- */
+/* --- errors ---------------------------------------------------------------- */
 
 void
 web_errors_add(struct web_errors *errors, const struct web_problem *kind, const char *pointer,
-    const char *detail, ...)
+               const char *detail, ...)
 {
 	char text[DETAIL_MAX];
 	va_list ap;
@@ -117,8 +120,8 @@ web_errors_add(struct web_errors *errors, const struct web_problem *kind, const 
 	va_start(ap, detail);
 	(void)vsnprintf(text, sizeof(text), detail, ap);
 	va_end(ap);
-	(void)json_array_append_new(errors->list,
-	    json_pack("{s:s, s:s}", "pointer", pointer, "detail", text));
+	(void)json_array_append_new(
+	    errors->list, json_pack("{s:s, s:s}", "pointer", pointer, "detail", text));
 }
 
 void
@@ -139,15 +142,16 @@ web_reply_errors(struct web_request *req, struct web_errors *errors)
 	char text[POINTER_MAX + DETAIL_MAX];
 
 	(void)snprintf(text, sizeof(text), "%s %s", pointer == NULL ? "" : pointer,
-	    detail == NULL ? "" : detail);
+	               detail == NULL ? "" : detail);
 	if (detail == NULL)
 		web_reply_problem_errors(req, kind, list, NULL);
 	else
-		web_reply_problem_errors(req, kind, list, "%s", pointer[0] == '\0' ? detail : text);
+		web_reply_problem_errors(req, kind, list, "%s",
+		                         pointer[0] == '\0' ? detail : text);
 	web_errors_free(errors);
 }
 
-/* --- fields ------------------------------------------------------------------------------- */
+/* --- fields ---------------------------------------------------------------- */
 
 /* "~" and "/" in a name are written "~0" and "~1" (RFC 6901 section 3); a long name is cut. */
 static void
@@ -175,7 +179,8 @@ struct field_reader {
 	struct web_errors *errors;
 };
 
-#define WRONG(r, ...) (web_errors_add((r)->errors, &web_invalid_value, (r)->pointer, __VA_ARGS__), false)
+#define WRONG(r, ...) \
+	(web_errors_add((r)->errors, &web_invalid_value, (r)->pointer, __VA_ARGS__), false)
 
 static const char *
 field_expected(const struct web_field *f)
@@ -195,8 +200,9 @@ read_string(const struct field_reader *r, const json_t *value, struct slice *out
 	if (f->max > 0 && s.len > (uint64_t)f->max)
 		return WRONG(r, "must be at most %" PRId64 " octets long", f->max);
 	if (s.len < (uint64_t)f->min)
-		return f->min == 1 ? WRONG(r, "must not be empty")
-				   : WRONG(r, "must be at least %" PRId64 " octets long", f->min);
+		return f->min == 1
+		           ? WRONG(r, "must not be empty")
+		           : WRONG(r, "must be at least %" PRId64 " octets long", f->min);
 	if (f->check != NULL && !f->check(s))
 		return WRONG(r, "must be %s", field_expected(f));
 	*out = s;
@@ -317,7 +323,7 @@ read_field(const struct field_reader *r, const json_t *value, void *out)
 
 static void
 refuse_unknown(const json_t *object, const char *base, const struct web_field *fields,
-    size_t n_fields, struct web_errors *errors)
+               size_t n_fields, struct web_errors *errors)
 {
 	char pointer[POINTER_MAX];
 
@@ -337,7 +343,7 @@ refuse_unknown(const json_t *object, const char *base, const struct web_field *f
 
 bool
 web_fields_read(const json_t *object, const char *base, const struct web_field *fields,
-    size_t n_fields, void *out, struct web_errors *errors)
+                size_t n_fields, void *out, struct web_errors *errors)
 {
 	size_t before = errors->count;
 	size_t present = 0;
@@ -351,7 +357,8 @@ web_fields_read(const json_t *object, const char *base, const struct web_field *
 		pointer_make(pointer, base, fields[i].name);
 		if (value == NULL || (json_is_null(value) && fields[i].flags & WEB_NULLABLE)) {
 			if (fields[i].flags & WEB_REQUIRED)
-				web_errors_add(errors, &web_missing_field, pointer, "is required");
+				web_errors_add(errors, &web_missing_field, pointer,
+				               "is required");
 			continue;
 		}
 		(void)read_field(&r, value, (uint8_t *)out + fields[i].offset);
@@ -362,8 +369,8 @@ web_fields_read(const json_t *object, const char *base, const struct web_field *
 }
 
 bool
-web_body_read(struct web_request *req, const struct web_field *fields, size_t n_fields, void *out,
-    json_t **json)
+web_body_read(struct web_request *req, const struct web_field *fields, size_t n_fields,
+              void *out, json_t **json)
 {
 	struct web_errors errors = { .count = 0 };
 	char error[160];
@@ -371,7 +378,7 @@ web_body_read(struct web_request *req, const struct web_field *fields, size_t n_
 
 	if (!web_request_content_is(req, "application/json")) {
 		web_reply_problem(req, &web_unsupported_media,
-		    "Content-Type must be application/json, in UTF-8.");
+		                  "Content-Type must be application/json, in UTF-8.");
 		return false;
 	}
 	switch (web_json_parse(web_request_body(req), &value, error)) {
@@ -381,8 +388,8 @@ web_body_read(struct web_request *req, const struct web_field *fields, size_t n_
 		web_reply_problem(req, &web_unavailable, NULL);
 		return false;
 	default:
-		web_reply_problem(req, &web_malformed_json, "The body must be a JSON object: %s.",
-		    error);
+		web_reply_problem(req, &web_malformed_json,
+		                  "The body must be a JSON object: %s.", error);
 		return false;
 	}
 	if (!web_fields_read(value, "", fields, n_fields, out, &errors)) {

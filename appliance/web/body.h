@@ -36,7 +36,7 @@ enum web_field_type {
 	WEB_STRING,  /* out: struct slice; min and max count octets */
 	WEB_INT,     /* out: int64_t; min and max bound the value */
 	WEB_BOOL,    /* out: bool */
-	WEB_STRINGS, /* out: struct web_strings; a string or a list of strings; min and max count items */
+	WEB_STRINGS, /* out: struct web_strings; a string or several; min and max count them */
 	WEB_OBJECT,  /* out: const json_t * */
 	WEB_ARRAY,   /* out: const json_t *; min and max count items */
 	WEB_ANY      /* out: const json_t * */
@@ -67,7 +67,7 @@ struct web_field {
 	size_t offset; /* in the caller's struct */
 	int64_t min, max;
 	bool (*check)(struct slice value); /* strings, and each of WEB_STRINGS; NULL: any */
-	const char *expected;              /* what check wants: "a channel's name, [a-z0-9-]{1,30}" */
+	const char *expected; /* what check wants: "a channel's name, [a-z0-9-]{1,30}" */
 };
 
 /* What was wrong so far; kind is the first error's. Zero it before, free it after. */
@@ -78,8 +78,9 @@ struct web_errors {
 };
 
 /* Adds one; pointer is "/to/3". From 16 on they are only counted. */
-void web_errors_add(struct web_errors *errors, const struct web_problem *kind, const char *pointer,
-		    const char *detail, ...) __attribute__((format(printf, 4, 5)));
+void web_errors_add(struct web_errors *errors, const struct web_problem *kind,
+                    const char *pointer, const char *detail, ...)
+    __attribute__((format(printf, 4, 5)));
 void web_errors_free(struct web_errors *errors);
 
 /*
@@ -87,7 +88,7 @@ void web_errors_free(struct web_errors *errors);
  * for the root. False when anything was wrong: errors then says what.
  */
 bool web_fields_read(const json_t *object, const char *pointer, const struct web_field *fields,
-		     size_t n_fields, void *out, struct web_errors *errors)
+                     size_t n_fields, void *out, struct web_errors *errors)
     __attribute__((warn_unused_result));
 
 /* Answers the request with what errors holds, and frees them. */
@@ -98,6 +99,6 @@ void web_reply_errors(struct web_request *req, struct web_errors *errors);
  * borrows. False: the request has been answered.
  */
 bool web_body_read(struct web_request *req, const struct web_field *fields, size_t n_fields,
-		   void *out, json_t **json) __attribute__((warn_unused_result));
+                   void *out, json_t **json) __attribute__((warn_unused_result));
 
 #endif

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 
 #define METRICS_MAX (4u << 20)
-#define TEXT        "text/plain; charset=utf-8"
+#define TEXT "text/plain; charset=utf-8"
 
 struct web_health {
 	struct web_server *server;
@@ -60,7 +60,7 @@ on_metrics(struct web_request *req, void *arg)
 		return;
 	}
 	web_reply_bytes_owned(req, 200, "text/plain; version=0.0.4; charset=utf-8", out.data,
-	    out.len);
+	                      out.len);
 }
 
 static const struct web_route health_routes[] = {
@@ -71,16 +71,17 @@ static const struct web_route health_routes[] = {
 
 enum web_rc
 web_health_start(const struct web_health_options *o, struct web_health **out,
-    char error[static WEB_ERROR_TEXT])
+                 char error[static WEB_ERROR_TEXT])
 {
 	struct web_health *h = calloc(1, sizeof(*h));
 	struct web_options options = { .listen = o->listen,
-				       .threads = 1,
-				       .connections = 256,
-				       .idle_s = 30,
-				       .routes = health_routes,
-				       .n_routes = sizeof(health_routes) / sizeof(health_routes[0]),
-				       .arg = h };
+		                       .threads = 1,
+		                       .connections = 256,
+		                       .idle_s = 30,
+		                       .routes = health_routes,
+		                       .n_routes =
+		                           sizeof(health_routes) / sizeof(health_routes[0]),
+		                       .arg = h };
 	enum web_rc rc;
 
 	*out = NULL;

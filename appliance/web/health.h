@@ -21,7 +21,8 @@ struct web_health_options {
 };
 
 enum web_rc web_health_start(const struct web_health_options *o, struct web_health **out,
-			     char error[static WEB_ERROR_TEXT]) __attribute__((warn_unused_result));
+                             char error[static WEB_ERROR_TEXT])
+    __attribute__((warn_unused_result));
 uint16_t web_health_port(const struct web_health *h);
 
 /* The role drains: /readyz says so from now on, whatever ready says. */

@@ -19,10 +19,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* --- route.c ---------------------------------------------------------------- */
+/* --- route.c --------------------------------------------------------------- */
 
 #define ROUTE_SEGMENTS 16
-#define ROUTE_PARAMS   8
+#define ROUTE_PARAMS 8
 
 struct route_path {
 	size_t n;
@@ -40,7 +40,10 @@ bool route_set_init(struct route_set *set, const struct web_route *routes, size_
     __attribute__((warn_unused_result));
 void route_set_deinit(struct route_set *set);
 
-/* Cuts "/a/b" into "a" and "b"; "/" is no segment at all. False: no leading slash, too many, or an empty one. */
+/*
+ * Cuts "/a/b" into "a" and "b"; "/" is no segment at all. False: no leading slash, too many,
+ * or an empty one.
+ */
 bool route_path_cut(struct slice path, struct route_path *out);
 
 /*
@@ -48,7 +51,8 @@ bool route_path_cut(struct slice path, struct route_path *out);
  * has a bit (1u << method) for each method that path does have.
  */
 const struct web_route *route_find(const struct route_set *set, enum web_method method,
-				   const struct route_path *path, size_t *index, unsigned *allowed);
+                                   const struct route_path *path, size_t *index,
+                                   unsigned *allowed);
 
 /*
  * Percent-decodes s into out (room for s.len octets). False: a broken escape,
@@ -56,19 +60,19 @@ const struct web_route *route_find(const struct route_set *set, enum web_method 
  */
 bool route_decode(struct slice s, uint8_t *out, struct slice *decoded);
 
-/* --- tls.c -------------------------------------------------------------------- */
+/* --- tls.c ----------------------------------------------------------------- */
 
 struct tls_set;
 
 enum web_rc tls_set_load(const struct web_cert *certs, size_t n, struct tls_set **out,
-			 char error[static WEB_ERROR_TEXT]);
+                         char error[static WEB_ERROR_TEXT]);
 struct tls_set *tls_set_ref(struct tls_set *set);
 void tls_set_unref(struct tls_set **set);
 
 /* The pair whose names match the client's SNI, else the first. */
 gnutls_certificate_retrieve_function3 tls_choose;
 
-/* --- server.c --------------------------------------------------------------- */
+/* --- server.c -------------------------------------------------------------- */
 
 enum conn_phase {
 	CONN_HEADERS, /* handshake, waiting for a request, or reading its headers */
@@ -80,8 +84,8 @@ struct web_conn {
 	struct web_conn *prev, *next; /* the server's list, under its lock */
 	struct web_server *server;
 	struct MHD_Connection *mhd;
-	struct tls_set *tls;     /* a reference while a handshake may use it; NULL without TLS */
-	struct web_request *req; /* reused from request to request; changes under the server's lock */
+	struct tls_set *tls; /* a reference while a handshake may use it; NULL without TLS */
+	struct web_request *req; /* reused; changes under the server's lock */
 	int fd;
 	_Atomic int phase;        /* enum conn_phase */
 	_Atomic int64_t since_ms; /* of the phase */
@@ -100,7 +104,7 @@ struct web_server {
 	_Atomic bool draining;
 	_Atomic bool refusing;   /* no handler is called any more */
 	_Atomic size_t active;   /* requests begun and not completed */
-	_Atomic size_t pending;  /* of them, those that a handler owes the answer: may be suspended */
+	_Atomic size_t pending;  /* of them, those with a handler: may be suspended */
 	_Atomic size_t resuming; /* threads inside MHD_resume_connection */
 
 	pthread_mutex_t lock; /* of what follows; nothing is called back under it */
@@ -110,7 +114,7 @@ struct web_server {
 	struct tls_set *tls;
 	bool stopping;      /* the keeper goes home */
 	bool streams_ended; /* and new ones end at once */
-	int64_t next_ms; /* when the keeper wakes */
+	int64_t next_ms;    /* when the keeper wakes */
 	pthread_t keeper;
 };
 
@@ -141,17 +145,17 @@ struct request_block {
 
 struct web_request {
 	_Atomic int state;
-	_Atomic int refs;       /* 2 once abandoned: the server's side and the owner's */
-	atomic_flag gate;       /* held to look into mhd or to abandon */
+	_Atomic int refs; /* 2 once abandoned: the server's side and the owner's */
+	atomic_flag gate; /* held to look into mhd or to abandon */
 	struct web_conn *conn;
 	struct web_server *server;
 	struct MHD_Connection *mhd;
 	const struct web_route *route;
 	const struct web_problem *refusal; /* decided before the handler */
 	enum web_method method;
-	unsigned allowed;                  /* methods, for 405 */
+	unsigned allowed; /* methods, for 405 */
 	bool called, pending, has_body, overflow;
-	bool tls;                          /* of the connection */
+	bool tls; /* of the connection */
 	size_t body_max, body_dropped;
 	int64_t since_ms;
 	size_t n_params;
@@ -172,29 +176,32 @@ struct web_request {
 };
 
 enum MHD_Result request_on_access(void *cls, struct MHD_Connection *mhd, const char *url,
-				  const char *method, const char *version, const char *data,
-				  size_t *size, void **con_cls);
+                                  const char *method, const char *version, const char *data,
+                                  size_t *size, void **con_cls);
 void request_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
-			  enum MHD_RequestTerminationCode code);
+                          enum MHD_RequestTerminationCode code);
 
 /* The reply's last step: takes response. */
 void request_finish(struct web_request *req, unsigned status, struct MHD_Response *response);
 
-/* The server gives up on a waiting request; true: mhd must now be resumed. Under the server's lock. */
+/*
+ * The server gives up on a waiting request; true: mhd must now be resumed. Under the server's
+ * lock.
+ */
 bool request_abandon(struct web_request *req);
 
 void request_free(struct web_request *req);
 
-/* --- reply.c ---------------------------------------------------------------- */
+/* --- reply.c --------------------------------------------------------------- */
 
 /* Adds the caller's headers and the defaults. */
 void reply_add_headers(struct web_request *req, struct MHD_Response *response,
-		       const char *content_type);
+                       const char *content_type);
 
 /* A 503 that belongs to no request; NULL without memory. */
 struct MHD_Response *reply_stopped(void);
 
-/* --- stream.c --------------------------------------------------------------- */
+/* --- stream.c -------------------------------------------------------------- */
 
 /* Sends the heartbeats that are due; the time of the next one. */
 int64_t stream_keep(struct web_server *server, int64_t now_ms);
@@ -202,7 +209,7 @@ int64_t stream_keep(struct web_server *server, int64_t now_ms);
 /* Ends all of a server's streams; cut: at once. */
 void stream_close_all(struct web_server *server, bool cut);
 
-/* --- metrics, in server.c ------------------------------------------------------ */
+/* --- metrics, in server.c -------------------------------------------------- */
 
 void metrics_request(unsigned status);
 void metrics_connections(int change);

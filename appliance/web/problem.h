@@ -12,25 +12,25 @@ struct web_problem {
 	unsigned status;
 };
 
-extern const struct web_problem web_bad_request;          /* 400 */
-extern const struct web_problem web_malformed_json;       /* 400 */
-extern const struct web_problem web_unknown_field;        /* 400 */
-extern const struct web_problem web_missing_field;        /* 400 */
-extern const struct web_problem web_invalid_value;        /* 400 */
-extern const struct web_problem web_unauthorized;         /* 401, with WWW-Authenticate: Bearer */
-extern const struct web_problem web_forbidden;            /* 403 */
-extern const struct web_problem web_not_found;            /* 404 */
-extern const struct web_problem web_method_not_allowed;   /* 405 */
-extern const struct web_problem web_conflict;             /* 409 */
-extern const struct web_problem web_gone;                 /* 410 */
-extern const struct web_problem web_precondition_failed;  /* 412 */
-extern const struct web_problem web_payload_too_large;    /* 413 */
-extern const struct web_problem web_unsupported_media;    /* 415 */
+extern const struct web_problem web_bad_request;        /* 400 */
+extern const struct web_problem web_malformed_json;     /* 400 */
+extern const struct web_problem web_unknown_field;      /* 400 */
+extern const struct web_problem web_missing_field;      /* 400 */
+extern const struct web_problem web_invalid_value;      /* 400 */
+extern const struct web_problem web_unauthorized;       /* 401, with WWW-Authenticate: Bearer */
+extern const struct web_problem web_forbidden;          /* 403 */
+extern const struct web_problem web_not_found;          /* 404 */
+extern const struct web_problem web_method_not_allowed; /* 405 */
+extern const struct web_problem web_conflict;           /* 409 */
+extern const struct web_problem web_gone;               /* 410 */
+extern const struct web_problem web_precondition_failed;   /* 412 */
+extern const struct web_problem web_payload_too_large;     /* 413 */
+extern const struct web_problem web_unsupported_media;     /* 415 */
 extern const struct web_problem web_range_not_satisfiable; /* 416 */
-extern const struct web_problem web_idempotency_mismatch; /* 422 */
-extern const struct web_problem web_too_many_requests;    /* 429, with Retry-After */
-extern const struct web_problem web_header_too_large;     /* 431 */
-extern const struct web_problem web_internal;             /* 500 */
-extern const struct web_problem web_unavailable;          /* 503, with Retry-After */
+extern const struct web_problem web_idempotency_mismatch;  /* 422 */
+extern const struct web_problem web_too_many_requests;     /* 429, with Retry-After */
+extern const struct web_problem web_header_too_large;      /* 431 */
+extern const struct web_problem web_internal;              /* 500 */
+extern const struct web_problem web_unavailable;           /* 503, with Retry-After */
 
 #endif

@@ -14,10 +14,10 @@
 #include <stdlib.h>
 #include <strings.h>
 
-#define DETAIL_MAX    512
+#define DETAIL_MAX 512
 #define RETRY_AFTER_S 5
 
-/* --- headers ------------------------------------------------------------------------- */
+/* --- headers --------------------------------------------------------------- */
 
 static bool
 value_is_clean(const char *value)
@@ -33,7 +33,7 @@ static bool
 name_is_ours(const char *name)
 {
 	static const char *const ours[] = { "Content-Length", "Date", "Connection",
-					    "Transfer-Encoding" };
+		                            "Transfer-Encoding" };
 
 	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++) {
 		if (strcasecmp(name, ours[i]) == 0)
@@ -81,14 +81,15 @@ own_header(const struct web_request *req, const char *name)
 
 static void
 add_default(struct web_request *req, struct MHD_Response *response, const char *name,
-    const char *value)
+            const char *value)
 {
 	if (own_header(req, name) == NULL)
 		(void)MHD_add_response_header(response, name, value);
 }
 
 void
-reply_add_headers(struct web_request *req, struct MHD_Response *response, const char *content_type)
+reply_add_headers(struct web_request *req, struct MHD_Response *response,
+                  const char *content_type)
 {
 	if (content_type != NULL)
 		(void)MHD_add_response_header(response, "Content-Type", content_type);
@@ -97,17 +98,17 @@ reply_add_headers(struct web_request *req, struct MHD_Response *response, const 
 	add_default(req, response, "Cache-Control", "no-store");
 	add_default(req, response, "X-Content-Type-Options", "nosniff");
 	add_default(req, response, "Content-Security-Policy",
-	    "default-src 'none'; frame-ancestors 'none'");
+	            "default-src 'none'; frame-ancestors 'none'");
 	add_default(req, response, "Referrer-Policy", "no-referrer");
 	if (req->tls)
 		add_default(req, response, "Strict-Transport-Security", "max-age=31536000");
 }
 
-/* --- plain replies ---------------------------------------------------------------------- */
+/* --- plain replies --------------------------------------------------------- */
 
 static void
 finish_with(struct web_request *req, unsigned status, const char *content_type,
-    struct MHD_Response *response)
+            struct MHD_Response *response)
 {
 	if (response != NULL)
 		reply_add_headers(req, response, content_type);
@@ -118,21 +119,22 @@ void
 web_reply_empty(struct web_request *req, unsigned status)
 {
 	finish_with(req, status, NULL,
-	    MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT));
+	            MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT));
 }
 
 void
 web_reply_bytes(struct web_request *req, unsigned status, const char *content_type,
-    struct slice data)
+                struct slice data)
 {
 	finish_with(req, status, content_type,
-	    MHD_create_response_from_buffer(data.len,
-		data.len == 0 ? (void *)"" : (void *)(uintptr_t)data.data, MHD_RESPMEM_MUST_COPY));
+	            MHD_create_response_from_buffer(
+			data.len, data.len == 0 ? (void *)"" : (void *)(uintptr_t)data.data,
+			MHD_RESPMEM_MUST_COPY));
 }
 
 void
 web_reply_bytes_owned(struct web_request *req, unsigned status, const char *content_type,
-    void *data, size_t len)
+                      void *data, size_t len)
 {
 	struct MHD_Response *response =
 	    MHD_create_response_from_buffer(len, data, MHD_RESPMEM_MUST_FREE);
@@ -173,7 +175,7 @@ reply_stopped(void)
 	return response;
 }
 
-/* --- problems ---------------------------------------------------------------------------- */
+/* --- problems -------------------------------------------------------------- */
 
 static void
 add_problem_headers(struct web_request *req, const struct web_problem *kind)
@@ -185,7 +187,7 @@ add_problem_headers(struct web_request *req, const struct web_problem *kind)
 	if ((kind->status == 429 || kind->status == 503 || req->retry_after_s > 0) &&
 	    own_header(req, "Retry-After") == NULL) {
 		(void)snprintf(seconds, sizeof(seconds), "%u",
-		    req->retry_after_s == 0 ? RETRY_AFTER_S : req->retry_after_s);
+		               req->retry_after_s == 0 ? RETRY_AFTER_S : req->retry_after_s);
 		web_reply_header(req, "Retry-After", seconds);
 	}
 }
@@ -193,10 +195,10 @@ add_problem_headers(struct web_request *req, const struct web_problem *kind)
 /* Takes errors, which may be NULL. */
 static void
 reply_problem(struct web_request *req, const struct web_problem *kind, json_t *errors,
-    const char *detail)
+              const char *detail)
 {
 	json_t *body = json_pack("{s:s, s:s, s:i}", "type", kind->type, "title", kind->title,
-	    "status", (int)kind->status);
+	                         "status", (int)kind->status);
 
 	if (detail != NULL)
 		(void)json_object_set_new(body, "detail", json_string(detail));
@@ -217,7 +219,8 @@ trim_utf8(char *text)
 }
 
 void
-web_reply_problem(struct web_request *req, const struct web_problem *kind, const char *detail, ...)
+web_reply_problem(struct web_request *req, const struct web_problem *kind, const char *detail,
+                  ...)
 {
 	char text[DETAIL_MAX];
 	va_list ap;
@@ -232,8 +235,8 @@ web_reply_problem(struct web_request *req, const struct web_problem *kind, const
 }
 
 void
-web_reply_problem_errors(struct web_request *req, const struct web_problem *kind, json_t *errors,
-    const char *detail, ...)
+web_reply_problem_errors(struct web_request *req, const struct web_problem *kind,
+                         json_t *errors, const char *detail, ...)
 {
 	char text[DETAIL_MAX];
 	va_list ap;
@@ -247,7 +250,7 @@ web_reply_problem_errors(struct web_request *req, const struct web_problem *kind
 	reply_problem(req, kind, errors, detail == NULL ? NULL : text);
 }
 
-/* --- objects -------------------------------------------------------------------------------- */
+/* --- objects --------------------------------------------------------------- */
 
 /* The daemon frees with one pointer: this keeps what the object's owner wants. */
 struct object_hold {
@@ -300,7 +303,10 @@ range_number(const char *from, const char *to, uint64_t *out)
 	return text_parse_u64(slice_mem(from, (size_t)(to - from)), UINT64_MAX, out);
 }
 
-/* "bytes=a-b", "bytes=a-" or "bytes=-n"; anything else, several ranges too, is the whole (RFC 9110 14.2). */
+/*
+ * "bytes=a-b", "bytes=a-" or "bytes=-n"; anything else, several ranges too, is the whole (RFC
+ * 9110 14.2).
+ */
 static enum range_rc
 range_parse(struct slice value, size_t len, size_t *from, size_t *count)
 {
@@ -355,16 +361,16 @@ object_drop(const struct web_object *o)
 
 static void
 object_send(struct web_request *req, unsigned status, const struct web_object *o, size_t from,
-    size_t count)
+            size_t count)
 {
 	struct object_hold *hold = malloc(sizeof(*hold));
 	struct MHD_Response *response = NULL;
 
 	if (hold != NULL) {
 		*hold = (struct object_hold){ o->free_data, o->owner };
-		response = MHD_create_response_from_buffer_with_free_callback_cls(count,
-		    count == 0 ? (void *)"" : (void *)(uintptr_t)(o->data + from), object_release,
-		    hold);
+		response = MHD_create_response_from_buffer_with_free_callback_cls(
+		    count, count == 0 ? (void *)"" : (void *)(uintptr_t)(o->data + from),
+		    object_release, hold);
 	}
 	if (response == NULL) {
 		free(hold);
@@ -382,7 +388,7 @@ web_reply_object(struct web_request *req, const struct web_object *o)
 	enum range_rc range;
 
 	bool same = o->etag != NULL && web_request_header(req, "If-None-Match", &match) &&
-	    etag_listed(match, o->etag);
+	            etag_listed(match, o->etag);
 
 	range = object_range(req, o, &from, &count);
 	if (range == RANGE_OUTSIDE && !same) {
@@ -393,7 +399,7 @@ web_reply_object(struct web_request *req, const struct web_object *o)
 		return;
 	}
 	web_reply_header(req, "Cache-Control",
-	    o->cache_control == NULL ? "no-store" : o->cache_control);
+	                 o->cache_control == NULL ? "no-store" : o->cache_control);
 	if (o->etag != NULL)
 		web_reply_header(req, "ETag", o->etag);
 	if (same) {
@@ -404,7 +410,7 @@ web_reply_object(struct web_request *req, const struct web_object *o)
 	web_reply_header(req, "Accept-Ranges", "bytes");
 	if (range == RANGE_PART) {
 		(void)snprintf(content_range, sizeof(content_range), "bytes %zu-%zu/%zu", from,
-		    from + count - 1, o->len);
+		               from + count - 1, o->len);
 		web_reply_header(req, "Content-Range", content_range);
 	}
 	object_send(req, range == RANGE_PART ? 206 : 200, o, from, count);

@@ -28,11 +28,11 @@ void web_reply_json(struct web_request *req, unsigned status, json_t *value);
 
 /* Copies data. */
 void web_reply_bytes(struct web_request *req, unsigned status, const char *content_type,
-		     struct slice data);
+                     struct slice data);
 
 /* Takes data, to be freed with free(). */
 void web_reply_bytes_owned(struct web_request *req, unsigned status, const char *content_type,
-			   void *data, size_t len);
+                           void *data, size_t len);
 
 /*
  * application/problem+json with a detail for this instance (printf; UTF-8).
@@ -40,12 +40,12 @@ void web_reply_bytes_owned(struct web_request *req, unsigned status, const char 
  * WWW-Authenticate, 429 and 503 get "Retry-After: 5" unless the caller added
  * one with web_reply_header.
  */
-void web_reply_problem(struct web_request *req, const struct web_problem *kind, const char *detail,
-		       ...) __attribute__((format(printf, 3, 4)));
+void web_reply_problem(struct web_request *req, const struct web_problem *kind,
+                       const char *detail, ...) __attribute__((format(printf, 3, 4)));
 
 /* The same with "errors": [{"pointer": "/to", "detail": "…"}…]. Takes errors. */
 void web_reply_problem_errors(struct web_request *req, const struct web_problem *kind,
-			      json_t *errors, const char *detail, ...)
+                              json_t *errors, const char *detail, ...)
     __attribute__((format(printf, 4, 5)));
 
 /* Seconds for Retry-After, for the problem that follows. */
@@ -58,7 +58,7 @@ struct web_object {
 	const char *etag;          /* strong, with its quotes; NULL: none, and no conditions */
 	const uint8_t *data;
 	size_t len;
-	void (*free_data)(void *owner); /* called once when the octets were sent or the client left; may be NULL */
+	void (*free_data)(void *owner); /* once, when data is no longer needed; may be NULL */
 	void *owner;
 };
 

@@ -19,7 +19,7 @@
 /* Body memory that an idle connection keeps. */
 #define BODY_KEEP 8192
 
-/* --- memory ---------------------------------------------------------------------- */
+/* --- memory ---------------------------------------------------------------- */
 
 void *
 web_request_alloc(struct web_request *req, size_t len)
@@ -111,7 +111,7 @@ request_make(struct web_conn *conn)
 	return req;
 }
 
-/* --- before the body ---------------------------------------------------------------- */
+/* --- before the body ------------------------------------------------------- */
 
 /* What a first look at all headers tells. */
 struct header_look {
@@ -128,8 +128,8 @@ key_is(const char *key, size_t len, const char *name, size_t name_len)
 #define KEY_IS(name) key_is(key, key_len, name, sizeof(name) - 1)
 
 static enum MHD_Result
-on_header(void *cls, enum MHD_ValueKind kind, const char *key, size_t key_len, const char *value,
-    size_t value_len)
+on_header(void *cls, enum MHD_ValueKind kind, const char *key, size_t key_len,
+          const char *value, size_t value_len)
 {
 	struct header_look *look = cls;
 
@@ -146,10 +146,13 @@ on_header(void *cls, enum MHD_ValueKind kind, const char *key, size_t key_len, c
 	return MHD_YES;
 }
 
-/* Any argument that can't be decoded makes the request a bad one, so that later look-ups can't fail. */
+/*
+ * Any argument that can't be decoded makes the request a bad one, so that later look-ups can't
+ * fail.
+ */
 static enum MHD_Result
-on_argument(void *cls, enum MHD_ValueKind kind, const char *key, size_t key_len, const char *value,
-    size_t value_len)
+on_argument(void *cls, enum MHD_ValueKind kind, const char *key, size_t key_len,
+            const char *value, size_t value_len)
 {
 	struct web_request *req = cls;
 	struct slice decoded;
@@ -165,8 +168,8 @@ on_argument(void *cls, enum MHD_ValueKind kind, const char *key, size_t key_len,
 static bool
 method_parse(const char *text, enum web_method *out)
 {
-	static const char *const names[WEB_METHODS] = { "GET", "HEAD", "POST", "PUT", "PATCH",
-							"DELETE" };
+	static const char *const names[WEB_METHODS] = { "GET", "HEAD",  "POST",
+		                                        "PUT", "PATCH", "DELETE" };
 
 	for (unsigned i = 0; i < WEB_METHODS; i++) {
 		if (strcmp(text, names[i]) == 0) {
@@ -177,7 +180,10 @@ method_parse(const char *text, enum web_method *out)
 	return false;
 }
 
-/* The path of a target: the absolute form ("http://host/path") is a server's to accept, RFC 9112 3.2.2. */
+/*
+ * The path of a target: the absolute form ("http://host/path") is a server's to accept, RFC
+ * 9112 3.2.2.
+ */
 static struct slice
 target_path(const char *url)
 {
@@ -193,7 +199,7 @@ target_path(const char *url)
 /* Decoded parameters are copied into the request: the daemon's memory isn't ours to change. */
 static bool
 request_take_params(struct web_request *req, const struct route_path *pattern,
-    const struct route_path *path)
+                    const struct route_path *path)
 {
 	for (size_t i = 0; i < path->n; i++) {
 		struct slice name = pattern->part[i], value;
@@ -231,7 +237,7 @@ request_route(struct web_request *req, const char *url, const char *method_text)
 	else if (!request_take_params(req, &server->routes.paths[index], &path))
 		req->refusal = &web_bad_request;
 	else if (atomic_load(&server->draining) && find != WEB_GET &&
-	    !(req->route->flags & WEB_WHEN_DRAINING))
+	         !(req->route->flags & WEB_WHEN_DRAINING))
 		req->refusal = &web_unavailable;
 }
 
@@ -243,7 +249,7 @@ length_parse(struct slice s, uint64_t *out)
 	return text_parse_u64(s, UINT64_MAX, out);
 }
 
-/* Whether a body comes, and whether it may. Two framings at once are how requests get smuggled. */
+/* Whether a body comes, and may. Two framings at once are how requests get smuggled. */
 static void
 request_look_at_headers(struct web_request *req)
 {
@@ -253,7 +259,8 @@ request_look_at_headers(struct web_request *req)
 
 	(void)MHD_get_connection_values_n(req->mhd, MHD_HEADER_KIND, on_header, &look);
 	req->body_max = req->route == NULL ? 0 : req->route->body_max;
-	req->has_body = look.codings > 0 ||
+	req->has_body =
+	    look.codings > 0 ||
 	    (look.lengths > 0 && (!length_parse(look.length, &length) || length > 0));
 	info = MHD_get_connection_info(req->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
 	if (look.codings + look.lengths > 1 || (look.codings == 1 && !look.chunked))
@@ -268,21 +275,22 @@ request_look_at_headers(struct web_request *req)
 		req->refusal = &web_unsupported_media;
 	if (req->refusal == NULL)
 		(void)MHD_get_connection_values_n(req->mhd, MHD_GET_ARGUMENT_KIND, on_argument,
-		    req);
+		                                  req);
 }
 
 static void
 request_refuse(struct web_request *req)
 {
-	static const char *const names[WEB_METHODS] = { "GET", "HEAD", "POST", "PUT", "PATCH",
-							"DELETE" };
+	static const char *const names[WEB_METHODS] = { "GET", "HEAD",  "POST",
+		                                        "PUT", "PATCH", "DELETE" };
 	struct buffer allow;
 
 	if (req->refusal == &web_method_not_allowed) {
 		buffer_init(&allow, 64);
 		for (unsigned i = 0; i < WEB_METHODS; i++) {
 			if (req->allowed & 1u << i)
-				buffer_add_fmt(&allow, "%s%s", allow.len == 0 ? "" : ", ", names[i]);
+				buffer_add_fmt(&allow, "%s%s", allow.len == 0 ? "" : ", ",
+				               names[i]);
 		}
 		buffer_add_u8(&allow, 0);
 		if (!allow.failed)
@@ -293,15 +301,15 @@ request_refuse(struct web_request *req)
 		web_reply_problem(req, req->refusal, "No body is expected here.");
 	else if (req->refusal == &web_payload_too_large)
 		web_reply_problem(req, req->refusal, "At most %zu octets are taken here.",
-		    req->body_max);
+		                  req->body_max);
 	else if (req->refusal == &web_header_too_large)
 		web_reply_problem(req, req->refusal, "At most %zu octets of headers are taken.",
-		    req->server->header_bytes);
+		                  req->server->header_bytes);
 	else
 		web_reply_problem(req, req->refusal, NULL);
 }
 
-/* --- the answer's way out ------------------------------------------------------------ */
+/* --- the answer's way out -------------------------------------------------- */
 
 static void
 request_log(struct web_request *req, unsigned status)
@@ -311,10 +319,10 @@ request_log(struct web_request *req, unsigned status)
 	metrics_request(status);
 	if (status >= 500 && req->refusal == NULL)
 		log_warn("request-failed", LOG_I("status", status), LOG_S("route", path),
-		    LOG_S("client", req->peer));
+		         LOG_S("client", req->peer));
 	else if (status == 401)
 		log_info("request-refused", LOG_I("status", status), LOG_S("route", path),
-		    LOG_S("client", req->peer));
+		         LOG_S("client", req->peer));
 }
 
 /* On the server's thread, in state REPLIED or ABANDONED. */
@@ -357,12 +365,12 @@ request_finish(struct web_request *req, unsigned status, struct MHD_Response *re
 	req->status = status;
 	req->response = response;
 	while (state != REQ_ABANDONED &&
-	    !atomic_compare_exchange_weak(&req->state, &state, REQ_REPLIED))
+	       !atomic_compare_exchange_weak(&req->state, &state, REQ_REPLIED))
 		continue;
 	if (state == REQ_ABANDONED) {
 		request_unref(req);
 	} else if (state == REQ_WAITING) {
-		/* The request is pending, so the server stands; it waits for the count as well. */
+		/* While the request is pending, the server stands; it waits for the count. */
 		atomic_fetch_add(&server->resuming, 1);
 		MHD_resume_connection(mhd);
 		atomic_fetch_sub(&server->resuming, 1);
@@ -396,7 +404,10 @@ request_run(struct web_request *req)
 
 	req->called = req->pending = true;
 	conn_enter(req->conn, CONN_REPLY);
-	/* Counted before refusing is read: a server that refuses and counts none may stop its daemon. */
+	/*
+	 * Counted before refusing is read: a server that refuses and counts none may stop its
+	 * daemon.
+	 */
 	atomic_fetch_add(&req->server->pending, 1);
 	if (req->overflow && req->refusal == NULL)
 		req->refusal = &web_payload_too_large;
@@ -436,14 +447,17 @@ request_begin(struct MHD_Connection *mhd, const char *url, const char *method, v
 	conn_enter(conn, CONN_BODY);
 	if (req->refusal == NULL || !req->has_body)
 		return MHD_YES;
-	/* Answered before the body, which is never read: the daemon closes behind the answer. */
+	/* Answered before the body, which is never read: the daemon closes after it. */
 	req->called = true;
 	conn_enter(conn, CONN_REPLY);
 	request_refuse(req);
 	return request_answer(req);
 }
 
-/* Keeps what the body may hold; what a chunked one sends beyond is dropped, so that its sender hears of it. */
+/*
+ * Keeps what the body may hold; what a chunked one sends beyond is dropped, so that its sender
+ * hears of it.
+ */
 static enum MHD_Result
 request_take_body(struct web_request *req, const char *data, size_t len)
 {
@@ -458,7 +472,7 @@ request_take_body(struct web_request *req, const char *data, size_t len)
 
 enum MHD_Result
 request_on_access(void *cls, struct MHD_Connection *mhd, const char *url, const char *method,
-    const char *version, const char *data, size_t *size, void **con_cls)
+                  const char *version, const char *data, size_t *size, void **con_cls)
 {
 	struct web_request *req = *con_cls;
 	size_t len = *size;
@@ -476,7 +490,7 @@ request_on_access(void *cls, struct MHD_Connection *mhd, const char *url, const 
 
 void
 request_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
-    enum MHD_RequestTerminationCode code)
+                     enum MHD_RequestTerminationCode code)
 {
 	struct web_server *server = cls;
 	struct web_request *req = *con_cls;
@@ -500,7 +514,7 @@ request_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
 	atomic_fetch_sub(&server->active, 1);
 }
 
-/* --- what handlers read ------------------------------------------------------------------ */
+/* --- what handlers read ---------------------------------------------------- */
 
 enum web_method
 web_request_method(const struct web_request *req)
@@ -530,7 +544,7 @@ web_request_param(const struct web_request *req, const char *name)
  */
 static bool
 request_lookup(struct web_request *req, enum MHD_ValueKind kind, const char *name,
-    struct slice *out)
+               struct slice *out)
 {
 	const char *value = NULL;
 	size_t len = 0;
@@ -540,7 +554,7 @@ request_lookup(struct web_request *req, enum MHD_ValueKind kind, const char *nam
 		continue;
 	if (atomic_load(&req->state) != REQ_ABANDONED &&
 	    MHD_lookup_connection_value_n(req->mhd, kind, name, strlen(name), &value, &len) ==
-		MHD_YES) {
+	        MHD_YES) {
 		copy = web_request_alloc(req, len + 1);
 		if (copy != NULL && len > 0)
 			memcpy(copy, value, len);

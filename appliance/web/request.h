@@ -17,7 +17,7 @@ enum web_method { WEB_GET, WEB_HEAD, WEB_POST, WEB_PUT, WEB_PATCH, WEB_DELETE, W
 typedef void web_handler(struct web_request *req, void *arg);
 
 enum web_route_flag {
-	WEB_JSON_BODY = 1,   /* a body that isn't application/json (UTF-8) gets 415 before the handler */
+	WEB_JSON_BODY = 1,    /* a body that isn't JSON by its Content-Type gets 415 */
 	WEB_WHEN_DRAINING = 2 /* served while the server drains, whatever the method */
 };
 
@@ -54,7 +54,7 @@ bool web_request_query(struct web_request *req, const char *name, struct slice *
 /* A query argument as an integer 0..max. WEB_QUERY_BAD: there, but not such a number. */
 enum web_query { WEB_QUERY_OK = 0, WEB_QUERY_ABSENT, WEB_QUERY_BAD };
 enum web_query web_request_query_u64(struct web_request *req, const char *name, uint64_t max,
-				     uint64_t *out) __attribute__((warn_unused_result));
+                                     uint64_t *out) __attribute__((warn_unused_result));
 
 /* First value of a header, any case of the name. False: absent; out untouched. */
 bool web_request_header(struct web_request *req, const char *name, struct slice *out);
@@ -65,7 +65,10 @@ bool web_request_bearer(struct web_request *req, struct slice *out);
 /* The body as it was sent; content codings other than identity were refused with 415. */
 struct slice web_request_body(const struct web_request *req);
 
-/* True when the media type is this one ("application/json"), whatever its parameters but a charset other than UTF-8. */
+/*
+ * True when the media type is this one ("application/json"), whatever its parameters but a
+ * charset other than UTF-8.
+ */
 bool web_request_content_is(struct web_request *req, const char *media_type);
 
 /* The client's address as text, without port. */

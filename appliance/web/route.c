@@ -43,8 +43,8 @@ route_is_servable(const struct web_route *route, struct route_path *path)
 {
 	size_t params = 0;
 
-	if (route->handler == NULL || route->method >= WEB_METHODS || route->method == WEB_HEAD ||
-	    !route_path_cut(slice_str(route->path), path))
+	if (route->handler == NULL || route->method >= WEB_METHODS ||
+	    route->method == WEB_HEAD || !route_path_cut(slice_str(route->path), path))
 		return false;
 	for (size_t i = 0; i < path->n; i++)
 		params += is_param(path->part[i]);
@@ -88,7 +88,7 @@ path_matches(const struct route_path *pattern, const struct route_path *path)
 
 const struct web_route *
 route_find(const struct route_set *set, enum web_method method, const struct route_path *path,
-    size_t *index, unsigned *allowed)
+           size_t *index, unsigned *allowed)
 {
 	*allowed = 0;
 	for (size_t i = 0; i < set->n; i++) {

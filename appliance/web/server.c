@@ -20,29 +20,29 @@
 #include <unistd.h>
 
 #define TLS_PRIORITIES "SECURE128:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
-#define BACKLOG        1024
-#define KEEPER_MS      1000
+#define BACKLOG 1024
+#define KEEPER_MS 1000
 
 METRIC_DEFINE(m_connections, METRIC_GAUGE, "tmtp_http_connections", NULL,
-    "Open HTTP connections.");
+              "Open HTTP connections.");
 METRIC_DEFINE(m_streams, METRIC_GAUGE, "tmtp_http_streams", NULL, "Open event streams.");
 METRIC_DEFINE(m_2xx, METRIC_COUNTER, "tmtp_http_requests_total", "class=\"2xx\"",
-    "HTTP requests by class of status.");
+              "HTTP requests by class of status.");
 METRIC_DEFINE(m_3xx, METRIC_COUNTER, "tmtp_http_requests_total", "class=\"3xx\"",
-    "HTTP requests by class of status.");
+              "HTTP requests by class of status.");
 METRIC_DEFINE(m_4xx, METRIC_COUNTER, "tmtp_http_requests_total", "class=\"4xx\"",
-    "HTTP requests by class of status.");
+              "HTTP requests by class of status.");
 METRIC_DEFINE(m_5xx, METRIC_COUNTER, "tmtp_http_requests_total", "class=\"5xx\"",
-    "HTTP requests by class of status.");
+              "HTTP requests by class of status.");
 
 void
 metrics_request(unsigned status)
 {
-	metric_add(status < 300	    ? &m_2xx
-		       : status < 400 ? &m_3xx
-		       : status < 500 ? &m_4xx
-				      : &m_5xx,
-	    1);
+	metric_add(status < 300   ? &m_2xx
+	           : status < 400 ? &m_3xx
+	           : status < 500 ? &m_4xx
+	                          : &m_5xx,
+	           1);
 }
 
 void
@@ -68,7 +68,7 @@ metrics_show(void)
 	metric_register(&m_5xx);
 }
 
-/* --- connections -------------------------------------------------------------- */
+/* --- connections ----------------------------------------------------------- */
 
 struct web_conn *
 conn_of(struct MHD_Connection *mhd)
@@ -102,7 +102,8 @@ conn_name_peer(struct web_conn *conn)
 		bool mapped = IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
 
 		(void)inet_ntop(mapped ? AF_INET : AF_INET6,
-		    in6->sin6_addr.s6_addr + (mapped ? 12 : 0), conn->peer, sizeof(conn->peer));
+		                in6->sin6_addr.s6_addr + (mapped ? 12 : 0), conn->peer,
+		                sizeof(conn->peer));
 	}
 }
 
@@ -156,7 +157,7 @@ conn_close(struct web_server *server, void **context)
 
 static void
 on_connection(void *cls, struct MHD_Connection *mhd, void **context,
-    enum MHD_ConnectionNotificationCode code)
+              enum MHD_ConnectionNotificationCode code)
 {
 	if (code == MHD_CONNECTION_NOTIFY_STARTED)
 		conn_open(cls, mhd, context);
@@ -164,7 +165,7 @@ on_connection(void *cls, struct MHD_Connection *mhd, void **context,
 		conn_close(cls, context);
 }
 
-/* --- the keeper ------------------------------------------------------------------ */
+/* --- the keeper ------------------------------------------------------------ */
 
 /* The daemon's idle time-out starts anew with every octet; this one doesn't. */
 static bool
@@ -233,7 +234,7 @@ keeper_run(void *arg)
 	return NULL;
 }
 
-/* --- starting ---------------------------------------------------------------------- */
+/* --- starting -------------------------------------------------------------- */
 
 /* "host:port", "[v6]:port", ":port"; host gets "" for all addresses. */
 static bool
@@ -293,13 +294,13 @@ static enum web_rc
 server_listen(struct web_server *s, const char *text, char error[static WEB_ERROR_TEXT])
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
-				  .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
+		                  .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
 	struct addrinfo *list, *ai;
 	char host[64], port[8];
 
 	if (!listen_split(text, host, port)) {
 		(void)snprintf(error, WEB_ERROR_TEXT, "\"%s\" isn't host:port",
-		    text == NULL ? "" : text);
+		               text == NULL ? "" : text);
 		return WEB_BAD_ADDRESS;
 	}
 	if (host[0] == '\0')
@@ -313,7 +314,7 @@ server_listen(struct web_server *s, const char *text, char error[static WEB_ERRO
 	freeaddrinfo(list);
 	if (s->listen_fd < 0) {
 		(void)snprintf(error, WEB_ERROR_TEXT, "can't listen on %s: %s", text,
-		    strerror(errno));
+		               strerror(errno));
 		return WEB_LISTEN;
 	}
 	s->port = listen_port(s->listen_fd);
@@ -335,7 +336,10 @@ on_daemon_log(void *cls, const char *fmt, va_list ap)
 	log_debug("http-daemon", LOG_S("text", line));
 }
 
-/* Paths and arguments reach us as they were sent; route_decode decodes them, segment by segment. */
+/*
+ * Paths and arguments reach us as they were sent; route_decode decodes them, segment by
+ * segment.
+ */
 static size_t
 on_unescape(void *cls, struct MHD_Connection *mhd, char *s)
 {
@@ -356,36 +360,34 @@ static bool
 server_start_daemon(struct web_server *s, const struct web_options *o)
 {
 	unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME |
-	    MHD_USE_ERROR_LOG | MHD_USE_TURBO | (s->has_tls ? MHD_USE_TLS : 0);
+	                 MHD_USE_ERROR_LOG | MHD_USE_TURBO | (s->has_tls ? MHD_USE_TLS : 0);
 	unsigned threads = o->threads == 0 ? default_threads() : o->threads;
 	size_t memory = o->connection_bytes == 0 ? 16384 : o->connection_bytes;
 	struct MHD_OptionItem more[4];
 	size_t n = 0;
 
 	if (threads > 1)
-		more[n++] = (struct MHD_OptionItem){ MHD_OPTION_THREAD_POOL_SIZE, threads, NULL };
+		more[n++] =
+		    (struct MHD_OptionItem){ MHD_OPTION_THREAD_POOL_SIZE, threads, NULL };
 	if (s->has_tls) {
 		more[n++] = (struct MHD_OptionItem){ MHD_OPTION_HTTPS_CERT_CALLBACK2, 0,
-			(void *)(uintptr_t)tls_choose };
+			                             (void *)(uintptr_t)tls_choose };
 		more[n++] = (struct MHD_OptionItem){ MHD_OPTION_HTTPS_PRIORITIES, 0,
-			(void *)TLS_PRIORITIES };
+			                             (void *)TLS_PRIORITIES };
 	}
 	more[n] = (struct MHD_OptionItem){ MHD_OPTION_END, 0, NULL };
 	s->header_bytes = o->header_bytes == 0 ? memory / 2 : o->header_bytes;
 	s->idle_ms = (o->idle_s == 0 ? 60 : (int64_t)o->idle_s) * 1000;
 	s->request_ms = (o->request_s == 0 ? 30 : (int64_t)o->request_s) * 1000;
-	s->daemon = MHD_start_daemon(flags, 0, NULL, NULL, request_on_access, s,
-	    MHD_OPTION_EXTERNAL_LOGGER, on_daemon_log, NULL,
-	    MHD_OPTION_LISTEN_SOCKET, s->listen_fd,
+	s->daemon = MHD_start_daemon(
+	    flags, 0, NULL, NULL, request_on_access, s, MHD_OPTION_EXTERNAL_LOGGER,
+	    on_daemon_log, NULL, MHD_OPTION_LISTEN_SOCKET, s->listen_fd,
 	    MHD_OPTION_CONNECTION_LIMIT, o->connections == 0 ? 8192 : o->connections,
 	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, memory < 2048 ? (size_t)2048 : memory,
 	    MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)(s->idle_ms / 1000),
-	    MHD_OPTION_NOTIFY_COMPLETED, request_on_completed, s,
-	    MHD_OPTION_NOTIFY_CONNECTION, on_connection, s,
-	    MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, NULL,
-	    MHD_OPTION_STRICT_FOR_CLIENT, 1,
-	    MHD_OPTION_ARRAY, more,
-	    MHD_OPTION_END);
+	    MHD_OPTION_NOTIFY_COMPLETED, request_on_completed, s, MHD_OPTION_NOTIFY_CONNECTION,
+	    on_connection, s, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, NULL,
+	    MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_ARRAY, more, MHD_OPTION_END);
 	return s->daemon != NULL;
 }
 
@@ -419,7 +421,8 @@ server_free(struct web_server *s)
 }
 
 static enum web_rc
-server_prepare(struct web_server *s, const struct web_options *o, char error[static WEB_ERROR_TEXT])
+server_prepare(struct web_server *s, const struct web_options *o,
+               char error[static WEB_ERROR_TEXT])
 {
 	enum web_rc rc;
 
@@ -439,7 +442,7 @@ server_prepare(struct web_server *s, const struct web_options *o, char error[sta
 		return rc;
 	if (!server_start_daemon(s, o)) {
 		(void)snprintf(error, WEB_ERROR_TEXT, "the HTTP server doesn't start: %s",
-		    strerror(errno));
+		               strerror(errno));
 		return WEB_START;
 	}
 	s->listen_fd = -1;
@@ -453,7 +456,7 @@ server_prepare(struct web_server *s, const struct web_options *o, char error[sta
 
 enum web_rc
 web_server_start(const struct web_options *o, struct web_server **out,
-    char error[static WEB_ERROR_TEXT])
+                 char error[static WEB_ERROR_TEXT])
 {
 	struct web_server *s = server_make();
 	enum web_rc rc;
@@ -482,7 +485,7 @@ web_server_port(const struct web_server *s)
 
 enum web_rc
 web_server_reload_tls(struct web_server *s, const struct web_cert *certs, size_t n,
-    char error[static WEB_ERROR_TEXT])
+                      char error[static WEB_ERROR_TEXT])
 {
 	struct tls_set *set, *old;
 	enum web_rc rc;
@@ -503,7 +506,7 @@ web_server_reload_tls(struct web_server *s, const struct web_cert *certs, size_t
 	return WEB_OK;
 }
 
-/* --- stopping ------------------------------------------------------------------------ */
+/* --- stopping -------------------------------------------------------------- */
 
 void
 web_server_drain(struct web_server *s)
@@ -575,7 +578,7 @@ server_wait(struct web_server *s, unsigned grace_ms)
 		server_cut_all(s);
 }
 
-/* Until nothing is suspended, nor can be again: a daemon that stops before aborts the process. */
+/* Until nothing is suspended, nor can be again: stopping before would abort the process. */
 static void
 server_settle(struct web_server *s)
 {

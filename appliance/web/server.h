@@ -26,17 +26,20 @@ struct web_cert {
 	const char *key_file;
 };
 
-/* A field that is 0 takes its default. Borrowed during web_server_start only, routes and arg for ever. */
+/*
+ * A field that is 0 takes its default. Borrowed during web_server_start only, routes and arg
+ * for ever.
+ */
 struct web_options {
-	const char *listen; /* "127.0.0.1:8080", "[::]:443", ":80" (all addresses); port 0: any free one */
+	const char *listen; /* "127.0.0.1:8080", "[::]:443", ":80"; port 0: any free one */
 	unsigned threads;   /* default: one a core, at most 16 */
-	const struct web_cert *certs; /* none: plain HTTP. The first one serves clients without a known SNI */
+	const struct web_cert *certs; /* none: plain HTTP. The first serves unknown names */
 	size_t n_certs;
 	unsigned connections;    /* at once; default 8192 */
-	size_t connection_bytes; /* memory a connection, for headers and output; default 16384, at least 2048 */
-	size_t header_bytes;     /* longest request line and headers; above it 431; default half of connection_bytes */
-	unsigned idle_s;         /* without any octet; default 60. Doesn't count while a reply is pending */
-	unsigned request_s;      /* for the whole of a request's headers, and of its body; default 30 */
+	size_t connection_bytes; /* memory of each; default 16384, at least 2048 */
+	size_t header_bytes; /* request line and headers, above: 431; default half of that */
+	unsigned idle_s;     /* without any octet; default 60. Not while a reply is pending */
+	unsigned request_s;  /* for all of the headers, and of the body; default 30 */
 	const struct web_route *routes;
 	size_t n_routes;
 	void *arg; /* every handler's second argument */
@@ -50,7 +53,8 @@ struct web_options {
  * and error says why.
  */
 enum web_rc web_server_start(const struct web_options *o, struct web_server **out,
-			     char error[static WEB_ERROR_TEXT]) __attribute__((warn_unused_result));
+                             char error[static WEB_ERROR_TEXT])
+    __attribute__((warn_unused_result));
 
 /* The port that was bound. */
 uint16_t web_server_port(const struct web_server *s);
@@ -61,7 +65,8 @@ uint16_t web_server_port(const struct web_server *s);
  * server started with certificates. Any thread.
  */
 enum web_rc web_server_reload_tls(struct web_server *s, const struct web_cert *certs, size_t n,
-				  char error[static WEB_ERROR_TEXT]) __attribute__((warn_unused_result));
+                                  char error[static WEB_ERROR_TEXT])
+    __attribute__((warn_unused_result));
 
 /*
  * From now on GET and HEAD are still served, each answer closing its
@@ -75,8 +80,9 @@ size_t web_server_active(const struct web_server *s);
 /*
  * Drains, ends the streams, waits up to grace_ms for the pending replies,
  * answers what is left with 503 (a client that takes no octet is cut a second
- * later), stops listening and frees the server; *s becomes NULL. Whoever still owes a reply may pay it later: the request stays
- * valid (its headers read as absent), the reply goes nowhere. Not from a handler.
+ * later), stops listening and frees the server; *s becomes NULL. Whoever still owes a reply may
+ * pay it later: the request stays valid (its headers read as absent), the reply goes nowhere.
+ * Not from a handler.
  */
 void web_server_stop(struct web_server **s, unsigned grace_ms);
 

@@ -16,10 +16,10 @@
 #include <sys/socket.h>
 
 #define HEARTBEAT_MS 25000
-#define BUFFER_MAX   65536
-#define QUEUE_FIRST  4
-#define QUEUE_KEEP   16
-#define BATCH        256
+#define BUFFER_MAX 65536
+#define QUEUE_FIRST 4
+#define QUEUE_KEEP 16
+#define BATCH 256
 /* Only answers to HTTP/1.0 pass through the daemon's own block. */
 #define BLOCK 256
 
@@ -33,24 +33,25 @@ struct web_stream {
 	pthread_mutex_t lock;
 	_Atomic int refs;
 	struct MHD_Connection *mhd;
-	int fd;                     /* -1 before the first read and after the end */
+	int fd; /* -1 before the first read and after the end */
 	bool suspended, closing, cut, ended;
 	size_t buffer_max;
-	struct web_frame **queue;   /* a ring */
+	struct web_frame **queue; /* a ring */
 	size_t cap, head, count;
-	size_t offset;              /* into the first frame */
-	size_t queued;              /* octets */
+	size_t offset; /* into the first frame */
+	size_t queued; /* octets */
 	unsigned heartbeat_ms;
-	_Atomic int64_t due_ms;     /* of the next heartbeat */
+	_Atomic int64_t due_ms; /* of the next heartbeat */
 	void (*closed)(struct web_stream *, void *);
+	void (*drained)(struct web_stream *, void *);
 	void *arg;
 
-	struct web_server *server;  /* while it is listed there, under its lock */
+	struct web_server *server; /* while it is listed there, under its lock */
 	struct web_stream *prev, *next;
 	bool listed, told, told_cut;
 };
 
-/* --- frames --------------------------------------------------------------------------- */
+/* --- frames ---------------------------------------------------------------- */
 
 static bool
 is_single_line(const char *s)
@@ -148,7 +149,7 @@ web_frame_octets(const struct web_frame *f)
 	return slice_mem(f->data, f->len);
 }
 
-/* --- the queue, under the stream's lock ------------------------------------------------- */
+/* --- the queue, under the stream's lock ------------------------------------ */
 
 static bool
 queue_grow(struct web_stream *s)
@@ -219,7 +220,7 @@ queue_drop(struct web_stream *s)
 	s->queued = 0;
 }
 
-/* --- references ----------------------------------------------------------------------------- */
+/* --- references ------------------------------------------------------------ */
 
 struct web_stream *
 web_stream_ref(struct web_stream *s)
@@ -242,7 +243,7 @@ web_stream_unref(struct web_stream **stream)
 	free(s);
 }
 
-/* --- the server's list ------------------------------------------------------------------------ */
+/* --- the server's list ----------------------------------------------------- */
 
 /* On the server's thread, so the server stands. */
 static void
@@ -287,7 +288,7 @@ stream_unlist(struct web_stream *s)
 	metrics_streams(-1);
 }
 
-/* --- the daemon's side ------------------------------------------------------------------------- */
+/* --- the daemon's side ----------------------------------------------------- */
 
 static ssize_t
 on_read(void *cls, uint64_t pos, char *out, size_t max)
@@ -295,12 +296,14 @@ on_read(void *cls, uint64_t pos, char *out, size_t max)
 	struct web_stream *s = cls;
 	size_t n;
 	ssize_t rc;
+	bool drained;
 
 	(void)pos;
 	if (!s->listed)
 		stream_list(s);
 	pthread_mutex_lock(&s->lock);
 	n = s->cut ? 0 : queue_read(s, (uint8_t *)out, max);
+	drained = n > 0 && s->count == 0;
 	if (s->cut) {
 		rc = MHD_CONTENT_READER_END_WITH_ERROR;
 	} else if (n > 0) {
@@ -314,6 +317,8 @@ on_read(void *cls, uint64_t pos, char *out, size_t max)
 		rc = 0;
 	}
 	pthread_mutex_unlock(&s->lock);
+	if (drained && s->drained != NULL)
+		s->drained(s, s->arg);
 	return rc;
 }
 
@@ -335,7 +340,7 @@ on_release(void *cls)
 	web_stream_unref(&s);
 }
 
-/* --- the sender's side -------------------------------------------------------------------------- */
+/* --- the sender's side ----------------------------------------------------- */
 
 static void
 stream_resume(struct web_stream *s)
@@ -346,7 +351,10 @@ stream_resume(struct web_stream *s)
 	}
 }
 
-/* What is queued goes nowhere. The daemon waits for a socket that takes nothing: shutdown wakes it. */
+/*
+ * What is queued goes nowhere. The daemon waits for a socket that takes nothing: shutdown
+ * wakes it.
+ */
 static void
 stream_cut(struct web_stream *s)
 {
@@ -376,6 +384,7 @@ stream_make(struct web_request *req, const struct web_stream_options *o)
 	s->heartbeat_ms = o->heartbeat_ms == 0 ? HEARTBEAT_MS : o->heartbeat_ms;
 	atomic_init(&s->due_ms, clock_mono_ms() + s->heartbeat_ms);
 	s->closed = o->closed;
+	s->drained = o->drained;
 	s->arg = o->arg;
 	if (!queue_push(s, first))
 		s->cut = true;
@@ -387,9 +396,10 @@ struct web_stream *
 web_stream_open(struct web_request *req, const struct web_stream_options *o)
 {
 	struct web_stream *s = stream_make(req, o), *server_side = s;
-	struct MHD_Response *response = s == NULL
-	    ? NULL
-	    : MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, on_read, s, on_release);
+	struct MHD_Response *response =
+	    s == NULL ? NULL
+		      : MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, on_read, s,
+	                                                  on_release);
 
 	if (response == NULL) {
 		web_stream_unref(&server_side);
@@ -417,7 +427,8 @@ web_stream_send(struct web_stream *s, struct web_frame *f)
 			stream_cut(s);
 	}
 	pthread_mutex_unlock(&s->lock);
-	atomic_store_explicit(&s->due_ms, clock_mono_ms() + s->heartbeat_ms, memory_order_relaxed);
+	atomic_store_explicit(&s->due_ms, clock_mono_ms() + s->heartbeat_ms,
+	                      memory_order_relaxed);
 	return sent;
 }
 
@@ -432,15 +443,14 @@ web_stream_close(struct web_stream *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* --- heartbeats and the end of all --------------------------------------------------------------- */
+/* --- heartbeats and the end of all ----------------------------------------- */
 
 /* Not behind something that the client hasn't taken yet: that finds a vanished one as well. */
 static void
 stream_beat(struct web_stream *s, struct web_frame *beat)
 {
 	pthread_mutex_lock(&s->lock);
-	if (!s->ended && !s->closing && !s->cut && s->count == 0 &&
-	    queue_push(s, beat))
+	if (!s->ended && !s->closing && !s->cut && s->count == 0 && queue_push(s, beat))
 		stream_resume(s);
 	pthread_mutex_unlock(&s->lock);
 }
@@ -457,7 +467,8 @@ stream_keep(struct web_server *server, int64_t now_ms)
 		n = 0;
 		next_ms = INT64_MAX;
 		pthread_mutex_lock(&server->lock);
-		for (struct web_stream *s = server->streams; s != NULL && n < BATCH; s = s->next) {
+		for (struct web_stream *s = server->streams; s != NULL && n < BATCH;
+		     s = s->next) {
 			int64_t due_ms = atomic_load_explicit(&s->due_ms, memory_order_relaxed);
 
 			if (due_ms <= now_ms) {
@@ -504,7 +515,8 @@ stream_close_all(struct web_server *server, bool cut)
 		n = 0;
 		pthread_mutex_lock(&server->lock);
 		server->streams_ended = true;
-		for (struct web_stream *s = server->streams; s != NULL && n < BATCH; s = s->next) {
+		for (struct web_stream *s = server->streams; s != NULL && n < BATCH;
+		     s = s->next) {
 			bool *told = cut ? &s->told_cut : &s->told;
 
 			if (!*told)

@@ -27,13 +27,19 @@ struct slice web_frame_octets(const struct web_frame *f);
 
 struct web_stream_options {
 	unsigned heartbeat_ms; /* a comment after that long without an event; default 25000 */
-	size_t buffer_max;     /* octets queued and not yet taken by the client; default 65536 */
-	unsigned retry_ms;     /* tells the client how long to wait before it comes back; 0: doesn't */
+	size_t buffer_max; /* octets queued and not yet taken by the client; default 65536 */
+	unsigned retry_ms; /* what a client is told to wait before it comes back; 0: nothing */
 	/*
 	 * Called once when the stream has ended, whoever ended it, on a server thread, perhaps
 	 * before web_stream_open has returned; afterwards arg isn't used. May be NULL.
 	 */
 	void (*closed)(struct web_stream *stream, void *arg);
+	/*
+	 * Called each time that the client has taken all that was queued, heartbeats too, on a
+	 * server thread, perhaps before web_stream_open has returned, never after closed:
+	 * whoever has much to send goes on then. May be NULL.
+	 */
+	void (*drained)(struct web_stream *stream, void *arg);
 	void *arg;
 };
 

@@ -81,9 +81,10 @@ pair_belongs_together(const struct tls_pair *p)
 	if (gnutls_pubkey_init(&pub) < 0)
 		return false;
 	same = gnutls_pubkey_import_privkey(pub, p->key, 0, 0) >= 0 &&
-	    gnutls_pubkey_get_key_id(pub, GNUTLS_KEYID_USE_SHA256, a, &na) >= 0 &&
-	    gnutls_pubkey_get_key_id(p->chain[0].pubkey, GNUTLS_KEYID_USE_SHA256, b, &nb) >= 0 &&
-	    na == nb && memcmp(a, b, na) == 0;
+	       gnutls_pubkey_get_key_id(pub, GNUTLS_KEYID_USE_SHA256, a, &na) >= 0 &&
+	       gnutls_pubkey_get_key_id(p->chain[0].pubkey, GNUTLS_KEYID_USE_SHA256, b, &nb) >=
+	           0 &&
+	       na == nb && memcmp(a, b, na) == 0;
 	gnutls_pubkey_deinit(pub);
 	return same;
 }
@@ -106,14 +107,15 @@ tls_set_free(struct tls_set *set)
 
 enum web_rc
 tls_set_load(const struct web_cert *certs, size_t n, struct tls_set **out,
-    char error[static WEB_ERROR_TEXT])
+             char error[static WEB_ERROR_TEXT])
 {
 	struct tls_set *set = calloc(1, sizeof(*set) + n * sizeof(set->pairs[0]));
 	enum web_rc rc = WEB_OK;
 
 	if (set == NULL || n == 0) {
 		free(set);
-		(void)snprintf(error, WEB_ERROR_TEXT, "%s", n == 0 ? "no certificate" : "no memory");
+		(void)snprintf(error, WEB_ERROR_TEXT, "%s",
+		               n == 0 ? "no certificate" : "no memory");
 		return n == 0 ? WEB_BAD_CERT : WEB_MEMORY;
 	}
 	atomic_init(&set->refs, 1);
@@ -123,7 +125,8 @@ tls_set_load(const struct web_cert *certs, size_t n, struct tls_set **out,
 		if (rc == WEB_OK)
 			rc = pair_load_key(&set->pairs[i], certs[i].key_file, error);
 		if (rc == WEB_OK && !pair_belongs_together(&set->pairs[i]))
-			rc = fail(error, certs[i].key_file, "doesn't belong to the certificate");
+			rc =
+			    fail(error, certs[i].key_file, "doesn't belong to the certificate");
 	}
 	if (rc != WEB_OK) {
 		tls_set_free(set);
@@ -143,7 +146,8 @@ tls_set_ref(struct tls_set *set)
 void
 tls_set_unref(struct tls_set **set)
 {
-	if (*set != NULL && atomic_fetch_sub_explicit(&(*set)->refs, 1, memory_order_acq_rel) == 1)
+	if (*set != NULL &&
+	    atomic_fetch_sub_explicit(&(*set)->refs, 1, memory_order_acq_rel) == 1)
 		tls_set_free(*set);
 	*set = NULL;
 }
@@ -155,7 +159,8 @@ pair_for_name(struct tls_set *set, gnutls_session_t session)
 	size_t len = sizeof(name);
 	unsigned type;
 
-	if (gnutls_server_name_get(session, name, &len, &type, 0) < 0 || type != GNUTLS_NAME_DNS)
+	if (gnutls_server_name_get(session, name, &len, &type, 0) < 0 ||
+	    type != GNUTLS_NAME_DNS)
 		return &set->pairs[0];
 	for (size_t i = 0; i < set->n; i++) {
 		if (gnutls_x509_crt_check_hostname(set->pairs[i].leaf, name))
@@ -166,8 +171,8 @@ pair_for_name(struct tls_set *set, gnutls_session_t session)
 
 int
 tls_choose(gnutls_session_t session, const struct gnutls_cert_retr_st *info,
-    struct gnutls_pcert_st **certs, unsigned *n_certs, struct gnutls_ocsp_data_st **ocsp,
-    unsigned *n_ocsp, struct gnutls_privkey_st **key, unsigned *flags)
+           struct gnutls_pcert_st **certs, unsigned *n_certs, struct gnutls_ocsp_data_st **ocsp,
+           unsigned *n_ocsp, struct gnutls_privkey_st **key, unsigned *flags)
 {
 	struct MHD_Connection *mhd = gnutls_session_get_ptr(session);
 	struct web_conn *conn = mhd == NULL ? NULL : conn_of(mhd);

@@ -19,9 +19,9 @@
 #include <stdlib.h>
 #include <strings.h>
 
-#define SECRET_MIN   32
-#define SECRET_MAX   1024
-#define PEM_MAX      16384
+#define SECRET_MIN 32
+#define SECRET_MAX 1024
+#define PEM_MAX 16384
 #define RSA_BITS_MIN 2048
 #define RSA_BITS_MAX 8192
 
@@ -33,7 +33,7 @@ struct token_key {
 	uint8_t material[];
 };
 
-/* --- words ------------------------------------------------------------------------------ */
+/* --- words ----------------------------------------------------------------- */
 
 const char *
 token_reason(enum token_rc rc)
@@ -61,7 +61,8 @@ token_detail(enum token_rc rc)
 {
 	switch (rc) {
 	case TOKEN_MALFORMED:
-		return "The token isn't a signed JWT with iss, aud and exp, each of its right type and "
+		return "The token isn't a signed JWT with iss, aud and exp, each of its right "
+		       "type and "
 		       "at most once.";
 	case TOKEN_WRONG_AUDIENCE:
 		return "The token's aud doesn't name this appliance.";
@@ -78,7 +79,7 @@ token_detail(enum token_rc rc)
 	}
 }
 
-/* --- format --------------------------------------------------------------------------------- */
+/* --- format ---------------------------------------------------------------- */
 
 struct token_parts {
 	json_t *header, *payload; /* owned */
@@ -103,7 +104,7 @@ part_decode(struct slice part, json_t **out)
 
 	if (part.len == 0 ||
 	    sodium_base642bin(text, sizeof(text), (const char *)part.data, part.len, NULL, &len,
-		NULL, sodium_base64_VARIANT_URLSAFE_NO_PADDING) != 0)
+	                      NULL, sodium_base64_VARIANT_URLSAFE_NO_PADDING) != 0)
 		return TOKEN_MALFORMED;
 	switch (web_json_parse(slice_mem(text, len), out, error)) {
 	case WEB_BODY_OK:
@@ -123,8 +124,9 @@ signature_is_fine(struct slice part)
 	size_t len;
 
 	return part.len == 0 ||
-	    sodium_base642bin(octets, sizeof(octets), (const char *)part.data, part.len, NULL,
-		&len, NULL, sodium_base64_VARIANT_URLSAFE_NO_PADDING) == 0;
+	       sodium_base642bin(octets, sizeof(octets), (const char *)part.data, part.len,
+	                         NULL, &len, NULL,
+	                         sodium_base64_VARIANT_URLSAFE_NO_PADDING) == 0;
 }
 
 static enum token_rc
@@ -188,7 +190,7 @@ claim_time(const json_t *object, const char *name, bool required, int64_t *out)
 
 static enum token_rc
 header_read(const json_t *header, size_t signature_len, enum token_alg *alg,
-    char kid[static TOKEN_NAME_MAX + 1])
+            char kid[static TOKEN_NAME_MAX + 1])
 {
 	char name[16], type[16];
 
@@ -222,7 +224,8 @@ token_peek(struct slice jwt, struct token_peek *out)
 	if (rc != TOKEN_OK)
 		return rc;
 	rc = header_read(parts.header, parts.signature_len, &peek.alg, peek.kid);
-	if (rc == TOKEN_OK && !claim_string(parts.payload, "iss", true, TOKEN_NAME_MAX, peek.iss))
+	if (rc == TOKEN_OK &&
+	    !claim_string(parts.payload, "iss", true, TOKEN_NAME_MAX, peek.iss))
 		rc = TOKEN_MALFORMED;
 	if (rc == TOKEN_OK)
 		*out = peek;
@@ -230,7 +233,7 @@ token_peek(struct slice jwt, struct token_peek *out)
 	return rc;
 }
 
-/* --- keys --------------------------------------------------------------------------------------- */
+/* --- keys ------------------------------------------------------------------ */
 
 static bool
 public_key_fits(enum token_alg alg, EVP_PKEY *pkey)
@@ -240,11 +243,11 @@ public_key_fits(enum token_alg alg, EVP_PKEY *pkey)
 
 	if (alg == TOKEN_RS256)
 		return EVP_PKEY_get_base_id(pkey) == EVP_PKEY_RSA &&
-		    EVP_PKEY_get_bits(pkey) >= RSA_BITS_MIN &&
-		    EVP_PKEY_get_bits(pkey) <= RSA_BITS_MAX;
+		       EVP_PKEY_get_bits(pkey) >= RSA_BITS_MIN &&
+		       EVP_PKEY_get_bits(pkey) <= RSA_BITS_MAX;
 	return EVP_PKEY_get_base_id(pkey) == EVP_PKEY_EC &&
-	    EVP_PKEY_get_group_name(pkey, group, sizeof(group), &len) == 1 &&
-	    strcmp(group, "prime256v1") == 0;
+	       EVP_PKEY_get_group_name(pkey, group, sizeof(group), &len) == 1 &&
+	       strcmp(group, "prime256v1") == 0;
 }
 
 static bool
@@ -287,13 +290,14 @@ secret_is_fine(struct slice material)
 
 enum token_rc
 token_key_make(enum token_alg alg, struct slice material, struct slice site, int64_t site_id,
-    struct token_key **out)
+               struct token_key **out)
 {
 	struct token_key *key;
 
 	if (site.len == 0 || site.len > TOKEN_NAME_MAX)
 		return TOKEN_BAD_KEY;
-	if (alg == TOKEN_HS256 ? !secret_is_fine(material) : !public_material_is_fine(alg, material))
+	if (alg == TOKEN_HS256 ? !secret_is_fine(material)
+	                       : !public_material_is_fine(alg, material))
 		return TOKEN_BAD_KEY;
 	key = calloc(1, sizeof(*key) + material.len);
 	if (key == NULL)
@@ -316,12 +320,14 @@ token_key_free(struct token_key **key)
 	*key = NULL;
 }
 
-/* --- verification --------------------------------------------------------------------------------- */
+/* --- verification ---------------------------------------------------------- */
 
 static jwt_alg_t
 library_alg(enum token_alg alg)
 {
-	return alg == TOKEN_ES256 ? JWT_ALG_ES256 : alg == TOKEN_RS256 ? JWT_ALG_RS256 : JWT_ALG_HS256;
+	return alg == TOKEN_ES256   ? JWT_ALG_ES256
+	       : alg == TOKEN_RS256 ? JWT_ALG_RS256
+	                            : JWT_ALG_HS256;
 }
 
 static enum token_rc
@@ -351,7 +357,8 @@ audience_check(const json_t *aud, const char *ours)
 	bool found = false;
 
 	if (json_is_string(aud))
-		return strcmp(json_string_value(aud), ours) == 0 ? TOKEN_OK : TOKEN_WRONG_AUDIENCE;
+		return strcmp(json_string_value(aud), ours) == 0 ? TOKEN_OK
+		                                                 : TOKEN_WRONG_AUDIENCE;
 	if (!json_is_array(aud) || json_array_size(aud) == 0)
 		return TOKEN_MALFORMED;
 	for (size_t i = 0; i < json_array_size(aud); i++) {
@@ -369,7 +376,8 @@ times_check(const struct token_claims *claims, int64_t nbf, const struct token_e
 {
 	if (expect->now_s >= claims->exp + expect->skew_s)
 		return TOKEN_EXPIRED;
-	if (nbf > expect->now_s + expect->skew_s || claims->iat > expect->now_s + expect->skew_s)
+	if (nbf > expect->now_s + expect->skew_s ||
+	    claims->iat > expect->now_s + expect->skew_s)
 		return TOKEN_NOT_YET;
 	if (claims->exp > expect->now_s + expect->max_life_s + expect->skew_s)
 		return TOKEN_LIFETIME;
@@ -377,8 +385,8 @@ times_check(const struct token_claims *claims, int64_t nbf, const struct token_e
 }
 
 static enum token_rc
-claims_read(const json_t *payload, const struct token_key *key, const struct token_expect *expect,
-    struct token_claims *out)
+claims_read(const json_t *payload, const struct token_key *key,
+            const struct token_expect *expect, struct token_claims *out)
 {
 	int64_t nbf;
 	enum token_rc rc;
@@ -402,7 +410,7 @@ claims_read(const json_t *payload, const struct token_key *key, const struct tok
 /* What is cheap comes first: a signature costs a thousand times what the claims do. */
 enum token_rc
 token_verify(struct slice jwt, const struct token_key *key, const struct token_expect *expect,
-    struct token_claims *out)
+             struct token_claims *out)
 {
 	struct token_claims claims;
 	struct token_parts parts;

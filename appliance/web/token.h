@@ -23,16 +23,16 @@ enum token_alg { TOKEN_ES256, TOKEN_RS256, TOKEN_HS256 };
 
 enum token_rc {
 	TOKEN_OK = 0,
-	TOKEN_MALFORMED,      /* not three base64url parts of strict JSON, a claim twice or of the wrong type, too long */
-	TOKEN_ALGORITHM,      /* none, unknown, or not the key's own */
-	TOKEN_UNKNOWN_KEY,    /* for callers: nothing found for (iss, kid) */
-	TOKEN_BAD_KEY,        /* material refused: curve, size, a PEM as secret */
+	TOKEN_MALFORMED,   /* not strict JSON in base64url; a claim twice, or of another type */
+	TOKEN_ALGORITHM,   /* none, unknown, or not the key's own */
+	TOKEN_UNKNOWN_KEY, /* for callers: nothing found for (iss, kid) */
+	TOKEN_BAD_KEY,     /* material refused: curve, size, a PEM as secret */
 	TOKEN_BAD_SIGNATURE,
 	TOKEN_WRONG_ISSUER,
 	TOKEN_WRONG_AUDIENCE,
 	TOKEN_EXPIRED,
-	TOKEN_NOT_YET,        /* nbf or iat lies ahead */
-	TOKEN_LIFETIME,       /* exp lies too far ahead */
+	TOKEN_NOT_YET,  /* nbf or iat lies ahead */
+	TOKEN_LIFETIME, /* exp lies too far ahead */
 	TOKEN_MEMORY
 };
 
@@ -53,7 +53,8 @@ struct token_peek {
 };
 
 /* Strict and bounded. TOKEN_OK, TOKEN_MALFORMED, TOKEN_ALGORITHM or TOKEN_MEMORY. */
-enum token_rc token_peek(struct slice jwt, struct token_peek *out) __attribute__((warn_unused_result));
+enum token_rc token_peek(struct slice jwt, struct token_peek *out)
+    __attribute__((warn_unused_result));
 
 /* Verification material, checked once. */
 struct token_key;
@@ -65,7 +66,7 @@ struct token_key;
  * *out owns the key; token_key_free wipes it. TOKEN_OK, TOKEN_BAD_KEY or TOKEN_MEMORY.
  */
 enum token_rc token_key_make(enum token_alg alg, struct slice material, struct slice site,
-			     int64_t site_id, struct token_key **out)
+                             int64_t site_id, struct token_key **out)
     __attribute__((warn_unused_result));
 void token_key_free(struct token_key **key);
 
@@ -84,18 +85,22 @@ struct token_claims {
 	char sub[TOKEN_NAME_MAX + 1]; /* "" when absent */
 	char kid[TOKEN_NAME_MAX + 1]; /* "" when absent */
 	char jti[TOKEN_NAME_MAX + 1]; /* "" when absent */
-	char scope[TOKEN_SCOPE_MAX + 1]; /* RFC 8693: names with single spaces between; "" when absent */
+	char
+	    scope[TOKEN_SCOPE_MAX + 1]; /* words with single spaces between (RFC 8693), or "" */
 };
 
-/* Everything: format, algorithm, signature, issuer, audience, times. On failure *out is untouched. */
+/*
+ * Everything: format, algorithm, signature, issuer, audience, times. On failure *out is
+ * untouched.
+ */
 enum token_rc token_verify(struct slice jwt, const struct token_key *key,
-			   const struct token_expect *expect, struct token_claims *out)
+                           const struct token_expect *expect, struct token_claims *out)
     __attribute__((warn_unused_result));
 
 /* True when scope holds the word. */
 bool token_has_scope(const struct token_claims *claims, const char *word);
 
-/* --- the cache ------------------------------------------------------------ */
+/* --- the cache ------------------------------------------------------------- */
 
 #define TOKEN_DIGEST 32
 
@@ -104,7 +109,7 @@ void token_digest(struct slice token, uint8_t out[static TOKEN_DIGEST]);
 
 struct token_cache;
 
-/* At most about entries tokens (rounded up to a power of two, at least 1024). NULL: no memory. */
+/* For about so many tokens (a power of two, at least 1024). NULL: no memory. */
 struct token_cache *token_cache_make(size_t entries);
 void token_cache_free(struct token_cache **cache);
 
@@ -113,16 +118,16 @@ void token_cache_free(struct token_cache **cache);
  * itself, no skew) and whose key hadn't been revoked. *generation is for token_cache_put.
  */
 bool token_cache_get(struct token_cache *cache, const uint8_t digest[static TOKEN_DIGEST],
-		     int64_t now_s, struct token_claims *out, uint64_t *generation);
+                     int64_t now_s, struct token_claims *out, uint64_t *generation);
 
 /* Remembers a verified token, unless the cache was cleared since generation was read. */
 void token_cache_put(struct token_cache *cache, const uint8_t digest[static TOKEN_DIGEST],
-		     const struct token_claims *claims, uint64_t generation);
+                     const struct token_claims *claims, uint64_t generation);
 
 /* A key was revoked or a site closed: nothing put before, or on its way, is found any more. */
 void token_cache_clear(struct token_cache *cache);
 
-/* --- opaque tokens ---------------------------------------------------------- */
+/* --- opaque tokens --------------------------------------------------------- */
 
 /* "tmtp_" kind "_" 52 characters of base32: 32 random octets. */
 #define TOKEN_OPAQUE_KIND_MAX 16

@@ -15,11 +15,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SHARDS  64
-#define WAYS    4
+#define SHARDS 64
+#define WAYS 4
 #define STRINGS 5
 
-/* --- digests ---------------------------------------------------------------------------- */
+/* --- digests --------------------------------------------------------------- */
 
 static pthread_once_t sha256_once = PTHREAD_ONCE_INIT;
 static EVP_MD *sha256; /* fetched once: a fetch costs more than a digest */
@@ -39,8 +39,8 @@ token_digest(struct slice token, uint8_t out[static TOKEN_DIGEST])
 	(void)pthread_once(&sha256_once, sha256_fetch);
 	ctx = sha256 == NULL ? NULL : EVP_MD_CTX_new();
 	done = ctx != NULL && EVP_DigestInit_ex2(ctx, sha256, NULL) == 1 &&
-	    EVP_DigestUpdate(ctx, token.data, token.len) == 1 &&
-	    EVP_DigestFinal_ex(ctx, out, NULL) == 1;
+	       EVP_DigestUpdate(ctx, token.data, token.len) == 1 &&
+	       EVP_DigestFinal_ex(ctx, out, NULL) == 1;
 	EVP_MD_CTX_free(ctx);
 	if (!done) /* without memory: slower, needs none */
 		(void)crypto_hash_sha256(out, token.data, token.len);
@@ -52,7 +52,7 @@ token_equal(const uint8_t *a, const uint8_t *b, size_t len)
 	return sodium_memcmp(a, b, len) == 0;
 }
 
-/* --- packed claims ------------------------------------------------------------------------ */
+/* --- packed claims --------------------------------------------------------- */
 
 struct packed {
 	int64_t site_id, exp, iat;
@@ -113,12 +113,12 @@ claims_unpack(const struct packed *p, struct token_claims *out)
 	}
 }
 
-/* --- the cache ------------------------------------------------------------------------------ */
+/* --- the cache ------------------------------------------------------------- */
 
 struct place {
 	uint8_t digest[TOKEN_DIGEST];
 	uint64_t generation;
-	uint64_t used; /* the shard's count at the last use */
+	uint64_t used;         /* the shard's count at the last use */
 	struct packed *claims; /* owned; NULL: free */
 };
 
@@ -192,7 +192,7 @@ shard_set(const struct token_cache *cache, const struct shard *s, const uint8_t 
 
 bool
 token_cache_get(struct token_cache *cache, const uint8_t digest[static TOKEN_DIGEST],
-    int64_t now_s, struct token_claims *out, uint64_t *generation)
+                int64_t now_s, struct token_claims *out, uint64_t *generation)
 {
 	struct shard *s = cache_shard(cache, digest);
 	struct place *set = shard_set(cache, s, digest);
@@ -232,7 +232,7 @@ set_choose(struct place *set, const uint8_t *digest, uint64_t generation)
 
 void
 token_cache_put(struct token_cache *cache, const uint8_t digest[static TOKEN_DIGEST],
-    const struct token_claims *claims, uint64_t generation)
+                const struct token_claims *claims, uint64_t generation)
 {
 	struct shard *s = cache_shard(cache, digest);
 	struct packed *packed = claims_pack(claims), *old;
@@ -242,7 +242,10 @@ token_cache_put(struct token_cache *cache, const uint8_t digest[static TOKEN_DIG
 		free(packed);
 		return;
 	}
-	/* A clear that comes between here and there leaves a place of an old generation: never found. */
+	/*
+	 * A clear that comes between here and there leaves a place of an old generation: never
+	 * found.
+	 */
 	pthread_mutex_lock(&s->lock);
 	p = set_choose(shard_set(cache, s, digest), digest, generation);
 	old = p->claims;
@@ -260,7 +263,7 @@ token_cache_clear(struct token_cache *cache)
 	atomic_fetch_add(&cache->generation, 1);
 }
 
-/* --- opaque tokens ----------------------------------------------------------------------------- */
+/* --- opaque tokens --------------------------------------------------------- */
 
 #define RANDOM_OCTETS 32
 

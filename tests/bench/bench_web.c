@@ -25,9 +25,10 @@
 
 #define CONNECTIONS_MAX 1024
 
-static const char request[] = "POST /v1/channels/orders/messages HTTP/1.1\r\nHost: localhost\r\n"
-			      "Authorization: Bearer 0123456789\r\nContent-Type: application/json\r\n"
-			      "Content-Length: 2\r\n\r\n{}";
+static const char request[] =
+    "POST /v1/channels/orders/messages HTTP/1.1\r\nHost: localhost\r\n"
+    "Authorization: Bearer 0123456789\r\nContent-Type: application/json\r\n"
+    "Content-Length: 2\r\n\r\n{}";
 
 struct job {
 	struct mail mail;
@@ -87,7 +88,8 @@ client_connect(uint16_t port)
 static void
 client_send(int fd)
 {
-	if (send(fd, request, sizeof(request) - 1, MSG_NOSIGNAL) != (ssize_t)sizeof(request) - 1) {
+	if (send(fd, request, sizeof(request) - 1, MSG_NOSIGNAL) !=
+	    (ssize_t)sizeof(request) - 1) {
 		perror("send");
 		exit(1);
 	}
@@ -175,7 +177,7 @@ main(int argc, char **argv)
 	(void)pthread_join(replier, NULL);
 	mailbox_deinit(&jobs);
 	(void)printf("{\"bench\": \"web_empty\", \"value\": %.0f, \"unit\": \"requests/s\", "
-		     "\"detail\": {\"connections\": %d, \"seconds\": %.1f, \"threads\": %u}}\n",
-	    rate, connections, seconds, o.threads);
+	             "\"detail\": {\"connections\": %d, \"seconds\": %.1f, \"threads\": %u}}\n",
+	             rate, connections, seconds, o.threads);
 	return 0;
 }

@@ -57,7 +57,10 @@ die(const char *what)
 	exit(1);
 }
 
-/* The client's process: opens all, then tells through the pipe each time that a frame has reached everybody. */
+/*
+ * The client's process: opens all, then tells through the pipe each time that a frame has
+ * reached everybody.
+ */
 static void
 client_open(uint16_t port, size_t n, int ep)
 {
@@ -131,7 +134,8 @@ static int64_t
 broadcast(size_t n, int rounds, int in)
 {
 	static int64_t took[1000];
-	struct web_frame *f = web_frame_make("1", "entry", SLICE("{\"id\":1,\"title\":\"Hello\"}"));
+	struct web_frame *f =
+	    web_frame_make("1", "entry", SLICE("{\"id\":1,\"title\":\"Hello\"}"));
 
 	for (int r = 0; r < rounds; r++) {
 		int64_t start_us = clock_mono_us();
@@ -151,11 +155,11 @@ main(int argc, char **argv)
 {
 	static const struct web_route routes[] = { { WEB_GET, "/events", on_events, 0, 0 } };
 	struct web_options o = { .listen = "127.0.0.1:0",
-				 .threads = 1, /* on_events counts without a lock */
-				 .connections = STREAMS_MAX,
-				 .connection_bytes = 4096,
-				 .routes = routes,
-				 .n_routes = 1 };
+		                 .threads = 1, /* on_events counts without a lock */
+		                 .connections = STREAMS_MAX,
+		                 .connection_bytes = 4096,
+		                 .routes = routes,
+		                 .n_routes = 1 };
 	size_t n = argc > 1 ? (size_t)atol(argv[1]) : 10000;
 	int rounds = argc > 2 ? atoi(argv[2]) : 50, pipes[2];
 	struct rlimit limit = { STREAMS_MAX + 100, STREAMS_MAX + 100 };
@@ -180,8 +184,9 @@ main(int argc, char **argv)
 	wait_for(pipes[0]);
 	after = resident_octets();
 	took_us = broadcast(n, rounds, pipes[0]);
-	(void)printf("{\"bench\": \"web_stream_idle\", \"value\": %.0f, \"unit\": \"octets/stream\", "
-		     "\"detail\": {\"streams\": %zu, \"broadcast_median_us\": %lld}}\n",
+	(void)printf(
+	    "{\"bench\": \"web_stream_idle\", \"value\": %.0f, \"unit\": \"octets/stream\", "
+	    "\"detail\": {\"streams\": %zu, \"broadcast_median_us\": %lld}}\n",
 	    (double)(after - before) / (double)n, n, (long long)took_us);
 	web_server_stop(&server, 1000);
 	for (size_t i = 0; i < n; i++)

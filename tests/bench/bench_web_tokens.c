@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define TOKENS    4096
+#define TOKENS 4096
 #define TOKEN_LEN 420
 
 static char tokens[TOKENS][TOKEN_LEN];
@@ -22,7 +22,9 @@ static _Atomic bool done;
 static void
 make_tokens(void)
 {
-	struct token_claims claims = { .exp = INT64_MAX, .iss = "shop", .kid = "2026-11", .scope = "push" };
+	struct token_claims claims = {
+		.exp = INT64_MAX, .iss = "shop", .kid = "2026-11", .scope = "push"
+	};
 	uint8_t digest[TOKEN_DIGEST];
 	uint64_t generation;
 
@@ -79,8 +81,8 @@ main(int argc, char **argv)
 	}
 	seconds = (double)(clock_mono_us() - start_us) / 1e6;
 	(void)printf("{\"bench\": \"web_tokens\", \"value\": %.0f, \"unit\": \"lookups/s\", "
-		     "\"detail\": {\"threads\": %d, \"token_bytes\": %d}}\n",
-	    (double)total / seconds, threads, TOKEN_LEN - 1);
+	             "\"detail\": {\"threads\": %d, \"token_bytes\": %d}}\n",
+	             (double)total / seconds, threads, TOKEN_LEN - 1);
 	token_cache_free(&cache);
 	return 0;
 }

@@ -93,14 +93,16 @@ http_drop(struct http_client *c, size_t n)
 static inline const char *
 http_header(const struct http_answer *a, const char *name)
 {
-	static char value[4096];
+	static _Thread_local char value[4096];
 	size_t n = strlen(name);
 
-	for (const char *line = strstr(a->head, "\r\n"); line != NULL; line = strstr(line, "\r\n")) {
+	for (const char *line = strstr(a->head, "\r\n"); line != NULL;
+	     line = strstr(line, "\r\n")) {
 		line += 2;
 		if (strncasecmp(line, name, n) == 0 && line[n] == ':') {
 			line += n + 1 + strspn(line + n + 1, " ");
-			(void)snprintf(value, sizeof(value), "%.*s", (int)strcspn(line, "\r"), line);
+			(void)snprintf(value, sizeof(value), "%.*s", (int)strcspn(line, "\r"),
+			               line);
 			return value;
 		}
 	}

@@ -72,7 +72,8 @@ test_json_that_is_taken(void **state)
 	const struct slice good[] = {
 		SLICE("{}"),
 		SLICE(" \r\n\t{ } \n"),
-		SLICE("{\"a\":[1,2.5,true,null,\"\\ud83d\\udc8c\",{\"b\":\"[[[[[[[[[[[[[[[[[[[[\"}]}"),
+		SLICE("{\"a\":[1,2.5,true,null,\"\\ud83d\\udc8c\",{\"b\":\"[[[[[[[[[[[[[[[[[[[["
+		      "\"}]}"),
 		SLICE("{\"\":\"\\\\\\\"{{{{{{{{{{{{{{{{{{{{\"}"),
 	};
 
@@ -84,7 +85,8 @@ test_json_that_is_taken(void **state)
 static void
 test_every_prefix_of_a_body_is_malformed(void **state)
 {
-	static const char text[] = "{\"to\":[\"a\",{\"b\":\"\\u00e4\\\"\"}],\"n\":-12.5e3,\"t\":true}";
+	static const char text[] =
+	    "{\"to\":[\"a\",{\"b\":\"\\u00e4\\\"\"}],\"n\":-12.5e3,\"t\":true}";
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(text) - 1; i++)
@@ -108,11 +110,11 @@ test_nesting_is_bounded(void **state)
 			text[n++] = ']';
 		text[n++] = '}';
 		assert_int_equal(parse(slice_mem(text, (size_t)n)),
-		    depth <= WEB_JSON_DEPTH ? WEB_BODY_OK : WEB_BODY_MALFORMED);
+		                 depth <= WEB_JSON_DEPTH ? WEB_BODY_OK : WEB_BODY_MALFORMED);
 	}
 }
 
-/* --- fields ----------------------------------------------------------------------------- */
+/* --- fields ---------------------------------------------------------------- */
 
 struct push {
 	struct slice title, channel;
@@ -124,8 +126,8 @@ struct push {
 
 static const struct web_field fields[] = {
 	{ "title", WEB_STRING, WEB_REQUIRED, offsetof(struct push, title), 1, 5, NULL, NULL },
-	{ "channel", WEB_STRING, WEB_NULLABLE, offsetof(struct push, channel), 0, 0, text_is_name,
-	    "a channel's name" },
+	{ "channel", WEB_STRING, WEB_NULLABLE, offsetof(struct push, channel), 0, 0,
+	  text_is_name, "a channel's name" },
 	{ "expires", WEB_INT, 0, offsetof(struct push, expires), 10, 20, NULL, NULL },
 	{ "count", WEB_INT, 0, offsetof(struct push, count), 0, 0, NULL, NULL },
 	{ "urgent", WEB_BOOL, 0, offsetof(struct push, urgent), 0, 0, NULL, NULL },
@@ -154,8 +156,9 @@ test_fields_are_read_into_the_struct(void **state)
 	json_t *json;
 
 	(void)state;
-	assert_true(read_push("{\"title\":\"abc\",\"channel\":null,\"urgent\":true,\"to\":[\"a\",\"b\"],"
-			      "\"count\":-9223372036854775808,\"variables\":{},\"parts\":[1],\"any\":null}",
+	assert_true(read_push(
+	    "{\"title\":\"abc\",\"channel\":null,\"urgent\":true,\"to\":[\"a\",\"b\"],"
+	    "\"count\":-9223372036854775808,\"variables\":{},\"parts\":[1],\"any\":null}",
 	    &p, &json, &errors));
 	assert_true(slice_eq_str(p.title, "abc"));
 	assert_null(p.channel.data);
@@ -167,7 +170,8 @@ test_fields_are_read_into_the_struct(void **state)
 	assert_true(json_is_object(p.variables));
 	assert_true(json_is_null(p.any));
 	json_decref(json);
-	assert_true(read_push("{\"title\":\"abc\",\"to\":\"one\",\"expires\":20}", &p, &json, &errors));
+	assert_true(
+	    read_push("{\"title\":\"abc\",\"to\":\"one\",\"expires\":20}", &p, &json, &errors));
 	assert_int_equal(p.to.count, 1);
 	assert_true(slice_eq_str(web_strings_at(&p.to, 0), "one"));
 	assert_int_equal(p.expires, 20);
@@ -185,27 +189,38 @@ test_what_is_wrong_is_told_by_pointer(void **state)
 		{ "{\"title\":null}", "/title", "must be a string", &web_invalid_value },
 		{ "{\"title\":7}", "/title", "must be a string", &web_invalid_value },
 		{ "{\"title\":\"\"}", "/title", "must not be empty", &web_invalid_value },
-		{ "{\"title\":\"123456\"}", "/title", "must be at most 5 octets long", &web_invalid_value },
+		{ "{\"title\":\"123456\"}", "/title", "must be at most 5 octets long",
+		  &web_invalid_value },
 		{ "{\"title\":\"a\",\"channel\":\"A\"}", "/channel", "must be a channel's name",
-		    &web_invalid_value },
-		{ "{\"title\":\"a\",\"expires\":9}", "/expires", "must be from 10 to 20", &web_invalid_value },
-		{ "{\"title\":\"a\",\"expires\":1.5}", "/expires", "must be an integer", &web_invalid_value },
-		{ "{\"title\":\"a\",\"urgent\":1}", "/urgent", "must be true or false", &web_invalid_value },
+		  &web_invalid_value },
+		{ "{\"title\":\"a\",\"expires\":9}", "/expires", "must be from 10 to 20",
+		  &web_invalid_value },
+		{ "{\"title\":\"a\",\"expires\":1.5}", "/expires", "must be an integer",
+		  &web_invalid_value },
+		{ "{\"title\":\"a\",\"urgent\":1}", "/urgent", "must be true or false",
+		  &web_invalid_value },
 		{ "{\"title\":\"a\",\"to\":5}", "/to", "must be a string or a list of strings",
-		    &web_invalid_value },
-		{ "{\"title\":\"a\",\"to\":[]}", "/to", "must have at least 1 items", &web_invalid_value },
-		{ "{\"title\":\"a\",\"to\":[\"a\",\"a\",\"a\",\"a\"]}", "/to", "must have at most 3 items",
-		    &web_invalid_value },
-		{ "{\"title\":\"a\",\"to\":[\"a\",5]}", "/to/1", "must be a string", &web_invalid_value },
-		{ "{\"title\":\"a\",\"to\":[\"A\"]}", "/to/0", "must be a name", &web_invalid_value },
-		{ "{\"title\":\"a\",\"to\":\"A\"}", "/to", "must be a name", &web_invalid_value },
+		  &web_invalid_value },
+		{ "{\"title\":\"a\",\"to\":[]}", "/to", "must have at least 1 items",
+		  &web_invalid_value },
+		{ "{\"title\":\"a\",\"to\":[\"a\",\"a\",\"a\",\"a\"]}", "/to",
+		  "must have at most 3 items", &web_invalid_value },
+		{ "{\"title\":\"a\",\"to\":[\"a\",5]}", "/to/1", "must be a string",
+		  &web_invalid_value },
+		{ "{\"title\":\"a\",\"to\":[\"A\"]}", "/to/0", "must be a name",
+		  &web_invalid_value },
+		{ "{\"title\":\"a\",\"to\":\"A\"}", "/to", "must be a name",
+		  &web_invalid_value },
 		{ "{\"title\":\"a\",\"variables\":[]}", "/variables", "must be an object",
-		    &web_invalid_value },
-		{ "{\"title\":\"a\",\"parts\":{}}", "/parts", "must be a list", &web_invalid_value },
+		  &web_invalid_value },
+		{ "{\"title\":\"a\",\"parts\":{}}", "/parts", "must be a list",
+		  &web_invalid_value },
 		{ "{\"title\":\"a\",\"parts\":[1,2,3]}", "/parts", "must have at most 2 items",
-		    &web_invalid_value },
-		{ "{\"title\":\"a\",\"tittle\":1}", "/tittle", "isn't a field here", &web_unknown_field },
-		{ "{\"title\":\"a\",\"a/b~c\":1}", "/a~1b~0c", "isn't a field here", &web_unknown_field },
+		  &web_invalid_value },
+		{ "{\"title\":\"a\",\"tittle\":1}", "/tittle", "isn't a field here",
+		  &web_unknown_field },
+		{ "{\"title\":\"a\",\"a/b~c\":1}", "/a~1b~0c", "isn't a field here",
+		  &web_unknown_field },
 	};
 
 	(void)state;
@@ -218,8 +233,10 @@ test_what_is_wrong_is_told_by_pointer(void **state)
 		assert_int_equal(errors.count, 1);
 		assert_ptr_equal(errors.kind, table[i].kind);
 		first = json_array_get(errors.list, 0);
-		assert_string_equal(json_string_value(json_object_get(first, "pointer")), table[i].pointer);
-		assert_string_equal(json_string_value(json_object_get(first, "detail")), table[i].detail);
+		assert_string_equal(json_string_value(json_object_get(first, "pointer")),
+		                    table[i].pointer);
+		assert_string_equal(json_string_value(json_object_get(first, "detail")),
+		                    table[i].detail);
 		web_errors_free(&errors);
 		json_decref(json);
 	}
@@ -235,7 +252,8 @@ test_an_answer_tells_sixteen_errors_at_most(void **state)
 
 	(void)state;
 	for (int i = 0; i < 100; i++)
-		(void)snprintf(text + strlen(text), sizeof(text) - strlen(text), "\"x%d\":1,", i);
+		(void)snprintf(text + strlen(text), sizeof(text) - strlen(text), "\"x%d\":1,",
+		               i);
 	(void)snprintf(text + strlen(text), sizeof(text) - strlen(text), "\"title\":\"a\"}");
 	assert_false(read_push(text, &p, &json, &errors));
 	assert_int_equal(errors.count, 100);
@@ -267,7 +285,7 @@ test_a_long_unknown_name_is_cut(void **state)
 	json_decref(json);
 }
 
-/* --- over HTTP ---------------------------------------------------------------------------------- */
+/* --- over HTTP ------------------------------------------------------------- */
 
 static void
 on_push(struct web_request *req, void *arg)
@@ -279,7 +297,7 @@ on_push(struct web_request *req, void *arg)
 	if (!web_body_read(req, fields, N_FIELDS, &p, &json))
 		return;
 	web_reply_json(req, 200,
-	    json_pack("{s:s%}", "title", (const char *)p.title.data, p.title.len));
+	               json_pack("{s:s%}", "title", (const char *)p.title.data, p.title.len));
 	json_decref(json);
 }
 
@@ -287,7 +305,9 @@ static void
 test_a_bad_body_is_answered_with_all_that_is_wrong(void **state)
 {
 	static const struct web_route routes[] = { { WEB_POST, "/push", on_push, 1000, 0 } };
-	struct web_options o = { .listen = "127.0.0.1:0", .threads = 1, .routes = routes, .n_routes = 1 };
+	struct web_options o = {
+		.listen = "127.0.0.1:0", .threads = 1, .routes = routes, .n_routes = 1
+	};
 	static struct http_answer answer;
 	struct web_server *server;
 	char error[WEB_ERROR_TEXT];
@@ -295,33 +315,38 @@ test_a_bad_body_is_answered_with_all_that_is_wrong(void **state)
 
 	(void)state;
 	assert_int_equal(web_server_start(&o, &server, error), WEB_OK);
-	assert_int_equal(http_ask(web_server_port(server),
-			     "POST /push HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
-			     "Content-Length: 22\r\n\r\n{\"to\":{},\"urgent\":\"x\"}",
-			     &answer),
+	assert_int_equal(
+	    http_ask(web_server_port(server),
+	             "POST /push HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+	             "Content-Length: 22\r\n\r\n{\"to\":{},\"urgent\":\"x\"}",
+	             &answer),
 	    400);
 	body = json_loads(answer.body, 0, NULL);
 	assert_string_equal(json_string_value(json_object_get(body, "type")),
-	    "urn:tmtp:problem:missing-field");
-	assert_string_equal(json_string_value(json_object_get(body, "detail")), "/title is required");
+	                    "urn:tmtp:problem:missing-field");
+	assert_string_equal(json_string_value(json_object_get(body, "detail")),
+	                    "/title is required");
 	errors = json_object_get(body, "errors");
 	assert_int_equal(json_array_size(errors), 3);
 	json_decref(body);
-	assert_int_equal(http_ask(web_server_port(server),
-			     "POST /push HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
-			     "Content-Length: 3\r\n\r\n{\"a",
-			     &answer),
+	assert_int_equal(
+	    http_ask(web_server_port(server),
+	             "POST /push HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+	             "Content-Length: 3\r\n\r\n{\"a",
+	             &answer),
 	    400);
 	assert_non_null(strstr(answer.body, "urn:tmtp:problem:malformed-json"));
-	assert_int_equal(http_ask(web_server_port(server),
-			     "POST /push HTTP/1.1\r\nHost: a\r\nContent-Type: text/html\r\n"
-			     "Content-Length: 2\r\n\r\n{}",
-			     &answer),
+	assert_int_equal(
+	    http_ask(web_server_port(server),
+	             "POST /push HTTP/1.1\r\nHost: a\r\nContent-Type: text/html\r\n"
+	             "Content-Length: 2\r\n\r\n{}",
+	             &answer),
 	    415);
-	assert_int_equal(http_ask(web_server_port(server),
-			     "POST /push HTTP/1.1\r\nHost: a\r\nContent-Type: Application/JSON\r\n"
-			     "Content-Length: 13\r\n\r\n{\"title\":\"t\"}",
-			     &answer),
+	assert_int_equal(
+	    http_ask(web_server_port(server),
+	             "POST /push HTTP/1.1\r\nHost: a\r\nContent-Type: Application/JSON\r\n"
+	             "Content-Length: 13\r\n\r\n{\"title\":\"t\"}",
+	             &answer),
 	    200);
 	assert_string_equal(answer.body, "{\"title\":\"t\"}");
 	web_server_stop(&server, 100);

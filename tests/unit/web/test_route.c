@@ -33,8 +33,8 @@ find(enum web_method method, const char *path, unsigned *allowed)
 	*allowed = 0;
 	assert_true(route_set_init(&set, routes, sizeof(routes) / sizeof(routes[0])));
 	found = route_path_cut(slice_str(path), &cut)
-	    ? route_find(&set, method, &cut, &index, allowed)
-	    : NULL;
+	            ? route_find(&set, method, &cut, &index, allowed)
+	            : NULL;
 	route_set_deinit(&set);
 	return found;
 }
@@ -94,10 +94,12 @@ test_decode_table(void **state)
 	static const struct {
 		const char *in, *out; /* NULL: refused */
 	} table[] = {
-		{ "", "" },	  { "plain", "plain" }, { "%41%62", "Ab" },	  { "a%2Fb", "a/b" },
-		{ "%c3%a4", "ä" }, { "%C3%A4", "ä" },	{ "a+b", "a+b" },	  { "%", NULL },
-		{ "%4", NULL },	  { "%4g", NULL },	{ "%g4", NULL },	  { "%00", NULL },
-		{ "%ff", NULL },  { "%c3", NULL },	{ "%ed%a0%80", NULL },	  { "%2541", "%41" },
+		{ "", "" },         { "plain", "plain" }, { "%41%62", "Ab" },
+		{ "a%2Fb", "a/b" }, { "%c3%a4", "ä" },    { "%C3%A4", "ä" },
+		{ "a+b", "a+b" },   { "%", NULL },        { "%4", NULL },
+		{ "%4g", NULL },    { "%g4", NULL },      { "%00", NULL },
+		{ "%ff", NULL },    { "%c3", NULL },      { "%ed%a0%80", NULL },
+		{ "%2541", "%41" },
 	};
 
 	(void)state;

@@ -79,7 +79,8 @@ held_wait_freed(int n)
 static void
 on_echo(struct web_request *req, void *arg)
 {
-	struct slice channel = web_request_param(req, "channel"), q = { 0 }, h = { 0 }, t = { 0 };
+	struct slice channel = web_request_param(req, "channel"), q = { 0 }, h = { 0 },
+		     t = { 0 };
 	char text[1024];
 
 	(void)arg;
@@ -87,9 +88,10 @@ on_echo(struct web_request *req, void *arg)
 	(void)web_request_header(req, "x-test", &h);
 	(void)web_request_bearer(req, &t);
 	(void)snprintf(text, sizeof(text), "channel=%.*s q=%.*s h=%.*s t=%.*s peer=%s m=%d",
-	    (int)channel.len, (const char *)channel.data, (int)q.len, (const char *)q.data,
-	    (int)h.len, (const char *)h.data, (int)t.len, (const char *)t.data,
-	    web_request_peer(req), (int)web_request_method(req));
+	               (int)channel.len, (const char *)channel.data, (int)q.len,
+	               (const char *)q.data, (int)h.len, (const char *)h.data, (int)t.len,
+	               (const char *)t.data, web_request_peer(req),
+	               (int)web_request_method(req));
 	web_reply_bytes(req, 200, "text/plain", slice_str(text));
 }
 
@@ -177,11 +179,11 @@ static void
 on_object(struct web_request *req, void *arg)
 {
 	struct web_object o = { .content_type = "application/tmtp",
-				.cache_control = "public, max-age=3600",
-				.etag = "\"abc\"",
-				.data = (const uint8_t *)"0123456789",
-				.len = 10,
-				.free_data = object_free };
+		                .cache_control = "public, max-age=3600",
+		                .etag = "\"abc\"",
+		                .data = (const uint8_t *)"0123456789",
+		                .len = 10,
+		                .free_data = object_free };
 
 	(void)arg;
 	web_reply_object(req, &o);
@@ -204,10 +206,10 @@ static struct web_options
 options(void)
 {
 	return (struct web_options){ .listen = "127.0.0.1:0",
-				     .threads = 2,
-				     .connections = 4000,
-				     .routes = routes,
-				     .n_routes = sizeof(routes) / sizeof(routes[0]) };
+		                     .threads = 2,
+		                     .connections = 4000,
+		                     .routes = routes,
+		                     .n_routes = sizeof(routes) / sizeof(routes[0]) };
 }
 
 static void
@@ -247,28 +249,32 @@ problem_is(const char *name)
 
 	(void)snprintf(type, sizeof(type), "\"type\":\"urn:tmtp:problem:%s\"", name);
 	return strcmp(http_header(&answer, "Content-Type"), "application/problem+json") == 0 &&
-	    strstr(answer.body, type) != NULL;
+	       strstr(answer.body, type) != NULL;
 }
 
-/* --- reading requests ------------------------------------------------------------------- */
+/* --- reading requests ------------------------------------------------------ */
 
 static void
 test_a_handler_sees_params_query_and_headers(void **state)
 {
 	(void)state;
-	assert_int_equal(http_ask(port,
-			     "GET /v1/channels/a%2Fb%20%C3%A4?p=1&q=x+y%26%C3%A4 HTTP/1.1\r\nHost: a\r\n"
-			     "X-Test: v\r\nAuthorization: bearer  tok \r\n\r\n",
-			     &answer),
+	assert_int_equal(
+	    http_ask(
+		port,
+		"GET /v1/channels/a%2Fb%20%C3%A4?p=1&q=x+y%26%C3%A4 HTTP/1.1\r\nHost: a\r\n"
+		"X-Test: v\r\nAuthorization: bearer  tok \r\n\r\n",
+		&answer),
 	    200);
-	assert_string_equal(answer.body, "channel=a/b \xc3\xa4 q=x y&\xc3\xa4 h=v t=tok peer=127.0.0.1 m=0");
+	assert_string_equal(answer.body,
+	                    "channel=a/b \xc3\xa4 q=x y&\xc3\xa4 h=v t=tok peer=127.0.0.1 m=0");
 	assert_non_null(http_header(&answer, "Date"));
 	assert_string_equal(http_header(&answer, "X-Content-Type-Options"), "nosniff");
 	assert_string_equal(http_header(&answer, "Cache-Control"), "no-store");
 	assert_non_null(http_header(&answer, "Content-Security-Policy"));
 	assert_null(http_header(&answer, "Strict-Transport-Security"));
 	/* absolute form */
-	assert_int_equal(http_ask(port, "GET http://a/v1/channels/x HTTP/1.1\r\nHost: a\r\n\r\n", &answer),
+	assert_int_equal(
+	    http_ask(port, "GET http://a/v1/channels/x HTTP/1.1\r\nHost: a\r\n\r\n", &answer),
 	    200);
 	assert_non_null(strstr(answer.body, "channel=x q= "));
 }
@@ -276,14 +282,16 @@ test_a_handler_sees_params_query_and_headers(void **state)
 static void
 test_what_cannot_be_decoded_is_refused(void **state)
 {
-	static const char *const targets[] = { "/v1/channels/%ff", "/v1/channels/%00",
-					       "/v1/channels/%4", "/v1/channels/a?q=%ff",
-					       "/v1/channels/a?b=1&q=%0", "/v1/channels/a?%00=1" };
+	static const char *const targets[] = {
+		"/v1/channels/%ff",     "/v1/channels/%00",        "/v1/channels/%4",
+		"/v1/channels/a?q=%ff", "/v1/channels/a?b=1&q=%0", "/v1/channels/a?%00=1"
+	};
 	char text[200];
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(targets) / sizeof(targets[0]); i++) {
-		(void)snprintf(text, sizeof(text), "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", targets[i]);
+		(void)snprintf(text, sizeof(text), "GET %s HTTP/1.1\r\nHost: a\r\n\r\n",
+		               targets[i]);
 		assert_int_equal(http_ask(port, text, &answer), 400);
 		assert_true(problem_is("bad-request"));
 	}
@@ -295,17 +303,17 @@ test_numbers_in_a_query(void **state)
 	static const struct {
 		const char *query, *body;
 	} table[] = {
-		{ "", "{\"rc\":1,\"n\":4}" },	   { "?n=7", "{\"rc\":0,\"n\":7}" },
+		{ "", "{\"rc\":1,\"n\":4}" },         { "?n=7", "{\"rc\":0,\"n\":7}" },
 		{ "?n=100", "{\"rc\":0,\"n\":100}" }, { "?n=101", "{\"rc\":2,\"n\":4}" },
-		{ "?n=-1", "{\"rc\":2,\"n\":4}" },   { "?n=", "{\"rc\":2,\"n\":4}" },
+		{ "?n=-1", "{\"rc\":2,\"n\":4}" },    { "?n=", "{\"rc\":2,\"n\":4}" },
 		{ "?n", "{\"rc\":2,\"n\":4}" },
 	};
 	char text[200];
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
-		(void)snprintf(text, sizeof(text), "GET /v1/number%s HTTP/1.1\r\nHost: a\r\n\r\n",
-		    table[i].query);
+		(void)snprintf(text, sizeof(text),
+		               "GET /v1/number%s HTTP/1.1\r\nHost: a\r\n\r\n", table[i].query);
 		assert_int_equal(http_ask(port, text, &answer), 200);
 		assert_string_equal(answer.body, table[i].body);
 	}
@@ -315,13 +323,17 @@ static void
 test_not_found_not_allowed_and_head(void **state)
 {
 	(void)state;
-	assert_int_equal(http_ask(port, "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 404);
+	assert_int_equal(http_ask(port, "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n", &answer),
+	                 404);
 	assert_true(problem_is("not-found"));
-	assert_int_equal(http_ask(port, "DELETE /v1/hold HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 405);
+	assert_int_equal(http_ask(port, "DELETE /v1/hold HTTP/1.1\r\nHost: a\r\n\r\n", &answer),
+	                 405);
 	assert_true(problem_is("method-not-allowed"));
 	assert_string_equal(http_header(&answer, "Allow"), "GET, HEAD, POST");
-	assert_int_equal(http_ask(port, "BREW /v1/hold HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 405);
-	assert_int_equal(http_ask(port, "HEAD /v1/channels/x HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 200);
+	assert_int_equal(http_ask(port, "BREW /v1/hold HTTP/1.1\r\nHost: a\r\n\r\n", &answer),
+	                 405);
+	assert_int_equal(
+	    http_ask(port, "HEAD /v1/channels/x HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 200);
 	assert_int_equal(answer.len, 0);
 	assert_true(atoi(http_header(&answer, "Content-Length")) > 10);
 }
@@ -340,21 +352,24 @@ test_refusals_without_a_body_keep_the_connection(void **state)
 	http_close(c);
 }
 
-/* --- bodies ------------------------------------------------------------------------------ */
+/* --- bodies ---------------------------------------------------------------- */
 
 static void
 test_bodies_whole_chunked_and_octet_by_octet(void **state)
 {
-	static const char slow[] = "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: 005\r\n\r\nhello";
+	static const char slow[] =
+	    "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: 005\r\n\r\nhello";
 	struct http_client *c = http_open(port);
 	char one[2] = "";
 
 	(void)state;
-	assert_true(http_send(c, "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"));
+	assert_true(
+	    http_send(c, "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"));
 	assert_true(http_read(c, &answer, false));
 	assert_string_equal(answer.body, "abc");
-	assert_true(http_send(c, "POST /v1/body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-				 "3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\n"));
+	assert_true(http_send(
+	    c, "POST /v1/body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+	       "3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\n"));
 	assert_true(http_read(c, &answer, false));
 	assert_string_equal(answer.body, "abcde");
 	for (const char *at = slow; *at != '\0'; at++) {
@@ -375,8 +390,9 @@ test_a_body_of_the_full_size_passes_and_one_octet_more_does_not(void **state)
 	(void)state;
 	memset(body, 'b', BODY_MAX + 1);
 	body[BODY_MAX] = '\0';
-	(void)snprintf(head, sizeof(head), "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n",
-	    BODY_MAX);
+	(void)snprintf(head, sizeof(head),
+	               "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n",
+	               BODY_MAX);
 	assert_true(http_send(c, head));
 	assert_true(http_send(c, body));
 	assert_true(http_read(c, &answer, false));
@@ -384,8 +400,9 @@ test_a_body_of_the_full_size_passes_and_one_octet_more_does_not(void **state)
 	assert_int_equal(answer.len, BODY_MAX);
 	assert_memory_equal(answer.body, body, BODY_MAX);
 	/* told by its length alone, before an octet of it was sent */
-	(void)snprintf(head, sizeof(head), "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n",
-	    BODY_MAX + 1);
+	(void)snprintf(head, sizeof(head),
+	               "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n",
+	               BODY_MAX + 1);
 	assert_true(http_send(c, head));
 	assert_true(http_read(c, &answer, false));
 	assert_int_equal(answer.status, 413);
@@ -405,7 +422,8 @@ test_a_chunked_body_is_bounded(void **state)
 	(void)state;
 	memset(chunk + n, 'c', 65536);
 	memcpy(chunk + n + 65536, "\r\n", 3);
-	assert_true(http_send(c, "POST /v1/body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"));
+	assert_true(http_send(
+	    c, "POST /v1/body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"));
 	assert_true(http_send(c, chunk));
 	assert_true(http_send(c, chunk));
 	assert_true(http_send(c, "0\r\n\r\n"));
@@ -414,7 +432,8 @@ test_a_chunked_body_is_bounded(void **state)
 	http_close(c);
 	/* one that never ends is cut */
 	c = http_open(port);
-	assert_true(http_send(c, "POST /v1/body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"));
+	assert_true(http_send(
+	    c, "POST /v1/body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"));
 	for (int i = 0; i < 1000 && http_send(c, chunk); i++)
 		continue;
 	assert_true(http_is_closed(c));
@@ -429,28 +448,34 @@ test_bodies_that_are_refused(void **state)
 		int status;
 		const char *problem;
 	} table[] = {
-		{ "POST /v1/json HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}",
-		    415, "unsupported-media-type" },
+		{ "POST /v1/json HTTP/1.1\r\nHost: a\r\nContent-Type: "
+		  "text/plain\r\nContent-Length: 2\r\n\r\n{}",
+		  415, "unsupported-media-type" },
 		{ "POST /v1/json HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 415,
-		    "unsupported-media-type" },
+		  "unsupported-media-type" },
 		{ "POST /v1/json HTTP/1.1\r\nHost: a\r\nContent-Type: application/json; "
 		  "charset=latin1\r\nContent-Length: 2\r\n\r\n{}",
-		    415, "unsupported-media-type" },
+		  415, "unsupported-media-type" },
 		{ "POST /v1/json HTTP/1.1\r\nHost: a\r\nContent-Type: application/jsonp\r\n"
 		  "Content-Length: 2\r\n\r\n{}",
-		    415, "unsupported-media-type" },
-		{ "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
-		    415, "unsupported-media-type" },
-		{ "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nTransfer-Encoding: "
+		  415, "unsupported-media-type" },
+		{ "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Encoding: "
+		  "gzip\r\nContent-Length: 2\r\n\r\n{}",
+		  415, "unsupported-media-type" },
+		{ "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: "
+		  "2\r\nTransfer-Encoding: "
 		  "chunked\r\n\r\n{}",
-		    400, "bad-request" },
-		{ "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
-		    400, "bad-request" },
-		{ "POST /v1/body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-		    400, "bad-request" },
+		  400, "bad-request" },
+		{ "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: "
+		  "3\r\n\r\n{}",
+		  400, "bad-request" },
+		{ "POST /v1/body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, "
+		  "chunked\r\n\r\n0\r\n\r\n",
+		  400, "bad-request" },
 		{ "GET /v1/hold HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 413,
-		    "payload-too-large" },
-		{ "POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 404, "not-found" },
+		  "payload-too-large" },
+		{ "POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 404,
+		  "not-found" },
 	};
 
 	(void)state;
@@ -458,10 +483,11 @@ test_bodies_that_are_refused(void **state)
 		assert_int_equal(http_ask(port, table[i].text, &answer), table[i].status);
 		assert_true(problem_is(table[i].problem));
 	}
-	assert_int_equal(http_ask(port,
-			     "POST /v1/json HTTP/1.1\r\nHost: a\r\nContent-Type: application/json; "
-			     "charset=\"UTF-8\"\r\nContent-Length: 2\r\n\r\n{}",
-			     &answer),
+	assert_int_equal(
+	    http_ask(port,
+	             "POST /v1/json HTTP/1.1\r\nHost: a\r\nContent-Type: application/json; "
+	             "charset=\"UTF-8\"\r\nContent-Length: 2\r\n\r\n{}",
+	             &answer),
 	    200);
 }
 
@@ -472,40 +498,44 @@ test_expect_continue_is_told_before_the_body(void **state)
 
 	(void)state;
 	assert_true(http_send(c, "POST /v1/body HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
-				 "Content-Length: 3\r\n\r\n"));
+	                         "Content-Length: 3\r\n\r\n"));
 	assert_true(http_read_head(c, &answer));
 	assert_int_equal(answer.status, 100);
 	assert_true(http_send(c, "abc"));
 	assert_true(http_read(c, &answer, false));
 	assert_string_equal(answer.body, "abc");
 	assert_true(http_send(c, "POST /v1/json HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
-				 "Content-Length: 101\r\n\r\n"));
+	                         "Content-Length: 101\r\n\r\n"));
 	assert_true(http_read(c, &answer, false));
 	assert_int_equal(answer.status, 413);
 	http_close(c);
 }
 
-/* --- limits -------------------------------------------------------------------------------- */
+/* --- limits ---------------------------------------------------------------- */
 
 static void
 test_headers_are_bounded(void **state)
 {
 	static char text[300000];
-	size_t n = (size_t)snprintf(text, sizeof(text), "GET /v1/channels/x HTTP/1.1\r\nHost: a\r\n");
+	size_t n =
+	    (size_t)snprintf(text, sizeof(text), "GET /v1/channels/x HTTP/1.1\r\nHost: a\r\n");
 
 	(void)state;
 	/* a little too many: ours */
 	while (n < 8400)
-		n += (size_t)snprintf(text + n, sizeof(text) - n, "X-H%zu: 0123456789012345678901234\r\n", n);
+		n += (size_t)snprintf(text + n, sizeof(text) - n,
+		                      "X-H%zu: 0123456789012345678901234\r\n", n);
 	(void)snprintf(text + n, sizeof(text) - n, "\r\n");
 	assert_int_equal(http_ask(port, text, &answer), 431);
 	/* a flood: the daemon's, and the server goes on */
 	while (n < sizeof(text) - 100)
-		n += (size_t)snprintf(text + n, sizeof(text) - n, "X-H%zu: 0123456789012345678901234\r\n", n);
+		n += (size_t)snprintf(text + n, sizeof(text) - n,
+		                      "X-H%zu: 0123456789012345678901234\r\n", n);
 	assert_int_equal(http_ask(port, text, &answer), 431);
 	memset(text + 27, 'y', 100000);
 	assert_true(http_ask(port, text, &answer) >= 400);
-	assert_int_equal(http_ask(port, "GET /v1/channels/x HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 200);
+	assert_int_equal(
+	    http_ask(port, "GET /v1/channels/x HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 200);
 }
 
 static void
@@ -562,10 +592,11 @@ test_who_trickles_is_cut(void **state)
 	o.request_s = 1;
 	start(o);
 	trickle_until_cut("GET /v1/channels/x HTTP/1.1\r\nHost: a\r\nX: ", "x");
-	trickle_until_cut("POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n\r\n", "x");
+	trickle_until_cut("POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n\r\n",
+	                  "x");
 }
 
-/* --- replies from elsewhere ------------------------------------------------------------------ */
+/* --- replies from elsewhere ------------------------------------------------ */
 
 static void
 test_a_reply_of_another_thread_before_and_after_the_handler_returned(void **state)
@@ -593,11 +624,12 @@ test_pipelined_requests_are_answered_in_order(void **state)
 	struct http_client *c = http_open(port);
 
 	(void)state;
-	assert_true(http_send(c,
-	    "GET /v1/hold HTTP/1.1\r\nHost: a\r\n\r\n"
-	    "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
-	    "POST /v1/body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nde\r\n0\r\n\r\n"
-	    "GET /v1/headers HTTP/1.1\r\nHost: a\r\n\r\n"));
+	assert_true(
+	    http_send(c, "GET /v1/hold HTTP/1.1\r\nHost: a\r\n\r\n"
+	                 "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+	                 "POST /v1/body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+	                 "chunked\r\n\r\n2\r\nde\r\n0\r\n\r\n"
+	                 "GET /v1/headers HTTP/1.1\r\nHost: a\r\n\r\n"));
 	web_reply_bytes(held_take(), 200, "text/plain", SLICE("first"));
 	assert_true(http_read(c, &answer, false));
 	assert_string_equal(answer.body, "first");
@@ -619,8 +651,9 @@ test_a_held_request_can_be_read(void **state)
 	struct slice v;
 
 	(void)state;
-	assert_true(http_send(c, "POST /v1/hold?a=b HTTP/1.1\r\nHost: a\r\nX-Test: v\r\nContent-Length: "
-				 "3\r\n\r\nabc"));
+	assert_true(http_send(
+	    c, "POST /v1/hold?a=b HTTP/1.1\r\nHost: a\r\nX-Test: v\r\nContent-Length: "
+	       "3\r\n\r\nabc"));
 	req = held_take();
 	assert_true(web_request_header(req, "X-Test", &v));
 	assert_true(slice_eq_str(v, "v"));
@@ -650,7 +683,8 @@ test_a_client_that_vanishes_while_its_request_is_held(void **state)
 		web_reply_json(req, 200, json_pack("{s:s}", "to", "nobody"));
 		held_wait_freed(i + 1);
 	}
-	assert_int_equal(http_ask(port, "GET /v1/channels/x HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 200);
+	assert_int_equal(
+	    http_ask(port, "GET /v1/channels/x HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 200);
 }
 
 /* A storm for the sanitizers: many connections, replies from two other threads. */
@@ -732,7 +766,7 @@ test_a_storm_of_suspended_requests(void **state)
 	mailbox_deinit(&jobs);
 }
 
-/* --- draining and stopping ---------------------------------------------------------------------- */
+/* --- draining and stopping ------------------------------------------------- */
 
 static void
 test_draining_serves_get_and_closes(void **state)
@@ -750,10 +784,12 @@ test_draining_serves_get_and_closes(void **state)
 	assert_string_equal(http_header(&answer, "Connection"), "close");
 	assert_true(http_is_closed(c));
 	http_close(c);
-	assert_int_equal(http_ask(port, "GET /v1/channels/x HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 200);
+	assert_int_equal(
+	    http_ask(port, "GET /v1/channels/x HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 200);
 	assert_string_equal(http_header(&answer, "Connection"), "close");
-	assert_int_equal(http_ask(port,
-			     "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", &answer),
+	assert_int_equal(
+	    http_ask(port, "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
+	             &answer),
 	    503);
 	assert_true(problem_is("unavailable"));
 	assert_non_null(http_header(&answer, "Retry-After"));
@@ -799,7 +835,7 @@ test_stopping_answers_what_is_held_and_the_owner_may_reply_late(void **state)
 	for (int i = 0; i < 3; i++) {
 		c[i] = http_open(port);
 		assert_true(http_send(c[i], "POST /v1/hold HTTP/1.1\r\nHost: a\r\nX-Test: v\r\n"
-					    "Content-Length: 3\r\n\r\nabc"));
+		                            "Content-Length: 3\r\n\r\nabc"));
 		req[i] = held_take();
 	}
 	web_server_stop(&server, 20);
@@ -846,7 +882,8 @@ static void
 test_stopping_under_load(void **state)
 {
 	static const struct web_route storm[] = { { WEB_GET, "/storm", on_storm, 0, 0 },
-						  { WEB_GET, "/v1/channels/:channel", on_echo, 0, 0 } };
+		                                  { WEB_GET, "/v1/channels/:channel", on_echo,
+		                                    0, 0 } };
 	struct web_options o = options();
 	pthread_t replier, clients[4];
 
@@ -862,9 +899,11 @@ test_stopping_under_load(void **state)
 		atomic_store(&load_over, false);
 		atomic_store(&load_answers, 0);
 		for (int i = 0; i < 4; i++)
-			assert_int_equal(pthread_create(&clients[i], NULL, load_ask,
-					     i % 2 ? "GET /storm HTTP/1.1\r\nHost: a\r\n\r\n"
-						   : "GET /v1/channels/x HTTP/1.1\r\nHost: a\r\n\r\n"),
+			assert_int_equal(
+			    pthread_create(
+				&clients[i], NULL, load_ask,
+				i % 2 ? "GET /storm HTTP/1.1\r\nHost: a\r\n\r\n"
+				      : "GET /v1/channels/x HTTP/1.1\r\nHost: a\r\n\r\n"),
 			    0);
 		while (atomic_load(&load_answers) < 200)
 			(void)sched_yield();
@@ -879,14 +918,15 @@ test_stopping_under_load(void **state)
 	start(options());
 }
 
-/* --- answers -------------------------------------------------------------------------------------- */
+/* --- answers --------------------------------------------------------------- */
 
 static void
 test_own_headers_are_sent_and_evil_ones_dropped(void **state)
 {
 	(void)state;
 	log_set_level(LOG_ERROR_LEVEL + 1);
-	assert_int_equal(http_ask(port, "GET /v1/headers HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 204);
+	assert_int_equal(http_ask(port, "GET /v1/headers HTTP/1.1\r\nHost: a\r\n\r\n", &answer),
+	                 204);
 	log_set_level(LOG_INFO_LEVEL);
 	assert_string_equal(http_header(&answer, "X-Own"), "yes");
 	assert_string_equal(http_header(&answer, "Cache-Control"), "max-age=5");
@@ -901,20 +941,24 @@ test_problems_and_their_headers(void **state)
 
 	(void)state;
 	log_set_level(LOG_ERROR_LEVEL + 1);
-	assert_int_equal(http_ask(port, "GET /v1/problems/auth HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 401);
+	assert_int_equal(
+	    http_ask(port, "GET /v1/problems/auth HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 401);
 	assert_string_equal(http_header(&answer, "WWW-Authenticate"), "Bearer");
 	body = json_loads(answer.body, 0, NULL);
 	assert_string_equal(json_string_value(json_object_get(body, "type")),
-	    "urn:tmtp:problem:unauthorized");
+	                    "urn:tmtp:problem:unauthorized");
 	assert_string_equal(json_string_value(json_object_get(body, "detail")), "why");
 	assert_int_equal(json_integer_value(json_object_get(body, "status")), 401);
 	assert_non_null(json_object_get(body, "title"));
 	json_decref(body);
-	assert_int_equal(http_ask(port, "GET /v1/problems/busy HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 503);
+	assert_int_equal(
+	    http_ask(port, "GET /v1/problems/busy HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 503);
 	assert_string_equal(http_header(&answer, "Retry-After"), "5");
-	assert_int_equal(http_ask(port, "GET /v1/problems/later HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 429);
+	assert_int_equal(
+	    http_ask(port, "GET /v1/problems/later HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 429);
 	assert_string_equal(http_header(&answer, "Retry-After"), "77");
-	assert_int_equal(http_ask(port, "GET /v1/problems/long HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 409);
+	assert_int_equal(
+	    http_ask(port, "GET /v1/problems/long HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 409);
 	body = json_loads(answer.body, 0, NULL);
 	assert_non_null(body);
 	assert_true(strlen(json_string_value(json_object_get(body, "detail"))) > 400);
@@ -927,7 +971,8 @@ ask_object(const char *method, const char *headers)
 {
 	char text[400];
 
-	(void)snprintf(text, sizeof(text), "%s /m/object HTTP/1.1\r\nHost: a\r\n%s\r\n", method, headers);
+	(void)snprintf(text, sizeof(text), "%s /m/object HTTP/1.1\r\nHost: a\r\n%s\r\n", method,
+	               headers);
 	return http_ask(port, text, &answer);
 }
 
@@ -975,7 +1020,8 @@ test_objects_conditions_and_ranges(void **state)
 		if (table[i].body != NULL)
 			assert_string_equal(answer.body, table[i].body);
 		range = http_header(&answer, "Cache-Control");
-		assert_string_equal(range, table[i].status == 416 ? "no-store" : "public, max-age=3600");
+		assert_string_equal(range, table[i].status == 416 ? "no-store"
+		                                                  : "public, max-age=3600");
 	}
 	assert_int_equal(ask_object("HEAD", "Range: bytes=3-5\r\n"), 200);
 	assert_string_equal(http_header(&answer, "Content-Length"), "10");
@@ -985,14 +1031,16 @@ test_objects_conditions_and_ranges(void **state)
 	start(options());
 }
 
-/* --- starting ----------------------------------------------------------------------------------------- */
+/* --- starting -------------------------------------------------------------- */
 
 static void
 test_starts_that_fail_say_why(void **state)
 {
 	static const struct web_route bad[] = { { WEB_GET, "nowhere", on_echo, 0, 0 } };
-	static const char *const addresses[] = { "", "localhost", "127.0.0.1:", "127.0.0.1:x",
-						 "127.0.0.1:70000", "::1:80", "not a host:80" };
+	static const char *const addresses[] = {
+		"",       "localhost",    "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:70000",
+		"::1:80", "not a host:80"
+	};
 	struct web_options o = options();
 	struct web_server *other;
 	char error[WEB_ERROR_TEXT], taken[32];
@@ -1025,9 +1073,9 @@ test_all_addresses_and_v6(void **state)
 	o.listen = ":0"; /* both families on one socket */
 	o.threads = 1;
 	assert_int_equal(web_server_start(&o, &other, error), WEB_OK);
-	assert_int_equal(http_ask(web_server_port(other), "GET /v1/channels/x HTTP/1.1\r\nHost: a\r\n\r\n",
-			     &answer),
-	    200);
+	assert_int_equal(http_ask(web_server_port(other),
+	                          "GET /v1/channels/x HTTP/1.1\r\nHost: a\r\n\r\n", &answer),
+	                 200);
 	assert_non_null(strstr(answer.body, "peer=127.0.0.1 ")); /* not ::ffff:127.0.0.1 */
 	web_server_stop(&other, 0);
 }

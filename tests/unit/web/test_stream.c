@@ -49,7 +49,7 @@ on_events(struct web_request *req, void *arg)
 	(void)arg;
 	if (web_request_header(req, "Last-Event-ID", &last))
 		(void)snprintf(seen.last_id, sizeof(seen.last_id), "%.*s", (int)last.len,
-		    (const char *)last.data);
+		               (const char *)last.data);
 	stream = web_stream_open(req, &stream_options);
 	pthread_mutex_lock(&seen.lock);
 	seen.stream[seen.opened++] = stream;
@@ -116,12 +116,12 @@ static int
 setup(void **state)
 {
 	static const struct web_route routes[] = { { WEB_GET, "/events", on_events, 0, 0 },
-						   { WEB_GET, "/later", on_later, 0, 0 } };
+		                                   { WEB_GET, "/later", on_later, 0, 0 } };
 	struct web_options o = { .listen = "127.0.0.1:0",
-				 .threads = 2,
-				 .connection_bytes = 4096,
-				 .routes = routes,
-				 .n_routes = 2 };
+		                 .threads = 2,
+		                 .connection_bytes = 4096,
+		                 .routes = routes,
+		                 .n_routes = 2 };
 	char error[WEB_ERROR_TEXT];
 
 	(void)state;
@@ -183,7 +183,7 @@ send_text(struct web_stream *s, const char *id, const char *text)
 	web_frame_unref(&f);
 }
 
-/* --- frames ------------------------------------------------------------------------------- */
+/* --- frames ---------------------------------------------------------------- */
 
 static void
 test_frames(void **state)
@@ -204,7 +204,8 @@ test_frames(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
-		struct web_frame *f = web_frame_make(table[i].id, table[i].event, slice_str(table[i].data));
+		struct web_frame *f =
+		    web_frame_make(table[i].id, table[i].event, slice_str(table[i].data));
 
 		assert_int_equal(f == NULL, table[i].octets == NULL);
 		if (f != NULL)
@@ -213,7 +214,7 @@ test_frames(void **state)
 	}
 }
 
-/* --- sending --------------------------------------------------------------------------------- */
+/* --- sending --------------------------------------------------------------- */
 
 static void
 test_events_arrive_as_they_are_sent(void **state)
@@ -304,7 +305,8 @@ test_last_event_id_can_be_read_before_replay(void **state)
 	struct http_client *c = http_open(port);
 
 	(void)state;
-	assert_true(http_send(c, "GET /events HTTP/1.1\r\nHost: a\r\nLast-Event-ID: 0190-41\r\n\r\n"));
+	assert_true(
+	    http_send(c, "GET /events HTTP/1.1\r\nHost: a\r\nLast-Event-ID: 0190-41\r\n\r\n"));
 	assert_true(http_read_head(c, &answer));
 	send_text(wait_stream(0), "0190-42", "missed");
 	assert_string_equal(seen.last_id, "0190-41");
@@ -357,7 +359,7 @@ test_senders_on_many_threads(void **state)
 	http_close(c);
 }
 
-/* --- who doesn't read, who is gone -------------------------------------------------------------- */
+/* --- who doesn't read, who is gone ----------------------------------------- */
 
 static void
 test_a_slow_reader_is_cut_and_the_others_go_on(void **state)
@@ -388,7 +390,8 @@ static void
 test_a_frame_above_the_bound_ends_the_stream(void **state)
 {
 	struct http_client *c;
-	struct web_frame *f = web_frame_make(NULL, NULL, SLICE("0123456789012345678901234567890123456789"));
+	struct web_frame *f =
+	    web_frame_make(NULL, NULL, SLICE("0123456789012345678901234567890123456789"));
 
 	(void)state;
 	stream_options.buffer_max = 20;
@@ -466,7 +469,7 @@ test_http_1_0_gets_its_events_too(void **state)
 	http_close(c);
 }
 
-/* --- the end of all -------------------------------------------------------------------------------- */
+/* --- the end of all -------------------------------------------------------- */
 
 static void
 test_stopping_ends_streams_after_what_is_queued(void **state)

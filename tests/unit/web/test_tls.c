@@ -48,8 +48,9 @@ make_cert(const char *host, unsigned char serial, const char *cert_name, const c
 	char any[64];
 
 	assert_true(gnutls_x509_privkey_init(&key) >= 0);
-	assert_true(gnutls_x509_privkey_generate(key, GNUTLS_PK_ECDSA,
-			GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_SECP256R1), 0) >= 0);
+	assert_true(gnutls_x509_privkey_generate(
+			key, GNUTLS_PK_ECDSA, GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_SECP256R1),
+			0) >= 0);
 	assert_true(gnutls_x509_crt_init(&crt) >= 0);
 	(void)gnutls_x509_crt_set_version(crt, 3);
 	(void)gnutls_x509_crt_set_serial(crt, &serial, 1);
@@ -58,21 +59,22 @@ make_cert(const char *host, unsigned char serial, const char *cert_name, const c
 	(void)gnutls_x509_crt_set_key(crt, key);
 	(void)snprintf(any, sizeof(any), "*.%s", host);
 	(void)gnutls_x509_crt_set_subject_alt_name(crt, GNUTLS_SAN_DNSNAME, host,
-	    (unsigned)strlen(host), GNUTLS_FSAN_SET);
+	                                           (unsigned)strlen(host), GNUTLS_FSAN_SET);
 	(void)gnutls_x509_crt_set_subject_alt_name(crt, GNUTLS_SAN_DNSNAME, any,
-	    (unsigned)strlen(any), GNUTLS_FSAN_APPEND);
+	                                           (unsigned)strlen(any), GNUTLS_FSAN_APPEND);
 	assert_true(gnutls_x509_crt_sign2(crt, crt, key, GNUTLS_DIG_SHA256, 0) >= 0);
 	assert_true(gnutls_x509_crt_export2(crt, GNUTLS_X509_FMT_PEM, &pem) >= 0);
 	write_file(cert_name, pem.data, pem.size);
 	gnutls_free(pem.data);
-	assert_true(gnutls_x509_privkey_export2_pkcs8(key, GNUTLS_X509_FMT_PEM, NULL, 0, &pem) >= 0);
+	assert_true(
+	    gnutls_x509_privkey_export2_pkcs8(key, GNUTLS_X509_FMT_PEM, NULL, 0, &pem) >= 0);
 	write_file(key_name, pem.data, pem.size);
 	gnutls_free(pem.data);
 	gnutls_x509_crt_deinit(crt);
 	gnutls_x509_privkey_deinit(key);
 }
 
-/* --- a client ------------------------------------------------------------------------- */
+/* --- a client -------------------------------------------------------------- */
 
 struct tls_client {
 	int fd;
@@ -136,7 +138,8 @@ client_ask(struct tls_client *c)
 	if (gnutls_record_send(c->session, text, sizeof(text) - 1) < 0)
 		return 0;
 	do {
-		n = gnutls_record_recv(c->session, answer.head + len, sizeof(answer.head) - 1 - len);
+		n = gnutls_record_recv(c->session, answer.head + len,
+		                       sizeof(answer.head) - 1 - len);
 		if (n <= 0 && (n == 0 || gnutls_error_is_fatal((int)n)))
 			return 0;
 		len += n > 0 ? (size_t)n : 0;
@@ -157,7 +160,7 @@ serial_for(const char *sni)
 	return serial;
 }
 
-/* --- tests ------------------------------------------------------------------------------- */
+/* --- tests ----------------------------------------------------------------- */
 
 static void
 on_hello(struct web_request *req, void *arg)
@@ -170,13 +173,14 @@ static int
 setup(void **state)
 {
 	static const struct web_route routes[] = { { WEB_GET, "/hello", on_hello, 0, 0 } };
-	struct web_cert certs[2] = { { path("a.pem"), path("a.key") }, { path("b.pem"), path("b.key") } };
+	struct web_cert certs[2] = { { path("a.pem"), path("a.key") },
+		                     { path("b.pem"), path("b.key") } };
 	struct web_options o = { .listen = "127.0.0.1:0",
-				 .threads = 2,
-				 .certs = certs,
-				 .n_certs = 2,
-				 .routes = routes,
-				 .n_routes = 1 };
+		                 .threads = 2,
+		                 .certs = certs,
+		                 .n_certs = 2,
+		                 .routes = routes,
+		                 .n_routes = 1 };
 	char error[WEB_ERROR_TEXT];
 
 	(void)state;
@@ -227,9 +231,12 @@ static void
 test_a_bad_reload_says_why_and_keeps_the_old(void **state)
 {
 	const struct web_cert bad[][1] = {
-		{ { path("none.pem"), path("a.key") } }, { { path("a.pem"), path("none.key") } },
-		{ { path("a.pem"), path("b.key") } },	 { { path("junk.pem"), path("a.key") } },
-		{ { path("a.pem"), path("junk.pem") } }, { { path("a.key"), path("a.key") } },
+		{ { path("none.pem"), path("a.key") } },
+		{ { path("a.pem"), path("none.key") } },
+		{ { path("a.pem"), path("b.key") } },
+		{ { path("junk.pem"), path("a.key") } },
+		{ { path("a.pem"), path("junk.pem") } },
+		{ { path("a.key"), path("a.key") } },
 	};
 	char error[WEB_ERROR_TEXT];
 
@@ -296,8 +303,9 @@ test_plain_http_and_silence_on_the_tls_port_do_no_harm(void **state)
 	struct http_client *silent = http_open(web_server_port(server));
 
 	(void)state;
-	assert_int_equal(http_ask(web_server_port(server), "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n", &answer),
-	    0);
+	assert_int_equal(http_ask(web_server_port(server),
+	                          "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n", &answer),
+	                 0);
 	assert_int_equal(serial_for("a.example"), 1);
 	http_close(silent);
 }
@@ -331,8 +339,8 @@ group_setup(void **state)
 static int
 group_teardown(void **state)
 {
-	static const char *const names[] = { "a.pem", "a.key", "b.pem", "b.key",
-					     "a2.pem", "a2.key", "junk.pem" };
+	static const char *const names[] = { "a.pem",  "a.key",  "b.pem",   "b.key",
+		                             "a2.pem", "a2.key", "junk.pem" };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)

@@ -21,7 +21,7 @@
 
 #include <cmocka.h>
 
-#define NOW    INT64_C(1800000000)
+#define NOW INT64_C(1800000000)
 #define SECRET "0123456789abcdef0123456789abcdef"
 
 static EVP_PKEY *p256, *p384, *rsa2048, *rsa1024;
@@ -31,7 +31,7 @@ static const struct token_expect expect = {
 	.aud = "https://appliance.example", .now_s = NOW, .skew_s = 60, .max_life_s = 3600
 };
 
-/* --- forging -------------------------------------------------------------------------- */
+/* --- forging --------------------------------------------------------------- */
 
 static void
 b64(const void *data, size_t len, char *out, size_t size)
@@ -63,7 +63,8 @@ sign_public(EVP_PKEY *key, const char *text, uint8_t *out)
 	size_t len = sizeof(der);
 
 	assert_int_equal(EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, key), 1);
-	assert_int_equal(EVP_DigestSign(ctx, der, &len, (const uint8_t *)text, strlen(text)), 1);
+	assert_int_equal(EVP_DigestSign(ctx, der, &len, (const uint8_t *)text, strlen(text)),
+	                 1);
 	EVP_MD_CTX_free(ctx);
 	if (EVP_PKEY_get_base_id(key) == EVP_PKEY_EC)
 		return ecdsa_raw(der, len, (EVP_PKEY_get_bits(key) + 7) / 8, out);
@@ -90,7 +91,7 @@ forge_with(const char *header, const char *payload, EVP_PKEY *key, struct slice 
 		len = sign_public(key, token, signature);
 	} else if (secret.len > 0) {
 		assert_non_null(HMAC(EVP_sha256(), secret.data, (int)secret.len,
-		    (const uint8_t *)token, n, signature, &mac_len));
+		                     (const uint8_t *)token, n, signature, &mac_len));
 		len = mac_len;
 	}
 	token[n++] = '.';
@@ -105,25 +106,26 @@ forge(const char *alg, const char *payload)
 {
 	char header[200];
 
-	(void)snprintf(header, sizeof(header), "{\"alg\":\"%s\",\"typ\":\"JWT\",\"kid\":\"k1\"}", alg);
+	(void)snprintf(header, sizeof(header),
+	               "{\"alg\":\"%s\",\"typ\":\"JWT\",\"kid\":\"k1\"}", alg);
 	return forge_with(header, payload,
-	    strcmp(alg, "ES256") == 0	    ? p256
-		: strcmp(alg, "RS256") == 0 ? rsa2048
-					    : NULL,
-	    strcmp(alg, "HS256") == 0 ? SLICE(SECRET) : slice_str(NULL));
+	                  strcmp(alg, "ES256") == 0   ? p256
+	                  : strcmp(alg, "RS256") == 0 ? rsa2048
+	                                              : NULL,
+	                  strcmp(alg, "HS256") == 0 ? SLICE(SECRET) : slice_str(NULL));
 }
 
-#define GOOD_CLAIMS                                                                                \
-	"\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":1800000600,"               \
+#define GOOD_CLAIMS                                                                  \
+	"\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":1800000600," \
 	"\"iat\":1800000000"
 
 static struct token_key *
 make_key(enum token_alg alg)
 {
 	struct token_key *key = NULL;
-	struct slice material = alg == TOKEN_ES256 ? slice_str(p256_pem)
-	    : alg == TOKEN_RS256		   ? slice_str(rsa2048_pem)
-						   : SLICE(SECRET);
+	struct slice material = alg == TOKEN_ES256   ? slice_str(p256_pem)
+	                        : alg == TOKEN_RS256 ? slice_str(rsa2048_pem)
+	                                             : SLICE(SECRET);
 
 	assert_int_equal(token_key_make(alg, material, SLICE("shop"), 42, &key), TOKEN_OK);
 	return key;
@@ -145,7 +147,7 @@ verify(struct slice token, enum token_alg alg, struct token_claims *claims)
 	return rc;
 }
 
-/* --- signed tokens ------------------------------------------------------------------------- */
+/* --- signed tokens --------------------------------------------------------- */
 
 static void
 test_good_tokens_of_each_algorithm(void **state)
@@ -156,8 +158,9 @@ test_good_tokens_of_each_algorithm(void **state)
 
 	(void)state;
 	for (int i = 0; i < 3; i++) {
-		struct slice token = forge(names[i], "{" GOOD_CLAIMS ",\"sub\":\"u\",\"jti\":\"j\","
-						     "\"scope\":\"push channels:read\",\"other\":{\"a\":1}}");
+		struct slice token =
+		    forge(names[i], "{" GOOD_CLAIMS ",\"sub\":\"u\",\"jti\":\"j\","
+		                    "\"scope\":\"push channels:read\",\"other\":{\"a\":1}}");
 
 		assert_int_equal(token_peek(token, &peek), TOKEN_OK);
 		assert_int_equal(peek.alg, i);
@@ -190,61 +193,81 @@ test_claims_table(void **state)
 		/* libjwt looks at none of these */
 		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example\"}", TOKEN_MALFORMED },
 		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":1799999940}",
-		    TOKEN_EXPIRED },
-		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":1799999941}", TOKEN_OK },
-		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":0}", TOKEN_EXPIRED },
-		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":-1}", TOKEN_MALFORMED },
-		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":1800003660}", TOKEN_OK },
+		  TOKEN_EXPIRED },
+		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":1799999941}",
+		  TOKEN_OK },
+		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":0}",
+		  TOKEN_EXPIRED },
+		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":-1}",
+		  TOKEN_MALFORMED },
+		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":1800003660}",
+		  TOKEN_OK },
 		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":1800003661}",
-		    TOKEN_LIFETIME },
-		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":9223372036854775807}",
-		    TOKEN_MALFORMED },
-		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":1800000600.5}", TOKEN_OK },
-		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":\"1800000600\"}",
-		    TOKEN_MALFORMED },
-		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":true}", TOKEN_MALFORMED },
+		  TOKEN_LIFETIME },
+		{ "{\"iss\":\"shop\",\"aud\":\"https://"
+		  "appliance.example\",\"exp\":9223372036854775807}",
+		  TOKEN_MALFORMED },
+		{ "{\"iss\":\"shop\",\"aud\":\"https://"
+		  "appliance.example\",\"exp\":1800000600.5}",
+		  TOKEN_OK },
+		{ "{\"iss\":\"shop\",\"aud\":\"https://"
+		  "appliance.example\",\"exp\":\"1800000600\"}",
+		  TOKEN_MALFORMED },
+		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":true}",
+		  TOKEN_MALFORMED },
 		{ "{" GOOD_CLAIMS ",\"nbf\":1800000060}", TOKEN_OK },
 		{ "{" GOOD_CLAIMS ",\"nbf\":1800000061}", TOKEN_NOT_YET },
 		{ "{" GOOD_CLAIMS ",\"nbf\":\"now\"}", TOKEN_MALFORMED },
 		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example\",\"exp\":1800000600,"
 		  "\"iat\":1800000061}",
-		    TOKEN_NOT_YET },
+		  TOKEN_NOT_YET },
 		/* a claim twice */
 		{ "{" GOOD_CLAIMS ",\"exp\":1800000600}", TOKEN_MALFORMED },
 		{ "{" GOOD_CLAIMS ",\"x\":1,\"x\":2}", TOKEN_MALFORMED },
 		/* issuer */
-		{ "{\"iss\":\"other\",\"aud\":\"https://appliance.example\",\"exp\":1800000600}",
-		    TOKEN_WRONG_ISSUER },
-		{ "{\"aud\":\"https://appliance.example\",\"exp\":1800000600}", TOKEN_MALFORMED },
-		{ "{\"iss\":7,\"aud\":\"https://appliance.example\",\"exp\":1800000600}", TOKEN_MALFORMED },
+		{ "{\"iss\":\"other\",\"aud\":\"https://"
+		  "appliance.example\",\"exp\":1800000600}",
+		  TOKEN_WRONG_ISSUER },
+		{ "{\"aud\":\"https://appliance.example\",\"exp\":1800000600}",
+		  TOKEN_MALFORMED },
+		{ "{\"iss\":7,\"aud\":\"https://appliance.example\",\"exp\":1800000600}",
+		  TOKEN_MALFORMED },
 		/* audience: string or array */
-		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example/\",\"exp\":1800000600}",
-		    TOKEN_WRONG_AUDIENCE },
+		{ "{\"iss\":\"shop\",\"aud\":\"https://appliance.example/"
+		  "\",\"exp\":1800000600}",
+		  TOKEN_WRONG_AUDIENCE },
 		{ "{\"iss\":\"shop\",\"aud\":[\"https://x\",\"https://appliance.example\"],"
 		  "\"exp\":1800000600}",
-		    TOKEN_OK },
-		{ "{\"iss\":\"shop\",\"aud\":[\"https://x\"],\"exp\":1800000600}", TOKEN_WRONG_AUDIENCE },
+		  TOKEN_OK },
+		{ "{\"iss\":\"shop\",\"aud\":[\"https://x\"],\"exp\":1800000600}",
+		  TOKEN_WRONG_AUDIENCE },
 		{ "{\"iss\":\"shop\",\"aud\":[],\"exp\":1800000600}", TOKEN_MALFORMED },
-		{ "{\"iss\":\"shop\",\"aud\":[\"https://appliance.example\",1],\"exp\":1800000600}",
-		    TOKEN_MALFORMED },
-		{ "{\"iss\":\"shop\",\"aud\":{\"https://appliance.example\":1},\"exp\":1800000600}",
-		    TOKEN_MALFORMED },
+		{ "{\"iss\":\"shop\",\"aud\":[\"https://"
+		  "appliance.example\",1],\"exp\":1800000600}",
+		  TOKEN_MALFORMED },
+		{ "{\"iss\":\"shop\",\"aud\":{\"https://"
+		  "appliance.example\":1},\"exp\":1800000600}",
+		  TOKEN_MALFORMED },
 		{ "{\"iss\":\"shop\",\"exp\":1800000600}", TOKEN_MALFORMED },
 		/* types of the rest */
 		{ "{" GOOD_CLAIMS ",\"sub\":1}", TOKEN_MALFORMED },
 		{ "{" GOOD_CLAIMS ",\"scope\":[\"push\"]}", TOKEN_MALFORMED },
 		{ "{" GOOD_CLAIMS ",\"jti\":null}", TOKEN_MALFORMED },
-		{ "[" "]", TOKEN_MALFORMED },
+		{ "["
+		  "]",
+		  TOKEN_MALFORMED },
 		{ "{" GOOD_CLAIMS "} ", TOKEN_OK },
 		{ "{" GOOD_CLAIMS "}}", TOKEN_MALFORMED },
-		{ "{" GOOD_CLAIMS ",\"a\":[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}", TOKEN_MALFORMED },
+		{ "{" GOOD_CLAIMS ",\"a\":[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}",
+		  TOKEN_MALFORMED },
 	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
 		struct token_claims c = { .site_id = 7 };
 
-		assert_int_equal(verify(forge("HS256", table[i].payload), TOKEN_HS256, &c), table[i].rc);
+		assert_int_equal(verify(forge("HS256", table[i].payload), TOKEN_HS256, &c),
+		                 table[i].rc);
 		assert_int_equal(c.site_id, table[i].rc == TOKEN_OK ? 42 : 7); /* untouched */
 	}
 }
@@ -252,27 +275,35 @@ test_claims_table(void **state)
 static void
 test_the_algorithm_is_the_keys_own(void **state)
 {
-	static const char *const others[] = { "none", "NONE", "None", "nOnE", "HS384", "HS512", "RS384",
-					      "ES384", "ES512", "PS256", "EdDSA", "", "es256", "HS256 " };
+	static const char *const others[] = { "none",  "NONE",  "None",  "nOnE",  "HS384",
+		                              "HS512", "RS384", "ES384", "ES512", "PS256",
+		                              "EdDSA", "",      "es256", "HS256 " };
 	struct token_claims c;
 	struct token_peek peek;
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
-		assert_int_equal(token_peek(forge(others[i], "{" GOOD_CLAIMS "}"), &peek), TOKEN_ALGORITHM);
+		assert_int_equal(token_peek(forge(others[i], "{" GOOD_CLAIMS "}"), &peek),
+		                 TOKEN_ALGORITHM);
 		for (int alg = 0; alg < 3; alg++)
-			assert_int_equal(verify(forge(others[i], "{" GOOD_CLAIMS "}"), (enum token_alg)alg, &c),
-			    TOKEN_ALGORITHM);
+			assert_int_equal(verify(forge(others[i], "{" GOOD_CLAIMS "}"),
+			                        (enum token_alg)alg, &c),
+			                 TOKEN_ALGORITHM);
 	}
 	/* none with somebody's signature behind it */
-	assert_int_equal(verify(forge_with("{\"alg\":\"none\"}", "{" GOOD_CLAIMS "}", p256, slice_str(NULL)),
-			     TOKEN_ES256, &c),
+	assert_int_equal(
+	    verify(forge_with("{\"alg\":\"none\"}", "{" GOOD_CLAIMS "}", p256, slice_str(NULL)),
+	           TOKEN_ES256, &c),
 	    TOKEN_ALGORITHM);
 	/* each good one against the keys of the others */
-	assert_int_equal(verify(forge("HS256", "{" GOOD_CLAIMS "}"), TOKEN_ES256, &c), TOKEN_ALGORITHM);
-	assert_int_equal(verify(forge("HS256", "{" GOOD_CLAIMS "}"), TOKEN_RS256, &c), TOKEN_ALGORITHM);
-	assert_int_equal(verify(forge("RS256", "{" GOOD_CLAIMS "}"), TOKEN_ES256, &c), TOKEN_ALGORITHM);
-	assert_int_equal(verify(forge("ES256", "{" GOOD_CLAIMS "}"), TOKEN_HS256, &c), TOKEN_ALGORITHM);
+	assert_int_equal(verify(forge("HS256", "{" GOOD_CLAIMS "}"), TOKEN_ES256, &c),
+	                 TOKEN_ALGORITHM);
+	assert_int_equal(verify(forge("HS256", "{" GOOD_CLAIMS "}"), TOKEN_RS256, &c),
+	                 TOKEN_ALGORITHM);
+	assert_int_equal(verify(forge("RS256", "{" GOOD_CLAIMS "}"), TOKEN_ES256, &c),
+	                 TOKEN_ALGORITHM);
+	assert_int_equal(verify(forge("ES256", "{" GOOD_CLAIMS "}"), TOKEN_HS256, &c),
+	                 TOKEN_ALGORITHM);
 }
 
 /* The classic: sign with the public key as if it were a shared secret. */
@@ -287,19 +318,21 @@ test_hs256_with_a_public_key_as_secret(void **state)
 
 	(void)state;
 	assert_int_equal(verify(forge_with("{\"alg\":\"HS256\"}", "{" GOOD_CLAIMS "}", NULL,
-				    slice_str(rsa2048_pem)),
-			     TOKEN_RS256, &c),
-	    TOKEN_ALGORITHM);
+	                                   slice_str(rsa2048_pem)),
+	                        TOKEN_RS256, &c),
+	                 TOKEN_ALGORITHM);
 	assert_int_equal(verify(forge_with("{\"alg\":\"HS256\"}", "{" GOOD_CLAIMS "}", NULL,
-				    slice_str(p256_pem)),
-			     TOKEN_ES256, &c),
-	    TOKEN_ALGORITHM);
-	assert_int_equal(token_key_make(TOKEN_HS256, slice_str(p256_pem), SLICE("shop"), 1, &key),
+	                                   slice_str(p256_pem)),
+	                        TOKEN_ES256, &c),
+	                 TOKEN_ALGORITHM);
+	assert_int_equal(
+	    token_key_make(TOKEN_HS256, slice_str(p256_pem), SLICE("shop"), 1, &key),
 	    TOKEN_BAD_KEY);
 	(void)snprintf(padded, sizeof(padded), "\n %s", p256_pem);
 	assert_int_equal(token_key_make(TOKEN_HS256, slice_str(padded), SLICE("shop"), 1, &key),
-	    TOKEN_BAD_KEY);
-	assert_int_equal(token_key_make(TOKEN_HS256, slice_mem(der, (size_t)len), SLICE("shop"), 1, &key),
+	                 TOKEN_BAD_KEY);
+	assert_int_equal(
+	    token_key_make(TOKEN_HS256, slice_mem(der, (size_t)len), SLICE("shop"), 1, &key),
 	    TOKEN_BAD_KEY);
 	assert_null(key);
 	OPENSSL_free(der);
@@ -308,42 +341,56 @@ test_hs256_with_a_public_key_as_secret(void **state)
 static void
 test_keys_that_are_refused(void **state)
 {
-	static const char cert[] = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+	static const char cert[] =
+	    "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
 	struct token_key *key = NULL;
 	char big[2000];
 	const struct {
 		enum token_alg alg;
 		struct slice material;
 	} table[] = {
-		{ TOKEN_ES256, slice_str(p384_pem) },	 { TOKEN_ES256, slice_str(rsa2048_pem) },
-		{ TOKEN_RS256, slice_str(p256_pem) },	 { TOKEN_RS256, slice_str(rsa1024_pem) },
-		{ TOKEN_ES256, slice_str("") },		 { TOKEN_ES256, slice_str("junk") },
-		{ TOKEN_ES256, slice_str(cert) },	 { TOKEN_HS256, slice_str("") },
-		{ TOKEN_HS256, slice_mem(SECRET, 31) },	 { TOKEN_HS256, slice_mem(big, 1025) },
-		{ TOKEN_ES256, slice_mem(p256_pem, 60) }, { TOKEN_ES256, slice_mem(big, 2000) },
+		{ TOKEN_ES256, slice_str(p384_pem) },
+		{ TOKEN_ES256, slice_str(rsa2048_pem) },
+		{ TOKEN_RS256, slice_str(p256_pem) },
+		{ TOKEN_RS256, slice_str(rsa1024_pem) },
+		{ TOKEN_ES256, slice_str("") },
+		{ TOKEN_ES256, slice_str("junk") },
+		{ TOKEN_ES256, slice_str(cert) },
+		{ TOKEN_HS256, slice_str("") },
+		{ TOKEN_HS256, slice_mem(SECRET, 31) },
+		{ TOKEN_HS256, slice_mem(big, 1025) },
+		{ TOKEN_ES256, slice_mem(p256_pem, 60) },
+		{ TOKEN_ES256, slice_mem(big, 2000) },
 	};
 
 	(void)state;
 	memset(big, 'x', sizeof(big));
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
-		assert_int_equal(token_key_make(table[i].alg, table[i].material, SLICE("shop"), 1, &key),
+		assert_int_equal(
+		    token_key_make(table[i].alg, table[i].material, SLICE("shop"), 1, &key),
 		    TOKEN_BAD_KEY);
-	assert_int_equal(token_key_make(TOKEN_HS256, SLICE(SECRET), slice_str(""), 1, &key), TOKEN_BAD_KEY);
-	assert_int_equal(token_key_make(TOKEN_HS256, SLICE(SECRET), slice_mem(big, 256), 1, &key),
+	assert_int_equal(token_key_make(TOKEN_HS256, SLICE(SECRET), slice_str(""), 1, &key),
+	                 TOKEN_BAD_KEY);
+	assert_int_equal(
+	    token_key_make(TOKEN_HS256, SLICE(SECRET), slice_mem(big, 256), 1, &key),
 	    TOKEN_BAD_KEY);
 	assert_null(key);
 }
 
-/* libjwt takes ES256 from a P-384 key; here such a key never becomes one, and its signature is no P-256 one. */
+/*
+ * libjwt takes ES256 from a P-384 key; here such a key never becomes one, and its signature is
+ * no P-256 one.
+ */
 static void
 test_es256_signed_with_p384(void **state)
 {
 	struct token_claims c;
 
 	(void)state;
-	assert_int_equal(verify(forge_with("{\"alg\":\"ES256\"}", "{" GOOD_CLAIMS "}", p384, slice_str(NULL)),
-			     TOKEN_ES256, &c),
-	    TOKEN_BAD_SIGNATURE);
+	assert_int_equal(verify(forge_with("{\"alg\":\"ES256\"}", "{" GOOD_CLAIMS "}", p384,
+	                                   slice_str(NULL)),
+	                        TOKEN_ES256, &c),
+	                 TOKEN_BAD_SIGNATURE);
 }
 
 static void
@@ -361,21 +408,24 @@ test_signatures_that_do_not_fit(void **state)
 		memcpy(copy, token.data, token.len + 1);
 		dot = strrchr(copy, '.');
 		dot[3] = dot[3] == 'A' ? 'B' : 'A';
-		assert_int_equal(verify(slice_str(copy), (enum token_alg)i, &c), TOKEN_BAD_SIGNATURE);
+		assert_int_equal(verify(slice_str(copy), (enum token_alg)i, &c),
+		                 TOKEN_BAD_SIGNATURE);
 		/* half of it */
 		memcpy(copy, token.data, token.len + 1);
 		dot = strrchr(copy, '.');
 		dot[1 + 4] = '\0';
-		assert_int_equal(verify(slice_str(copy), (enum token_alg)i, &c), TOKEN_BAD_SIGNATURE);
+		assert_int_equal(verify(slice_str(copy), (enum token_alg)i, &c),
+		                 TOKEN_BAD_SIGNATURE);
 		/* none */
 		dot[1] = '\0';
-		assert_int_equal(verify(slice_str(copy), (enum token_alg)i, &c), TOKEN_MALFORMED);
+		assert_int_equal(verify(slice_str(copy), (enum token_alg)i, &c),
+		                 TOKEN_MALFORMED);
 	}
 	/* another key of the right kind */
 	assert_int_equal(verify(forge_with("{\"alg\":\"HS256\"}", "{" GOOD_CLAIMS "}", NULL,
-				    SLICE("another secret of a good length.")),
-			     TOKEN_HS256, &c),
-	    TOKEN_BAD_SIGNATURE);
+	                                   SLICE("another secret of a good length.")),
+	                        TOKEN_HS256, &c),
+	                 TOKEN_BAD_SIGNATURE);
 	/* the payload changed behind the signature */
 	memcpy(copy, forge("HS256", "{" GOOD_CLAIMS ",\"sub\":\"a\"}").data, 16384);
 	{
@@ -383,7 +433,8 @@ test_signatures_that_do_not_fit(void **state)
 
 		memcpy(other, forge("HS256", "{" GOOD_CLAIMS ",\"sub\":\"b\"}").data, 16384);
 		(void)snprintf(strrchr(other, '.'), 200, "%s", tail);
-		assert_int_equal(verify(slice_str(other), TOKEN_HS256, &c), TOKEN_BAD_SIGNATURE);
+		assert_int_equal(verify(slice_str(other), TOKEN_HS256, &c),
+		                 TOKEN_BAD_SIGNATURE);
 	}
 }
 
@@ -395,7 +446,8 @@ test_headers_table(void **state)
 		enum token_rc rc;
 	} table[] = {
 		{ "{\"alg\":\"HS256\"}", TOKEN_OK },
-		{ "{\"alg\":\"HS256\",\"typ\":\"jwt\",\"jku\":\"http://evil\",\"jwk\":{}}", TOKEN_OK },
+		{ "{\"alg\":\"HS256\",\"typ\":\"jwt\",\"jku\":\"http://evil\",\"jwk\":{}}",
+		  TOKEN_OK },
 		{ "{\"alg\":\"HS256\",\"typ\":\"JWE\"}", TOKEN_MALFORMED },
 		{ "{\"typ\":\"JWT\"}", TOKEN_MALFORMED },
 		{ "{\"alg\":7}", TOKEN_MALFORMED },
@@ -409,16 +461,19 @@ test_headers_table(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
-		assert_int_equal(verify(forge_with(table[i].header, "{" GOOD_CLAIMS "}", NULL, SLICE(SECRET)),
-				     TOKEN_HS256, &c),
-		    table[i].rc);
+		assert_int_equal(verify(forge_with(table[i].header, "{" GOOD_CLAIMS "}", NULL,
+		                                   SLICE(SECRET)),
+		                        TOKEN_HS256, &c),
+		                 table[i].rc);
 }
 
 static void
 test_forms_that_are_no_token(void **state)
 {
-	static const char *const forms[] = { "",    ".",   "..",	  "...",  "a.b",	"a.b.c.d",
-					     "e30", "e30.e30.", "e30=.e30.AA", "e30.e30.A", "e3 0.e30.AA" };
+	static const char *const forms[] = { "",          ".",          "..",
+		                             "...",       "a.b",        "a.b.c.d",
+		                             "e30",       "e30.e30.",   "e30=.e30.AA",
+		                             "e30.e30.A", "e3 0.e30.AA" };
 	struct token_peek peek = { .iss = "untouched" };
 	struct token_claims c;
 	char copy[16384], long_payload[10000];
@@ -438,16 +493,22 @@ test_forms_that_are_no_token(void **state)
 	copy[token.len] = 'A';
 	assert_int_not_equal(verify(slice_mem(copy, token.len + 1), TOKEN_HS256, &c), TOKEN_OK);
 	copy[token.len] = '=';
-	assert_int_equal(verify(slice_mem(copy, token.len + 1), TOKEN_HS256, &c), TOKEN_MALFORMED);
+	assert_int_equal(verify(slice_mem(copy, token.len + 1), TOKEN_HS256, &c),
+	                 TOKEN_MALFORMED);
 	copy[token.len - 1] = '\0'; /* a NUL within */
 	assert_int_equal(verify(slice_mem(copy, token.len), TOKEN_HS256, &c), TOKEN_MALFORMED);
 	/* too long, though well signed */
-	(void)snprintf(long_payload, sizeof(long_payload), "{" GOOD_CLAIMS ",\"x\":\"%05900d\"}", 1);
+	(void)snprintf(long_payload, sizeof(long_payload),
+	               "{" GOOD_CLAIMS ",\"x\":\"%05900d\"}", 1);
 	assert_int_equal(verify(forge("HS256", long_payload), TOKEN_HS256, &c), TOKEN_OK);
-	(void)snprintf(long_payload, sizeof(long_payload), "{" GOOD_CLAIMS ",\"x\":\"%06100d\"}", 1);
-	assert_int_equal(verify(forge("HS256", long_payload), TOKEN_HS256, &c), TOKEN_MALFORMED);
-	(void)snprintf(long_payload, sizeof(long_payload), "{" GOOD_CLAIMS ",\"jti\":\"%0256d\"}", 1);
-	assert_int_equal(verify(forge("HS256", long_payload), TOKEN_HS256, &c), TOKEN_MALFORMED);
+	(void)snprintf(long_payload, sizeof(long_payload),
+	               "{" GOOD_CLAIMS ",\"x\":\"%06100d\"}", 1);
+	assert_int_equal(verify(forge("HS256", long_payload), TOKEN_HS256, &c),
+	                 TOKEN_MALFORMED);
+	(void)snprintf(long_payload, sizeof(long_payload),
+	               "{" GOOD_CLAIMS ",\"jti\":\"%0256d\"}", 1);
+	assert_int_equal(verify(forge("HS256", long_payload), TOKEN_HS256, &c),
+	                 TOKEN_MALFORMED);
 }
 
 static void
@@ -464,13 +525,17 @@ test_a_client_never_learns_which_of_key_and_signature_failed(void **state)
 	assert_string_equal(token_reason(TOKEN_EXPIRED), "expired");
 }
 
-/* --- the cache -------------------------------------------------------------------------------- */
+/* --- the cache ------------------------------------------------------------- */
 
 static void
 fill_claims(struct token_claims *c, int64_t site_id)
 {
-	*c = (struct token_claims){ .site_id = site_id, .exp = NOW + 10, .iat = NOW,
-				    .iss = "shop", .kid = "k1", .scope = "push" };
+	*c = (struct token_claims){ .site_id = site_id,
+		                    .exp = NOW + 10,
+		                    .iat = NOW,
+		                    .iss = "shop",
+		                    .kid = "k1",
+		                    .scope = "push" };
 	(void)snprintf(c->jti, sizeof(c->jti), "%lld", (long long)site_id);
 }
 
@@ -613,7 +678,7 @@ test_cache_on_many_threads(void **state)
 	token_cache_free(&shared);
 }
 
-/* --- opaque tokens --------------------------------------------------------------------------------- */
+/* --- opaque tokens --------------------------------------------------------- */
 
 static void
 test_opaque_tokens(void **state)
