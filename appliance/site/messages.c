@@ -128,7 +128,7 @@ reply_nobody(struct push_call *p)
 			address_json(&p->push.rcpts[i]), "detail", "does not hold this channel"));
 	metric_add(&refused, 1);
 	web_reply_problem_errors(call_of(p)->req, &no_recipient, errors,
-	    "None of the %zu recipients holds the channel.", json_array_size(errors));
+	    "Nothing was stored: members hold a channel once they have accepted its invitation.");
 }
 
 static void
