@@ -83,7 +83,7 @@ end_after_replies(struct dmtp_server *s, enum dmtp_close reason, bool x)
 {
 	s->phase = ENDING;
 	s->reason = reason;
-	s->x_due = x && !s->x_said;
+	s->x_due = x;
 	s->begun_ms = -1;
 	s->in.at = s->in.data.len;
 }
