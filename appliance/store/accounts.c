@@ -41,7 +41,8 @@ static const struct store_op get_op = {
 	.name = "account_get",
 	.sql = "SELECT i.ord, a.account_id, a.password_hash "
 	       "FROM unnest($1::int4[], $2::text[], $3::text[]) AS i(ord, domain, name) "
-	       "JOIN tmtp.account a ON a.domain = i.domain AND a.name = i.name AND a.disabled_at IS NULL",
+	       "JOIN tmtp.account a ON a.domain = i.domain AND a.name = i.name AND "
+	       "a.disabled_at IS NULL",
 	.types = (const Oid[]){ T_INT4S, T_TEXTS, T_TEXTS, 0 },
 	.lane = STORE_READ,
 	.batch_max = 64,
@@ -83,10 +84,12 @@ rows_any(const PGresult *r, struct store_job *const *jobs, size_t n)
 /* A log-in takes the account's expired ones away. */
 static const struct store_op token_add = {
 	.name = "account_token_add",
-	.sql = "WITH old AS (DELETE FROM tmtp.account_token WHERE account_id = $1 AND expires_at <= $3), "
+	.sql = "WITH old AS (DELETE FROM tmtp.account_token WHERE account_id = $1 AND "
+	       "expires_at <= $3), "
 	       "here AS MATERIALIZED (SELECT account_id FROM tmtp.account "
 	       " WHERE account_id = $1 AND disabled_at IS NULL), "
-	       "made AS (INSERT INTO tmtp.account_token (account_id, token_hash, created_at, expires_at) "
+	       "made AS (INSERT INTO tmtp.account_token (account_id, token_hash, created_at, "
+	       "expires_at) "
 	       " SELECT account_id, $2, $3, $4 FROM here ON CONFLICT DO NOTHING) "
 	       "SELECT account_id FROM here",
 	.types = (const Oid[]){ T_INT8, T_BYTEA, T_TIMESTAMPTZ, T_TIMESTAMPTZ, 0 },
@@ -122,7 +125,8 @@ rows_token_get(const PGresult *r, struct store_job *const *jobs, size_t n)
 	for (size_t i = 0; i < n; i++)
 		jobs[i]->rc = STORE_NOT_FOUND;
 	for (int row = 0; row < PQntuples(r); row++) {
-		struct account_token_get *get = (struct account_token_get *)jobs[row_i32(r, row, 0)];
+		struct account_token_get *get =
+		    (struct account_token_get *)jobs[row_i32(r, row, 0)];
 
 		get->expires_us = row_time(r, row, 1);
 		row_copy(get->address, sizeof(get->address), r, row, 2);
@@ -135,7 +139,8 @@ static const struct store_op token_get = {
 	.sql = "SELECT i.ord, t.expires_at, a.name || '@' || a.domain "
 	       "FROM unnest($1::int4[], $2::int8[], $3::bytea[], $4::timestamptz[]) "
 	       " AS i(ord, account_id, token_hash, now) "
-	       "JOIN tmtp.account_token t ON t.account_id = i.account_id AND t.token_hash = i.token_hash "
+	       "JOIN tmtp.account_token t ON t.account_id = i.account_id AND t.token_hash = "
+	       "i.token_hash "
 	       " AND t.expires_at > i.now "
 	       "JOIN tmtp.account a ON a.account_id = t.account_id AND a.disabled_at IS NULL",
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_BYTEAS, T_TIMESTAMPTZS, 0 },
@@ -186,20 +191,21 @@ store_account_token_drop(struct store *store, struct account_token_drop *drop)
 #define COMMON_TYPES T_TEXT, T_TEXT, T_TIMESTAMPTZ, T_UUID, T_TEXT
 #define COMMON_N 5
 
-#define FOUND                                                                                      \
-	"WITH found AS MATERIALIZED (SELECT account_id FROM tmtp.account "                         \
+#define FOUND                                                              \
+	"WITH found AS MATERIALIZED (SELECT account_id FROM tmtp.account " \
 	" WHERE domain = $1 AND name = $2), "
 
 /* Behind a CTE "changed" that has a row when something changed. */
-#define TELL(action)                                                                               \
-	", told AS (INSERT INTO tmtp.audit (audit_id, at, actor, action, subject) "                \
-	" SELECT $4, $3, $5, '" action "', $2 || '@' || $1 FROM changed), "                        \
-	"raised AS (UPDATE tmtp.revision SET number = number + 1 "                                 \
+#define TELL(action)                                                                \
+	", told AS (INSERT INTO tmtp.audit (audit_id, at, actor, action, subject) " \
+	" SELECT $4, $3, $5, '" action "', $2 || '@' || $1 FROM changed), "         \
+	"raised AS (UPDATE tmtp.revision SET number = number + 1 "                  \
 	" WHERE only_row AND EXISTS (SELECT FROM changed)) "
 
 /* Whoever knew the old password is logged out; so is who may not be here. */
-#define LOG_OUT                                                                                    \
-	", out AS (DELETE FROM tmtp.account_token t USING found WHERE t.account_id = found.account_id)"
+#define LOG_OUT                                                                        \
+	", out AS (DELETE FROM tmtp.account_token t USING found WHERE t.account_id = " \
+	"found.account_id)"
 
 static void
 bind_change(struct args *a, struct store_job *const *jobs, size_t n)
@@ -328,7 +334,8 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op list_op = {
 	.name = "account_list",
-	.sql = "SELECT account_id, name || '@' || domain, created_at, disabled_at FROM tmtp.account "
+	.sql = "SELECT account_id, name || '@' || domain, created_at, disabled_at FROM "
+	       "tmtp.account "
 	       "WHERE domain = $1 AND name > $2 ORDER BY name LIMIT $3",
 	.types = (const Oid[]){ T_TEXT, T_TEXT, T_INT8, 0 },
 	.lane = STORE_READ,

@@ -76,6 +76,8 @@ rows_page(const PGresult *r, struct store_job *const *jobs, size_t n)
 		if (out->address == NULL)
 			page->job.rc = STORE_DOWN;
 	}
+	if (page->rows_n == 0)
+		message_recipients_clear(page);
 }
 
 static const Oid page_types[] = { T_INT8, T_UUID, T_TEXT, T_TEXT, T_INT4, T_INT8, 0 };

@@ -1,4 +1,5 @@
-/* Sites, keys, tokens, channels: see sites.h. What administrators change stands in site_changes.c. */
+/* Sites, keys, tokens, channels: see sites.h. What administrators change stands in
+ * site_changes.c. */
 #include "store/sites.h"
 
 #include "store/rows.h"
@@ -89,7 +90,8 @@ rows_key(const PGresult *r, struct store_job *const *jobs, size_t n)
 static const struct store_op key_get = {
 	.name = "site_key_get",
 	.sql = "SELECT i.ord, s.site_id, k.algorithm, k.material, s.suspended_at IS NOT NULL "
-	       "FROM unnest($1::int4[], $2::text[], $3::text[], $4::text[]) AS i(ord, domain, name, kid) "
+	       "FROM unnest($1::int4[], $2::text[], $3::text[], $4::text[]) AS i(ord, domain, "
+	       "name, kid) "
 	       "JOIN tmtp.site s ON s.domain = i.domain AND s.name = i.name "
 	       "JOIN tmtp.site_key k ON k.site_id = s.site_id AND k.kid = i.kid "
 	       " AND k.revoked_at IS NULL",
@@ -157,13 +159,14 @@ rows_token(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op token_get = {
 	.name = "site_token_get",
-	.sql = "SELECT i.ord, array_to_string(t.scopes, ' '), s.name, s.domain, t.expires_at, "
-	       " s.suspended_at IS NOT NULL "
-	       "FROM unnest($1::int4[], $2::int8[], $3::bytea[], $4::timestamptz[]) "
-	       " AS i(ord, site_id, token_hash, now) "
-	       "JOIN tmtp.site_token t ON t.site_id = i.site_id AND t.token_hash = i.token_hash "
-	       " AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > i.now) "
-	       "JOIN tmtp.site s ON s.site_id = t.site_id",
+	.sql =
+	    "SELECT i.ord, array_to_string(t.scopes, ' '), s.name, s.domain, t.expires_at, "
+	    " s.suspended_at IS NOT NULL "
+	    "FROM unnest($1::int4[], $2::int8[], $3::bytea[], $4::timestamptz[]) "
+	    " AS i(ord, site_id, token_hash, now) "
+	    "JOIN tmtp.site_token t ON t.site_id = i.site_id AND t.token_hash = i.token_hash "
+	    " AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > i.now) "
+	    "JOIN tmtp.site s ON s.site_id = t.site_id",
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_BYTEAS, T_TIMESTAMPTZS, 0 },
 	.lane = STORE_READ,
 	.batch_max = 128,
@@ -245,7 +248,8 @@ static const struct store_op channel_get = {
 	       " (SELECT coalesce(sum(k.members), 0)::int8 FROM tmtp.chunk k "
 	       "  WHERE k.site_id = c.site_id AND k.channel_id = c.channel_id) "
 	       "FROM unnest($1::int4[], $2::int8[], $3::text[]) AS i(ord, site_id, name) "
-	       "JOIN tmtp.channel c ON c.site_id = i.site_id AND c.name = i.name AND c.closed_at IS NULL",
+	       "JOIN tmtp.channel c ON c.site_id = i.site_id AND c.name = i.name AND "
+	       "c.closed_at IS NULL",
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_TEXTS, 0 },
 	.lane = STORE_READ,
 	.batch_max = 128,
@@ -347,7 +351,8 @@ rows_sites(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op sites_get = {
 	.name = "site_list",
-	.sql = "SELECT s.site_id, s.name || '@' || s.domain, s.title, s.created_at, s.suspended_at, "
+	.sql = "SELECT s.site_id, s.name || '@' || s.domain, s.title, s.created_at, "
+	       "s.suspended_at, "
 	       " (SELECT count(*) FROM tmtp.site_key k "
 	       "  WHERE k.site_id = s.site_id AND k.revoked_at IS NULL), "
 	       " (SELECT count(*) FROM tmtp.site_token t "
@@ -423,6 +428,8 @@ rows_credentials(const PGresult *r, struct store_job *const *jobs, size_t n)
 		if (c->label == NULL || c->what == NULL)
 			list->job.rc = STORE_DOWN;
 	}
+	if (list->rows_n == 0)
+		credential_list_clear(list);
 }
 
 static const struct store_op credentials_get = {
@@ -433,7 +440,8 @@ static const struct store_op credentials_get = {
 	       "  NULL::timestamptz AS expires_at, k.revoked_at "
 	       " FROM tmtp.site_key k WHERE k.site_id = s.site_id "
 	       " UNION ALL "
-	       " SELECT true, t.name, array_to_string(t.scopes, ' '), t.created_at, t.expires_at, t.revoked_at "
+	       " SELECT true, t.name, array_to_string(t.scopes, ' '), t.created_at, "
+	       "t.expires_at, t.revoked_at "
 	       " FROM tmtp.site_token t WHERE t.site_id = s.site_id) c ON true "
 	       "WHERE s.domain = $1 AND s.name = $2 "
 	       "ORDER BY c.is_token, c.created_at, c.label",

@@ -26,8 +26,8 @@
 static struct {
 	char dir[64];
 	char name[32];
-	bool own;	/* the cluster is this group's */
-	PGconn *super;	/* in the group's database, as postgres */
+	bool own;       /* the cluster is this group's */
+	PGconn *super;  /* in the group's database, as postgres */
 	char text[512]; /* what cluster_text answers */
 } cluster;
 
@@ -37,7 +37,8 @@ cluster_conninfo(const char *role)
 {
 	static char text[192];
 
-	(void)snprintf(text, sizeof(text), "host=%s dbname=%s user=%s", cluster.dir, cluster.name, role);
+	(void)snprintf(text, sizeof(text), "host=%s dbname=%s user=%s", cluster.dir,
+	               cluster.name, role);
 	return text;
 }
 
@@ -55,7 +56,8 @@ cluster_admin(const char *before, const char *behind)
 	PGconn *pg;
 	PGresult *r;
 
-	(void)snprintf(text, sizeof(text), "host=%s dbname=postgres user=postgres", cluster.dir);
+	(void)snprintf(text, sizeof(text), "host=%s dbname=postgres user=postgres",
+	               cluster.dir);
 	pg = PQconnectdb(text);
 	(void)snprintf(text, sizeof(text), "%s %s %s", before, cluster.name, behind);
 	r = PQexec(pg, text);
@@ -85,14 +87,16 @@ cluster_setup(void **state)
 	(void)state;
 	log_set_level(LOG_ERROR_LEVEL);
 	cluster.own = given == NULL || given[0] == '\0';
-	(void)snprintf(cluster.dir, sizeof(cluster.dir), "%s", cluster.own ? "/tmp/tmtpXXXXXX" : given);
+	(void)snprintf(cluster.dir, sizeof(cluster.dir), "%s",
+	               cluster.own ? "/tmp/tmtpXXXXXX" : given);
 	if (cluster.own) {
 		if (mkdtemp(cluster.dir) == NULL || chmod(cluster.dir, 0755) != 0)
 			cluster_die(cluster.dir, "no folder");
 		cluster_script("start");
 	}
-	(void)snprintf(cluster.name, sizeof(cluster.name), "t_%02x%02x%02x%02x%02x%02x_%d", id.octets[10],
-	    id.octets[11], id.octets[12], id.octets[13], id.octets[14], id.octets[15], (int)getpid());
+	(void)snprintf(cluster.name, sizeof(cluster.name), "t_%02x%02x%02x%02x%02x%02x_%d",
+	               id.octets[10], id.octets[11], id.octets[12], id.octets[13],
+	               id.octets[14], id.octets[15], (int)getpid());
 	cluster_admin("CREATE DATABASE", "OWNER tmtp_owner");
 	buffer_init(&why, 4096);
 	if (migrate_run(cluster_conninfo("tmtp_owner"), NULL, NULL, &why) != STORE_OK) {
@@ -115,8 +119,10 @@ cluster_teardown(void **state)
 	return 0;
 }
 
-/* Runs SQL as postgres: what a test puts into the tables, or looks up behind the room's back. */
-static inline const char *cluster_text(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Runs SQL as postgres: what a test puts into the tables, or looks up behind the room's back.
+ */
+static inline const char *cluster_text(const char *fmt, ...)
+    __attribute__((format(printf, 1, 2)));
 
 static inline const char *
 cluster_text(const char *fmt, ...)
@@ -131,7 +137,8 @@ cluster_text(const char *fmt, ...)
 	r = PQexec(cluster.super, sql);
 	if (PQresultStatus(r) != PGRES_TUPLES_OK && PQresultStatus(r) != PGRES_COMMAND_OK)
 		cluster_die(sql, PQerrorMessage(cluster.super));
-	(void)snprintf(cluster.text, sizeof(cluster.text), "%s", PQntuples(r) > 0 ? PQgetvalue(r, 0, 0) : "");
+	(void)snprintf(cluster.text, sizeof(cluster.text), "%s",
+	               PQntuples(r) > 0 ? PQgetvalue(r, 0, 0) : "");
 	PQclear(r);
 	return cluster.text;
 }
@@ -143,7 +150,9 @@ cluster_text(const char *fmt, ...)
 static inline struct store *
 cluster_store(const char *role, unsigned writers)
 {
-	struct store_options o = { .conninfo = cluster_conninfo(role), .name = "test", .patience_ms = 20000 };
+	struct store_options o = { .conninfo = cluster_conninfo(role),
+		                   .name = "test",
+		                   .patience_ms = 20000 };
 	struct store *s;
 
 	o.connections[STORE_WRITE] = writers;
@@ -174,8 +183,9 @@ cluster_hold(const char *sql)
 static inline void
 cluster_blocked(void)
 {
-	while (cluster_int("SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
-			   "WHERE NOT l.granted AND a.datname = current_database()") == 0)
+	while (
+	    cluster_int("SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
+	                "WHERE NOT l.granted AND a.datname = current_database()") == 0)
 		continue;
 }
 
@@ -223,7 +233,8 @@ waiting_all(void)
 	pthread_mutex_unlock(&waiting.lock);
 }
 
-/* SUBMIT(store_site_list, store, &list) begins, waiting_all() ends; RUN does both and is the result. */
+/* SUBMIT(store_site_list, store, &list) begins, waiting_all() ends; RUN does both and is the
+ * result. */
 #define SUBMIT(call, store, x) (waiting_add(&(x)->job), call(store, x))
 #define RUN(call, store, x) (SUBMIT(call, store, x), waiting_all(), (x)->job.rc)
 

@@ -17,8 +17,10 @@ setup(void **state)
 	if (cluster_setup(state) != 0)
 		return -1;
 	cluster_sql("SELECT tmtp.ensure_partitions('2027-01-14', '2027-01-18')");
-	cluster_sql("INSERT INTO tmtp.site VALUES (1, 'shop.test', 'shop', 't', now()), (2, 'shop.test', 'other', 't', now())");
-	cluster_sql("INSERT INTO tmtp.channel VALUES (1, 1, 'orders', 't', now()), (1, 2, 'news', 't', now()), (2, 3, 'orders', 't', now())");
+	cluster_sql("INSERT INTO tmtp.site VALUES (1, 'shop.test', 'shop', 't', now()), (2, "
+	            "'shop.test', 'other', 't', now())");
+	cluster_sql("INSERT INTO tmtp.channel VALUES (1, 1, 'orders', 't', now()), (1, 2, "
+	            "'news', 't', now()), (2, 3, 'orders', 't', now())");
 	site = cluster_store("tmtp_site", 2);
 	home = cluster_store("tmtp_home", 2);
 	ctl = cluster_store("tmtp_ctl", 1);
@@ -38,7 +40,8 @@ static int
 empty(void **state)
 {
 	(void)state;
-	cluster_sql("TRUNCATE tmtp.subscription, tmtp.subscription_past, tmtp.chunk, tmtp.message, tmtp.batch");
+	cluster_sql("TRUNCATE tmtp.subscription, tmtp.subscription_past, tmtp.chunk, "
+	            "tmtp.message, tmtp.batch");
 	cluster_sql("DELETE FROM tmtp.domain");
 	return 0;
 }
@@ -59,9 +62,15 @@ id_at(int64_t now_us)
 static struct member_invite
 invitation(const char *member, int64_t now_us)
 {
-	return (struct member_invite){ .site_id = 1, .channel_id = 1, .domain = SLICE("home.test"),
-		.member = slice_str(member), .message_id = id_at(now_us), .accepted_us = now_us,
-		.date_s = now_us / 1000000, .body = SLICE("please"), .digest = digest };
+	return (struct member_invite){ .site_id = 1,
+		                       .channel_id = 1,
+		                       .domain = SLICE("home.test"),
+		                       .member = slice_str(member),
+		                       .message_id = id_at(now_us),
+		                       .accepted_us = now_us,
+		                       .date_s = now_us / 1000000,
+		                       .body = SLICE("please"),
+		                       .digest = digest };
 }
 
 static struct member_invite
@@ -79,10 +88,17 @@ a_grant(const char *member, enum member_state state, uint8_t id, int64_t date_s)
 	static uint8_t ids[256][20];
 
 	ids[id][0] = id;
-	return (struct member_grant){ .domain = SLICE("home.test"), .member = slice_str(member),
-		.site_domain = SLICE("shop.test"), .site_name = SLICE("shop"), .channel = SLICE("orders"),
-		.state = state, .grant_id = state == MEMBER_REFUSED ? SLICE("") : slice_mem(ids[id], 20),
-		.date_s = date_s, .now_us = date_s * 1000000 + 500000 };
+	return (struct member_grant){ .domain = SLICE("home.test"),
+		                      .member = slice_str(member),
+		                      .site_domain = SLICE("shop.test"),
+		                      .site_name = SLICE("shop"),
+		                      .channel = SLICE("orders"),
+		                      .state = state,
+		                      .grant_id = state == MEMBER_REFUSED
+		                                      ? SLICE("")
+		                                      : slice_mem(ids[id], 20),
+		                      .date_s = date_s,
+		                      .now_us = date_s * 1000000 + 500000 };
 }
 
 static bool
@@ -97,8 +113,12 @@ grant(const char *member, enum member_state state, uint8_t id, int64_t date_s)
 static struct member_row
 look(const char *member)
 {
-	struct member_list list = { .site_id = 1, .channel_id = 1, .domain = SLICE("home.test"),
-		.member = slice_str(member), .exact = true, .state = -1 };
+	struct member_list list = { .site_id = 1,
+		                    .channel_id = 1,
+		                    .domain = SLICE("home.test"),
+		                    .member = slice_str(member),
+		                    .exact = true,
+		                    .state = -1 };
 	struct member_row row;
 
 	assert_int_equal(RUN(store_member_list, site, &list), STORE_OK);
@@ -112,8 +132,11 @@ look(const char *member)
 static enum store_rc
 remove_member(const char *member, int64_t now_us)
 {
-	struct member_remove rm = { .site_id = 1, .channel_id = 1, .domain = SLICE("home.test"),
-		.member = slice_str(member), .now_us = now_us };
+	struct member_remove rm = { .site_id = 1,
+		                    .channel_id = 1,
+		                    .domain = SLICE("home.test"),
+		                    .member = slice_str(member),
+		                    .now_us = now_us };
 
 	return RUN(store_member_remove, site, &rm);
 }
@@ -128,9 +151,12 @@ test_an_invitation_goes_out_once_a_day(void **state)
 	(void)state;
 	assert_int_equal(in.state, MEMBER_INVITED);
 	assert_true(in.invited);
-	assert_string_equal(cluster_text("SELECT concat_ws(' ', m.audience, m.lane, m.size, m.body, b.lane, b.members, "
-					 "b.recipients, b.state, d.name) FROM tmtp.message m JOIN tmtp.batch b USING (site_id, message_id) "
-					 "JOIN tmtp.domain d USING (domain_id)"),
+	assert_string_equal(
+	    cluster_text(
+		"SELECT concat_ws(' ', m.audience, m.lane, m.size, m.body, b.lane, b.members, "
+		"b.recipients, b.state, d.name) FROM tmtp.message m JOIN tmtp.batch b USING "
+	        "(site_id, message_id) "
+		"JOIN tmtp.domain d USING (domain_id)"),
 	    "3 0 6 \\x706c65617365 0 {ann} 1 0 home.test");
 	in = invite("ann", NOW + DAY - 1);
 	assert_false(in.invited);
@@ -142,7 +168,8 @@ test_an_invitation_goes_out_once_a_day(void **state)
 	assert_int_equal(look("ann").invited_us, NOW + DAY);
 }
 
-/* After a lost answer the same job runs again: it must say what it said, and store nothing twice. */
+/* After a lost answer the same job runs again: it must say what it said, and store nothing
+ * twice. */
 static void
 test_an_invitation_that_is_repeated_says_the_same(void **state)
 {
@@ -266,8 +293,9 @@ test_an_invitation_that_meets_another(void **state)
 
 	(void)state;
 	other = cluster_hold("INSERT INTO tmtp.domain VALUES (77, 'home.test', now()); "
-			     "INSERT INTO tmtp.subscription (site_id, channel_id, domain_id, member, state, invited_at) "
-			     "VALUES (1, 1, 77, 'ann', 0, '2027-01-15T08:00:00Z')");
+	                     "INSERT INTO tmtp.subscription (site_id, channel_id, domain_id, "
+	                     "member, state, invited_at) "
+	                     "VALUES (1, 1, 77, 'ann', 0, '2027-01-15T08:00:00Z')");
 	SUBMIT(store_member_invite, site, &in);
 	cluster_blocked();
 	SUBMIT(store_member_grant, home, &g);
@@ -281,8 +309,9 @@ test_an_invitation_that_meets_another(void **state)
 
 	/* The domain is known, the address is being invited. */
 	in = invitation("cat", NOW);
-	other = cluster_hold("INSERT INTO tmtp.subscription (site_id, channel_id, domain_id, member, state, invited_at) "
-			     "VALUES (1, 1, 77, 'cat', 0, '2027-01-15T08:00:00Z')");
+	other = cluster_hold("INSERT INTO tmtp.subscription (site_id, channel_id, domain_id, "
+	                     "member, state, invited_at) "
+	                     "VALUES (1, 1, 77, 'cat', 0, '2027-01-15T08:00:00Z')");
 	SUBMIT(store_member_invite, site, &in);
 	cluster_blocked();
 	cluster_release(other);
@@ -307,10 +336,14 @@ test_a_yes_makes_a_member_and_a_chunk(void **state)
 	assert_int_equal(m.state, MEMBER_GRANTED);
 	assert_int_equal(m.joined_us, NOW + 60500000);
 	assert_int_equal(m.left_us, -1);
-	assert_string_equal(cluster_text("SELECT concat_ws(' ', site_id, channel_id, '[' || first_member || ']', "
-					 "next_member IS NULL, members) FROM tmtp.chunk"), "1 1 [] t 0");
+	assert_string_equal(
+	    cluster_text(
+		"SELECT concat_ws(' ', site_id, channel_id, '[' || first_member || ']', "
+		"next_member IS NULL, members) FROM tmtp.chunk"),
+	    "1 1 [] t 0");
 	assert_int_equal(cluster_int("SELECT get_byte(grant_id, 0) FROM tmtp.subscription"), 7);
-	assert_true(grant("ben", MEMBER_GRANTED, 8, NOW_S)); /* nobody asked: she began it herself */
+	assert_true(
+	    grant("ben", MEMBER_GRANTED, 8, NOW_S)); /* nobody asked: she began it herself */
 	assert_int_equal(look("ben").invited_us, -1);
 	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.chunk"), 1);
 	assert_false(grant("ann", MEMBER_GRANTED, 7, NOW_S + 60)); /* repeated */
@@ -346,8 +379,10 @@ test_of_two_grants_the_later_wins_and_revoked_on_a_tie(void **state)
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
 		(void)snprintf(name, sizeof(name), "t%zu", i);
 		assert_true(grant(name, table[i].first, 1, NOW_S));
-		assert_int_equal(grant(name, table[i].second, 2, NOW_S + table[i].after), table[i].changes);
-		assert_int_equal(look(name).state, table[i].changes ? table[i].second : table[i].first);
+		assert_int_equal(grant(name, table[i].second, 2, NOW_S + table[i].after),
+		                 table[i].changes);
+		assert_int_equal(look(name).state,
+		                 table[i].changes ? table[i].second : table[i].first);
 	}
 }
 
@@ -369,7 +404,8 @@ test_the_rule_holds_within_a_batch(void **state)
 		SUBMIT(store_member_grant, home, &g[i]);
 	waiting_all();
 	for (int i = 0; i < 20; i++)
-		assert_int_equal(look(names[i]).state, i < 10 ? MEMBER_REVOKED : MEMBER_GRANTED);
+		assert_int_equal(look(names[i]).state,
+		                 i < 10 ? MEMBER_REVOKED : MEMBER_GRANTED);
 }
 
 static void
@@ -378,7 +414,8 @@ test_a_member_who_comes_back_leaves_her_earlier_periods(void **state)
 	(void)state;
 	assert_true(grant("ann", MEMBER_GRANTED, 1, NOW_S));
 	assert_true(grant("ann", MEMBER_REVOKED, 1, NOW_S + 10));
-	assert_true(grant("ann", MEMBER_REVOKED, 1, NOW_S + 15)); /* said again: she left at the first */
+	assert_true(grant("ann", MEMBER_REVOKED, 1,
+	                  NOW_S + 15)); /* said again: she left at the first */
 	assert_int_equal(look("ann").left_us, NOW + 10500000);
 	assert_true(grant("ann", MEMBER_GRANTED, 2, NOW_S + 20));
 	assert_int_equal(look("ann").joined_us, NOW + 20500000);
@@ -386,9 +423,12 @@ test_a_member_who_comes_back_leaves_her_earlier_periods(void **state)
 	assert_int_equal(remove_member("ann", NOW + 30000000), STORE_OK);
 	assert_true(grant("ann", MEMBER_GRANTED, 3, NOW_S + 40));
 	assert_string_equal(
-	    cluster_text("SELECT string_agg(concat(floor(extract(epoch FROM joined_at)) - %lld, '-', "
-			 "floor(extract(epoch FROM left_at)) - %lld, ':', get_byte(grant_id, 0)), ' ' ORDER BY joined_at) "
-			 "FROM tmtp.subscription_past", (long long)NOW_S, (long long)NOW_S),
+	    cluster_text(
+		"SELECT string_agg(concat(floor(extract(epoch FROM joined_at)) - %lld, '-', "
+		"floor(extract(epoch FROM left_at)) - %lld, ':', get_byte(grant_id, 0)), ' ' "
+	        "ORDER BY joined_at) "
+		"FROM tmtp.subscription_past",
+		(long long)NOW_S, (long long)NOW_S),
 	    "0-10:1 20-30:2");
 	assert_int_equal(cluster_int("SELECT get_byte(grant_id, 0) FROM tmtp.subscription"), 3);
 }
@@ -428,8 +468,10 @@ test_a_grant_for_nobodys_channel_writes_nothing(void **state)
 		assert_int_equal(g[i].job.rc, STORE_OK);
 		assert_false(g[i].changed);
 	}
-	assert_int_equal(cluster_int("SELECT (SELECT count(*) FROM tmtp.subscription) + (SELECT count(*) FROM tmtp.domain) "
-				     "+ (SELECT count(*) FROM tmtp.chunk)"), 0);
+	assert_int_equal(cluster_int("SELECT (SELECT count(*) FROM tmtp.subscription) + "
+	                             "(SELECT count(*) FROM tmtp.domain) "
+	                             "+ (SELECT count(*) FROM tmtp.chunk)"),
+	                 0);
 }
 
 static void
@@ -445,14 +487,16 @@ test_two_connections_grant_for_the_same_at_once(void **state)
 
 		(void)snprintf(names[k], sizeof(names[k]), "m%d", k);
 		(void)snprintf(domains[k % 10], sizeof(domains[0]), "g%d.test", k % 10);
-		g[i] = a_grant(names[k], (i & 1) == 0 ? MEMBER_GRANTED : MEMBER_REVOKED, 1, NOW_S + ((i & 2) == 0 ? 3 : 1));
+		g[i] = a_grant(names[k], (i & 1) == 0 ? MEMBER_GRANTED : MEMBER_REVOKED, 1,
+		               NOW_S + ((i & 2) == 0 ? 3 : 1));
 		g[i].domain = slice_str(domains[k % 10]);
 		SUBMIT(store_member_grant, (i & 2) == 0 ? home : second, &g[i]);
 	}
 	waiting_all();
 	for (int i = 0; i < 400; i++)
 		assert_int_equal(g[i].job.rc, STORE_OK);
-	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.subscription WHERE state = 3"), 100);
+	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.subscription WHERE state = 3"),
+	                 100);
 	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.domain"), 10);
 }
 
@@ -468,10 +512,12 @@ test_a_removed_member_may_be_asked_again_but_a_no_stays(void **state)
 	assert_int_equal(remove_member("ann", NOW + 9000000), STORE_OK);
 	assert_int_equal(look("ann").state, MEMBER_REMOVED);
 	assert_int_equal(look("ann").left_us, NOW + 5000000);
-	assert_false(grant("ann", MEMBER_GRANTED, 2, NOW_S + 4)); /* a yes from before the removal */
+	assert_false(
+	    grant("ann", MEMBER_GRANTED, 2, NOW_S + 4)); /* a yes from before the removal */
 	assert_true(invite("ann", NOW + 10000000).invited);
 	assert_int_equal(look("ann").state, MEMBER_INVITED);
-	assert_true(grant("ann", MEMBER_GRANTED, 3, NOW_S + 4)); /* her clock is behind; she was asked again */
+	assert_true(grant("ann", MEMBER_GRANTED, 3,
+	                  NOW_S + 4)); /* her clock is behind; she was asked again */
 
 	assert_true(grant("no", MEMBER_REFUSED, 0, NOW_S));
 	assert_int_equal(remove_member("no", NOW), STORE_OK);
@@ -493,9 +539,12 @@ test_pages_of_members_in_order_without_gaps(void **state)
 
 	(void)state;
 	/* Domain ids against the order of names. */
-	cluster_sql("INSERT INTO tmtp.domain SELECT 100 - i, 'p' || i || '.test', now() FROM generate_series(0, 9) i");
-	cluster_sql("INSERT INTO tmtp.subscription (site_id, channel_id, domain_id, member, state) "
-		    "SELECT 1, 1 + i %% 2, 100 - i %% 10, 'm' || to_char(i, 'FM0000'), i %% 5 FROM generate_series(0, 999) i");
+	cluster_sql("INSERT INTO tmtp.domain SELECT 100 - i, 'p' || i || '.test', now() FROM "
+	            "generate_series(0, 9) i");
+	cluster_sql(
+	    "INSERT INTO tmtp.subscription (site_id, channel_id, domain_id, member, state) "
+	    "SELECT 1, 1 + i %% 2, 100 - i %% 10, 'm' || to_char(i, 'FM0000'), i %% 5 FROM "
+	    "generate_series(0, 999) i");
 	for (;;) {
 		list.domain = slice_str(domain);
 		list.member = slice_str(member);
@@ -505,15 +554,18 @@ test_pages_of_members_in_order_without_gaps(void **state)
 		for (size_t i = 0; i < list.rows_n; i++) {
 			char key[40];
 
-			assert_int_equal(sscanf(list.rows[i].address, "%15[^@]@%15s", member, domain), 2);
+			assert_int_equal(
+			    sscanf(list.rows[i].address, "%15[^@]@%15s", member, domain), 2);
 			(void)snprintf(key, sizeof(key), "%s %s", domain, member);
 			assert_true(strcmp(key, last) > 0);
 			(void)snprintf(last, sizeof(last), "%s", key);
 			old += member[0] == 'm';
 		}
 		/* Rows come before and behind the cursor. */
-		cluster_sql("INSERT INTO tmtp.subscription (site_id, channel_id, domain_id, member, state) "
-			    "VALUES (1, 1, 96, 'a%d', 1), (1, 1, 92, 'z%d', 1)", pages, pages);
+		cluster_sql("INSERT INTO tmtp.subscription (site_id, channel_id, domain_id, "
+		            "member, state) "
+		            "VALUES (1, 1, 96, 'a%d', 1), (1, 1, 92, 'z%d', 1)",
+		            pages, pages);
 		member_list_clear(&list);
 		pages++;
 	}
@@ -547,20 +599,25 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_an_invitation_goes_out_once_a_day, empty),
-		cmocka_unit_test_setup(test_an_invitation_that_is_repeated_says_the_same, empty),
-		cmocka_unit_test_setup(test_who_said_no_or_holds_the_channel_is_not_invited, empty),
+		cmocka_unit_test_setup(test_an_invitation_that_is_repeated_says_the_same,
+		                       empty),
+		cmocka_unit_test_setup(test_who_said_no_or_holds_the_channel_is_not_invited,
+		                       empty),
 		cmocka_unit_test_setup(test_another_sites_channel_is_not_found, empty),
 		cmocka_unit_test_setup(test_many_invitations_in_one_batch, empty),
 		cmocka_unit_test_setup(test_two_connections_invite_the_same_at_once, empty),
 		cmocka_unit_test_setup(test_an_invitation_that_meets_another, empty),
 		cmocka_unit_test_setup(test_a_yes_makes_a_member_and_a_chunk, empty),
-		cmocka_unit_test_setup(test_of_two_grants_the_later_wins_and_revoked_on_a_tie, empty),
+		cmocka_unit_test_setup(test_of_two_grants_the_later_wins_and_revoked_on_a_tie,
+		                       empty),
 		cmocka_unit_test_setup(test_the_rule_holds_within_a_batch, empty),
-		cmocka_unit_test_setup(test_a_member_who_comes_back_leaves_her_earlier_periods, empty),
+		cmocka_unit_test_setup(test_a_member_who_comes_back_leaves_her_earlier_periods,
+		                       empty),
 		cmocka_unit_test_setup(test_receipts_and_a_new_grant_keep_the_period, empty),
 		cmocka_unit_test_setup(test_a_grant_for_nobodys_channel_writes_nothing, empty),
 		cmocka_unit_test_setup(test_two_connections_grant_for_the_same_at_once, empty),
-		cmocka_unit_test_setup(test_a_removed_member_may_be_asked_again_but_a_no_stays, empty),
+		cmocka_unit_test_setup(test_a_removed_member_may_be_asked_again_but_a_no_stays,
+		                       empty),
 		cmocka_unit_test_setup(test_pages_of_members_in_order_without_gaps, empty),
 		cmocka_unit_test(test_states_have_names),
 	};

@@ -41,7 +41,10 @@ change(struct store *store, struct site_change c)
 static enum store_rc
 create(const char *name)
 {
-	return change(ctl, (struct site_change){ .kind = SITE_CREATE, .domain = "shop.test", .name = name, .title = "A shop" });
+	return change(ctl, (struct site_change){ .kind = SITE_CREATE,
+	                                         .domain = "shop.test",
+	                                         .name = name,
+	                                         .title = "A shop" });
 }
 
 static int64_t
@@ -62,8 +65,11 @@ test_a_site_is_created_once_told_and_counted(void **state)
 	(void)state;
 	assert_int_equal(create("one"), STORE_OK);
 	assert_int_equal(revision_now(), before + 1);
-	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.audit WHERE actor = 'root@test' AND "
-				     "action = 'site-create' AND subject = 'one@shop.test' AND detail = 'A shop'"), 1);
+	assert_int_equal(
+	    cluster_int(
+		"SELECT count(*) FROM tmtp.audit WHERE actor = 'root@test' AND "
+		"action = 'site-create' AND subject = 'one@shop.test' AND detail = 'A shop'"),
+	    1);
 	assert_int_equal(create("one"), STORE_CONFLICT);
 	assert_int_equal(revision_now(), before + 1); /* a conflict changes nothing */
 	assert_int_equal(RUN(store_site_list, panel, &list), STORE_OK);
@@ -88,8 +94,13 @@ test_a_conflict_spoils_no_neighbour(void **state)
 
 	(void)state;
 	for (int i = 0; i < 6; i++)
-		c[i] = (struct site_change){ .by.actor = "a", .kind = SITE_CREATE, .domain = "many.test",
-			.name = names[i], .title = "t", .id = id_make(), .now_us = NOW };
+		c[i] = (struct site_change){ .by.actor = "a",
+			                     .kind = SITE_CREATE,
+			                     .domain = "many.test",
+			                     .name = names[i],
+			                     .title = "t",
+			                     .id = id_make(),
+			                     .now_us = NOW };
 	for (int i = 0; i < 6; i++)
 		SUBMIT(store_site_change, ctl, &c[i]);
 	waiting_all();
@@ -99,7 +110,8 @@ test_a_conflict_spoils_no_neighbour(void **state)
 	}
 	assert_int_equal(ok, 4);
 	assert_int_equal(taken, 2);
-	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.site WHERE domain = 'many.test'"), 4);
+	assert_int_equal(
+	    cluster_int("SELECT count(*) FROM tmtp.site WHERE domain = 'many.test'"), 4);
 }
 
 static void
@@ -114,7 +126,9 @@ test_sites_and_accounts_share_their_names(void **state)
 static struct site_key_get
 key_of(const char *name, const char *kid)
 {
-	struct site_key_get get = { .domain = SLICE("shop.test"), .name = slice_str(name), .kid = slice_str(kid) };
+	struct site_key_get get = { .domain = SLICE("shop.test"),
+		                    .name = slice_str(name),
+		                    .kid = slice_str(kid) };
 
 	(void)RUN(store_site_key_get, site, &get);
 	return get;
@@ -123,9 +137,15 @@ key_of(const char *name, const char *kid)
 static void
 test_a_key_is_found_until_it_is_revoked(void **state)
 {
-	struct site_change add = { .kind = SITE_KEY_ADD, .domain = "shop.test", .name = "keyed", .kid = "k1",
-		.algorithm = "ES256", .material = SLICE("a\0key") };
-	struct site_change end = { .kind = SITE_KEY_REVOKE, .domain = "shop.test", .name = "keyed", .kid = "k1" };
+	struct site_change add = { .kind = SITE_KEY_ADD,
+		                   .domain = "shop.test",
+		                   .name = "keyed",
+		                   .kid = "k1",
+		                   .algorithm = "ES256",
+		                   .material = SLICE("a\0key") };
+	struct site_change end = {
+		.kind = SITE_KEY_REVOKE, .domain = "shop.test", .name = "keyed", .kid = "k1"
+	};
 	struct site_key_get get;
 
 	(void)state;
@@ -143,11 +163,17 @@ test_a_key_is_found_until_it_is_revoked(void **state)
 	assert_int_equal(key_of("keyed", "k2").job.rc, STORE_NOT_FOUND);
 	assert_int_equal(key_of("one", "k1").job.rc, STORE_NOT_FOUND); /* another site's */
 
-	assert_int_equal(change(ctl, (struct site_change){ .kind = SITE_SUSPEND, .domain = "shop.test", .name = "keyed" }), STORE_OK);
+	assert_int_equal(change(ctl, (struct site_change){ .kind = SITE_SUSPEND,
+	                                                   .domain = "shop.test",
+	                                                   .name = "keyed" }),
+	                 STORE_OK);
 	get = key_of("keyed", "k1");
 	assert_true(get.suspended);
 	site_key_get_clear(&get);
-	assert_int_equal(change(ctl, (struct site_change){ .kind = SITE_RESUME, .domain = "shop.test", .name = "keyed" }), STORE_OK);
+	assert_int_equal(change(ctl, (struct site_change){ .kind = SITE_RESUME,
+	                                                   .domain = "shop.test",
+	                                                   .name = "keyed" }),
+	                 STORE_OK);
 	get = key_of("keyed", "k1");
 	assert_false(get.suspended);
 	site_key_get_clear(&get);
@@ -155,13 +181,15 @@ test_a_key_is_found_until_it_is_revoked(void **state)
 	assert_int_equal(change(ctl, end), STORE_OK);
 	assert_int_equal(key_of("keyed", "k1").job.rc, STORE_NOT_FOUND);
 	assert_int_equal(change(ctl, end), STORE_OK);
-	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.audit WHERE action = 'key-revoke'"), 1);
+	assert_int_equal(
+	    cluster_int("SELECT count(*) FROM tmtp.audit WHERE action = 'key-revoke'"), 1);
 	end.kid = "k9";
 	assert_int_equal(change(ctl, end), STORE_NOT_FOUND);
 	add.kid = "k3";
 	add.algorithm = "none";
 	assert_int_equal(change(ctl, add), STORE_REFUSED);
-	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.audit WHERE detail LIKE '%%a key%%'"), 0);
+	assert_int_equal(
+	    cluster_int("SELECT count(*) FROM tmtp.audit WHERE detail LIKE '%%a key%%'"), 0);
 }
 
 /* Lookups that wait together are one execution: each gets its own answer. */
@@ -169,7 +197,9 @@ static void
 test_keys_and_tokens_in_one_batch(void **state)
 {
 	struct site_token_get t[40];
-	struct site_change add = { .kind = SITE_TOKEN_ADD, .domain = "shop.test", .name = "batch" };
+	struct site_change add = { .kind = SITE_TOKEN_ADD,
+		                   .domain = "shop.test",
+		                   .name = "batch" };
 	char label[8];
 	uint8_t hash[32] = { 0 };
 	int64_t id;
@@ -187,7 +217,8 @@ test_keys_and_tokens_in_one_batch(void **state)
 		assert_int_equal(change(ctl, add), STORE_OK);
 	}
 	for (int i = 0; i < 40; i++) {
-		t[i] = (struct site_token_get){ .site_id = i == 39 ? id + 1 : id, .now_us = NOW + 5 };
+		t[i] = (struct site_token_get){ .site_id = i == 39 ? id + 1 : id,
+			                        .now_us = NOW + 5 };
 		t[i].hash[0] = (uint8_t)i;
 		if (i == 39)
 			t[i].hash[0] = 38; /* right token, wrong site */
@@ -211,8 +242,12 @@ test_keys_and_tokens_in_one_batch(void **state)
 static void
 test_a_token_ends_when_revoked(void **state)
 {
-	struct site_change add = { .kind = SITE_TOKEN_ADD, .domain = "shop.test", .name = "tok", .label = "ci",
-		.scopes = "push", .expires_us = -1 };
+	struct site_change add = { .kind = SITE_TOKEN_ADD,
+		                   .domain = "shop.test",
+		                   .name = "tok",
+		                   .label = "ci",
+		                   .scopes = "push",
+		                   .expires_us = -1 };
 	struct site_token_get get = { .now_us = NOW };
 	struct credential_list list = { .domain = "shop.test", .name = "tok" };
 	uint8_t hash[32];
@@ -249,7 +284,9 @@ test_a_token_ends_when_revoked(void **state)
 static void
 test_channels_of_a_site(void **state)
 {
-	struct site_change add = { .kind = CHANNEL_CREATE, .domain = "shop.test", .name = "chan", .title = "Orders" };
+	struct site_change add = {
+		.kind = CHANNEL_CREATE, .domain = "shop.test", .name = "chan", .title = "Orders"
+	};
 	struct channel_list list = { .name = SLICE("orders") };
 
 	(void)state;
@@ -259,13 +296,15 @@ test_channels_of_a_site(void **state)
 	assert_int_equal(change(ctl, add), STORE_CONFLICT);
 	add.channel = "news";
 	assert_int_equal(change(ctl, add), STORE_OK);
-	cluster_sql("INSERT INTO tmtp.local_name VALUES ('shop.test', 'ann.chan', 'account', 8)");
+	cluster_sql(
+	    "INSERT INTO tmtp.local_name VALUES ('shop.test', 'ann.chan', 'account', 8)");
 	add.channel = "ann"; /* its address is an account's */
 	assert_int_equal(change(ctl, add), STORE_CONFLICT);
 
 	list.site_id = cluster_int("SELECT site_id FROM tmtp.site WHERE name = 'chan'");
-	cluster_sql("INSERT INTO tmtp.chunk SELECT site_id, channel_id, 1, x, NULL, 3 FROM tmtp.channel, "
-		    "(VALUES ('a'), ('b')) AS v(x) WHERE name = 'orders'");
+	cluster_sql("INSERT INTO tmtp.chunk SELECT site_id, channel_id, 1, x, NULL, 3 FROM "
+	            "tmtp.channel, "
+	            "(VALUES ('a'), ('b')) AS v(x) WHERE name = 'orders'");
 	assert_int_equal(RUN(store_channel_list, site, &list), STORE_OK);
 	assert_int_equal(list.rows_n, 1);
 	assert_string_equal(list.rows[0].name, "orders");
@@ -295,7 +334,11 @@ test_the_site_role_changes_nothing(void **state)
 {
 	(void)state;
 	log_set_fd(open("/dev/null", 1));
-	assert_int_equal(change(site, (struct site_change){ .kind = SITE_CREATE, .domain = "shop.test", .name = "evil", .title = "x" }), STORE_REFUSED);
+	assert_int_equal(change(site, (struct site_change){ .kind = SITE_CREATE,
+	                                                    .domain = "shop.test",
+	                                                    .name = "evil",
+	                                                    .title = "x" }),
+	                 STORE_REFUSED);
 	log_set_fd(2);
 	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.site WHERE name = 'evil'"), 0);
 }
