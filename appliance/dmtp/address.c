@@ -9,7 +9,7 @@
 #include <idn2.h>
 #include <utf8proc.h>
 
-/* Canonical decomposition makes at most four code points of one, four of an octet at the worst. */
+/* Canonical decomposition makes at most four code points of one. */
 #define NFC_ROOM (DMTP_LOCAL_MAX * 4 + 4)
 
 static bool
@@ -26,7 +26,8 @@ static utf8proc_ssize_t
 nfc_points(struct slice s, utf8proc_int32_t room[static NFC_ROOM])
 {
 	const utf8proc_option_t form = UTF8PROC_STABLE | UTF8PROC_COMPOSE;
-	utf8proc_ssize_t n = utf8proc_decompose(s.data, (utf8proc_ssize_t)s.len, room, NFC_ROOM, form);
+	utf8proc_ssize_t n =
+	    utf8proc_decompose(s.data, (utf8proc_ssize_t)s.len, room, NFC_ROOM, form);
 
 	if (n < 0 || n > NFC_ROOM)
 		return -1;
@@ -48,7 +49,8 @@ dmtp_text_is_nfc(struct slice s)
 	for (utf8proc_ssize_t i = 0; i < n; i++) {
 		if (at >= s.len)
 			return false;
-		at += (size_t)utf8proc_iterate(s.data + at, (utf8proc_ssize_t)(s.len - at), &point);
+		at += (size_t)utf8proc_iterate(s.data + at, (utf8proc_ssize_t)(s.len - at),
+		                               &point);
 		if (point != room[i])
 			return false;
 	}
@@ -82,7 +84,8 @@ points_allowed(struct slice s)
 			at++;
 			continue;
 		}
-		at += (size_t)utf8proc_iterate(s.data + at, (utf8proc_ssize_t)(s.len - at), &point);
+		at += (size_t)utf8proc_iterate(s.data + at, (utf8proc_ssize_t)(s.len - at),
+		                               &point);
 		if (!point_allowed(point))
 			return false;
 	}
@@ -151,9 +154,11 @@ dmtp_domain_valid(struct slice domain)
 static struct slice
 trimmed(struct slice s)
 {
-	while (s.len > 0 && (s.data[0] == ' ' || s.data[0] == '\t' || s.data[0] == '\n' || s.data[0] == '\r'))
+	while (s.len > 0 && (s.data[0] == ' ' || s.data[0] == '\t' || s.data[0] == '\n' ||
+	                     s.data[0] == '\r'))
 		s = slice_mem(s.data + 1, s.len - 1);
-	while (s.len > 0 && strchr(" \t\r\n", s.data[s.len - 1]) != NULL && s.data[s.len - 1] != 0)
+	while (s.len > 0 && strchr(" \t\r\n", s.data[s.len - 1]) != NULL &&
+	       s.data[s.len - 1] != 0)
 		s.len--;
 	return s;
 }
@@ -176,7 +181,8 @@ dmtp_domain_normalise(struct slice in, char out[static DMTP_DOMAIN_MAX + 1])
 	} else {
 		memcpy(text, in.data, in.len);
 		text[in.len] = '\0';
-		if (idn2_lookup_u8(text, &ascii, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL) != IDN2_OK)
+		if (idn2_lookup_u8(text, &ascii, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL) !=
+		    IDN2_OK)
 			return false;
 		domain = slice_str((const char *)ascii);
 		ok = dmtp_domain_valid(domain);
@@ -266,7 +272,8 @@ dmtp_address_normalise(struct slice in, struct dmtp_address *out)
 	in = trimmed(in);
 	local = local_of(in);
 	local = slice_mem(composed, to_nfc(local, composed));
-	if (!local_normalised(local, lower) || !dmtp_domain_normalise(dmtp_domain_of(in), domain))
+	if (!local_normalised(local, lower) ||
+	    !dmtp_domain_normalise(dmtp_domain_of(in), domain))
 		return DMTP_ADDRESS_BAD;
 	join(lower, local.len, slice_str(domain), out);
 	return DMTP_ADDRESS_OK;
@@ -297,7 +304,7 @@ dmtp_address_channel(const struct dmtp_address *a, struct slice *channel, struct
 
 enum dmtp_address_rc
 dmtp_address_make(struct slice channel, struct slice site, struct slice domain,
-    struct dmtp_address *out)
+                  struct dmtp_address *out)
 {
 	char local[DMTP_LOCAL_MAX];
 	size_t at = 0;

@@ -1,4 +1,4 @@
-/* Canonical bencoding: see bencode.h. The scanner is a state machine over octets; nothing recurses. */
+/* Canonical bencoding: see bencode.h. The scanner is a state machine; nothing recurses. */
 #include "dmtp/bencode.h"
 
 enum scan_state {
@@ -118,7 +118,7 @@ scan_value(struct ben_scan *s, uint8_t c)
 	}
 }
 
-/* "-0" and leading zeros fall out of one rule: nothing follows a first 0, and "-" isn't before it. */
+/* One rule for "-0" and leading zeros: nothing follows a first 0, no "-" before it. */
 static void
 scan_int(struct ben_scan *s, uint8_t c)
 {
@@ -138,7 +138,7 @@ scan_int(struct ben_scan *s, uint8_t c)
 	}
 }
 
-/* s->at stands behind c. What is still to come at least: the payload and the open containers' "e". */
+/* s->at stands behind c. At least the payload and the open containers' "e" are to come. */
 static void
 scan_length(struct ben_scan *s, const uint8_t *data, uint8_t c)
 {
@@ -273,7 +273,8 @@ ben_get_str(struct ben_reader *r)
 
 	while (p < r->end && (unsigned)*p - '0' <= 9 && len <= SIZE_MAX / 16)
 		len = len * 10 + (size_t)(*p++ - '0');
-	if (r->bad || p == r->at || p == r->end || *p != ':' || len > (size_t)(r->end - p - 1)) {
+	if (r->bad || p == r->at || p == r->end || *p != ':' ||
+	    len > (size_t)(r->end - p - 1)) {
 		reader_fail(r);
 		return out;
 	}
@@ -297,7 +298,8 @@ ben_get_int(struct ben_reader *r)
 	digits = p;
 	while (p < r->end && (unsigned)*p - '0' <= 9 && v <= UINT64_MAX / 16)
 		v = v * 10 + (uint64_t)(*p++ - '0');
-	if (p == r->end || p == digits || *p != 'e' || v > (uint64_t)INT64_MAX + (negative ? 1 : 0))
+	if (p == r->end || p == digits || *p != 'e' ||
+	    v > (uint64_t)INT64_MAX + (negative ? 1 : 0))
 		goto bad;
 	r->at = p + 1;
 	if (negative)
@@ -481,7 +483,7 @@ void
 ben_put_int(struct buffer *b, int64_t v)
 {
 	if (v < 0)
-		put_decimal(b, (uint64_t)-(v + 1) + 1, "i-", 'e');
+		put_decimal(b, (uint64_t) - (v + 1) + 1, "i-", 'e');
 	else
 		put_decimal(b, (uint64_t)v, "i", 'e');
 }

@@ -37,7 +37,7 @@ struct dmtp_client {
 	uint64_t first, next;
 	int64_t now_ms;
 	int64_t begun_ms;  /* the wait for a greeting or a handshake began, or -1 */
-	int64_t heard_ms;  /* the last octets came, or the first command since all was answered went */
+	int64_t heard_ms;  /* the last octets came, or the wait for replies began */
 	int64_t active_ms; /* the last octets in either direction */
 	int64_t drain_ms;  /* when waiting for the last replies ends, or -1 */
 	uint32_t noops;
@@ -133,7 +133,8 @@ queue_own(struct dmtp_client *c, enum dmtp_verb verb)
 
 	buffer_init(&b, 64);
 	dmtp_command_put_bare(&b, verb);
-	if (b.failed || !queue(c, (struct pending){ .verb = verb, .own = true }, buffer_slice(&b)))
+	if (b.failed ||
+	    !queue(c, (struct pending){ .verb = verb, .own = true }, buffer_slice(&b)))
 		end_now(c, DMTP_CLOSE_NO_MEMORY);
 	buffer_free(&b);
 }
@@ -180,8 +181,8 @@ dmtp_client_room(const struct dmtp_client *c)
 }
 
 enum dmtp_client_rc
-dmtp_client_send(struct dmtp_client *c, int64_t now_ms, enum dmtp_verb verb, struct slice command,
-    void *tag)
+dmtp_client_send(struct dmtp_client *c, int64_t now_ms, enum dmtp_verb verb,
+                 struct slice command, void *tag)
 {
 	c->now_ms = now_ms;
 	if (closing(c))
@@ -261,7 +262,7 @@ on_refusal(struct dmtp_client *c, struct slice element, struct dmtp_client_event
 /* CVE-2011-0411, seen from this side: what stands behind the K was not protected. */
 static enum client_step
 on_starttls_reply(struct dmtp_client *c, const struct dmtp_response *r,
-    struct dmtp_client_event *out)
+                  struct dmtp_client_event *out)
 {
 	if (r->letter != DMTP_K) {
 		end_now(c, DMTP_CLOSE_NO_TLS);
@@ -279,7 +280,7 @@ on_starttls_reply(struct dmtp_client *c, const struct dmtp_response *r,
 
 static enum client_step
 on_own_reply(struct dmtp_client *c, enum dmtp_verb verb, const struct dmtp_response *r,
-    struct dmtp_client_event *out)
+             struct dmtp_client_event *out)
 {
 	switch (verb) {
 	case DMTP_STARTTLS:
@@ -333,8 +334,8 @@ static enum client_step
 on_element(struct dmtp_client *c, struct slice element, struct dmtp_client_event *out)
 {
 	if (!c->greeted)
-		return element.data[0] == 'd' ? on_greeting(c, element, out) :
-		                                on_refusal(c, element, out);
+		return element.data[0] == 'd' ? on_greeting(c, element, out)
+		                              : on_refusal(c, element, out);
 	if (dmtp_response_decode(element, &out->response) != DMTP_RESPONSE_OK) {
 		end_now(c, DMTP_CLOSE_MALFORMED);
 		return STEP_AGAIN;
@@ -379,8 +380,8 @@ client_step(struct dmtp_client *c, struct dmtp_client_event *out)
 		end_now(c, DMTP_CLOSE_REFUSED);
 		return STEP_AGAIN;
 	}
-	rc = c->turn == TURN_GRANTED ? BEN_MORE :
-	                               inlet_element(&c->in, DMTP_RESPONSE_MAX, &element);
+	rc = c->turn == TURN_GRANTED ? BEN_MORE
+	                             : inlet_element(&c->in, DMTP_RESPONSE_MAX, &element);
 	switch (rc) {
 	case BEN_OK:
 		return on_element(c, element, out);
@@ -462,7 +463,8 @@ dmtp_client_take_lost(struct dmtp_client *c, struct dmtp_client_lost *out)
 
 		if (p.own)
 			continue;
-		*out = (struct dmtp_client_lost){ .tag = p.tag, .verb = p.verb,
+		*out = (struct dmtp_client_lost){ .tag = p.tag,
+			                          .verb = p.verb,
 			                          .sent = c->out.sent > p.begins };
 		return true;
 	}
@@ -569,7 +571,8 @@ dmtp_client_new(const struct dmtp_client_options *options, int64_t now_ms)
 	c->now_ms = c->begun_ms = c->heard_ms = c->active_ms = now_ms;
 	c->drain_ms = -1;
 	buffer_init(&c->in.data, DMTP_RESPONSE_MAX + READ_AHEAD);
-	buffer_init(&c->out.data, OUTPUT_BOUND + (size_t)UINT32_MAX); /* one command beyond the bound */
+	buffer_init(&c->out.data,
+	            OUTPUT_BOUND + (size_t)UINT32_MAX); /* one command beyond the bound */
 	ben_scan_init(&c->in.scan, DMTP_RESPONSE_MAX);
 	return c;
 }

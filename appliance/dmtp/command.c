@@ -9,20 +9,26 @@
 #include "dmtp/message.h"
 
 static const char *const verb_names[] = {
-	[DMTP_VERB_UNKNOWN] = "", [DMTP_STARTTLS] = "STARTTLS", [DMTP_POST] = "POST",
-	[DMTP_CHANNELS] = "CHANNELS", [DMTP_NOOP] = "NOOP", [DMTP_QUIT] = "QUIT",
-	[DMTP_AUTH] = "AUTH", [DMTP_GRANT] = "GRANT", [DMTP_RECEIPT] = "RECEIPT",
+	[DMTP_VERB_UNKNOWN] = "",     [DMTP_STARTTLS] = "STARTTLS", [DMTP_POST] = "POST",
+	[DMTP_CHANNELS] = "CHANNELS", [DMTP_NOOP] = "NOOP",         [DMTP_QUIT] = "QUIT",
+	[DMTP_AUTH] = "AUTH",         [DMTP_GRANT] = "GRANT",       [DMTP_RECEIPT] = "RECEIPT",
 };
 static const char *const channel_names[] = {
-	[DMTP_CHANNEL_OTHER] = "", [DMTP_CHANNEL_INBOX] = "inbox", [DMTP_CHANNEL_SMTP] = "smtp",
+	[DMTP_CHANNEL_OTHER] = "",
+	[DMTP_CHANNEL_INBOX] = "inbox",
+	[DMTP_CHANNEL_SMTP] = "smtp",
 	[DMTP_CHANNEL_INVITE] = "invite",
 };
 static const char *const state_names[] = {
-	[0] = "", [DMTP_GRANTED] = "granted", [DMTP_REFUSED] = "refused",
+	[0] = "",
+	[DMTP_GRANTED] = "granted",
+	[DMTP_REFUSED] = "refused",
 	[DMTP_REVOKED] = "revoked",
 };
 static const char *const receipt_names[] = {
-	[0] = "", [DMTP_READ] = "read", [DMTP_WITHDRAWN] = "withdrawn",
+	[0] = "",
+	[DMTP_READ] = "read",
+	[DMTP_WITHDRAWN] = "withdrawn",
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -290,7 +296,8 @@ post_values_valid(const struct dmtp_post *p, int64_t now_s)
 	       date_in_bounds(p->date, now_s) && p->digest.len == DMTP_DIGEST_LEN &&
 	       p->size >= 1 && p->rcpt_count >= 1 && recall == (p->uri_count == 0) &&
 	       (p->key.len > 0) == (p->signature.len > 0) &&
-	       (p->key.len == 0 || (dmtp_id_valid(p->key) && p->signature.len == DMTP_SIGNATURE_LEN)) &&
+	       (p->key.len == 0 ||
+	        (dmtp_id_valid(p->key) && p->signature.len == DMTP_SIGNATURE_LEN)) &&
 	       (!p->invites || text_is_name(p->channel)) && !(recall && p->replaces.len > 0) &&
 	       earlier_id_valid(p->recall, p->id) && earlier_id_valid(p->replaces, p->id);
 }
@@ -548,8 +555,8 @@ dmtp_command_from(const struct dmtp_command *c)
 }
 
 struct dmtp_verdict
-dmtp_command_check(const struct dmtp_command *c, const struct dmtp_limits *limits, bool verified,
-    int64_t now_s)
+dmtp_command_check(const struct dmtp_command *c, const struct dmtp_limits *limits,
+                   bool verified, int64_t now_s)
 {
 	if (c->verb == DMTP_AUTH)
 		return c->auth.values_bad ? refuse(DMTP_CODE_MALFORMED) : DMTP_VERDICT_PASS;

@@ -77,7 +77,7 @@ dmtp_post_put_grant(struct dmtp_post_writer *w, const uint8_t grant[static DMTP_
 
 void
 dmtp_post_put_vars(struct dmtp_post_writer *w, const uint8_t grant[static DMTP_GRANT_LEN],
-    struct slice vars)
+                   struct slice vars)
 {
 	ben_put_list(w->out);
 	dmtp_post_put_grant(w, grant);
@@ -87,7 +87,7 @@ dmtp_post_put_vars(struct dmtp_post_writer *w, const uint8_t grant[static DMTP_G
 
 void
 dmtp_post_put_address(struct dmtp_post_writer *w, struct slice address,
-    enum dmtp_well_known channel)
+                      enum dmtp_well_known channel)
 {
 	ben_put_list(w->out);
 	ben_put_str(w->out, address);

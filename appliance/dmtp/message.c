@@ -11,17 +11,18 @@
 #define LANG_MAX 35
 
 static const char *const field_names[] = {
-	[DMTP_FIELD_OTHER] = "",          [DMTP_SUBJECT] = "subject", [DMTP_MESSAGE] = "message",
-	[DMTP_ATTACHMENT] = "attachment", [DMTP_ACTION] = "action",
+	[DMTP_FIELD_OTHER] = "",    [DMTP_SUBJECT] = "subject",
+	[DMTP_MESSAGE] = "message", [DMTP_ATTACHMENT] = "attachment",
+	[DMTP_ACTION] = "action",
 };
 
 #define FIELD_NAMES (sizeof(field_names) / sizeof(field_names[0]))
 
 static const char *const rc_names[] = {
-	[DMTP_MESSAGE_OK] = "ok",         [DMTP_MESSAGE_BAD] = "malformed",
-	[DMTP_MESSAGE_SIZE] = "size",     [DMTP_MESSAGE_DIGEST] = "digest",
-	[DMTP_MESSAGE_FROM] = "from",     [DMTP_MESSAGE_DATE] = "date",
-	[DMTP_MESSAGE_TO] = "to",         [DMTP_MESSAGE_SIGNATURE] = "signature",
+	[DMTP_MESSAGE_OK] = "ok",     [DMTP_MESSAGE_BAD] = "malformed",
+	[DMTP_MESSAGE_SIZE] = "size", [DMTP_MESSAGE_DIGEST] = "digest",
+	[DMTP_MESSAGE_FROM] = "from", [DMTP_MESSAGE_DATE] = "date",
+	[DMTP_MESSAGE_TO] = "to",     [DMTP_MESSAGE_SIGNATURE] = "signature",
 };
 
 const char *
@@ -67,8 +68,8 @@ lang_valid(struct slice s)
 	for (size_t i = 0; i < s.len; i++) {
 		uint8_t c = s.data[i];
 
-		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-		      c == '-'))
+		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+		      (c >= '0' && c <= '9') || c == '-'))
 			return false;
 	}
 	return s.len >= 1 && s.len <= LANG_MAX;
@@ -174,7 +175,8 @@ fields_valid(struct slice inside, size_t *count)
 
 	ben_reader_init(&it, inside);
 	for (*count = 0; dmtp_field_next(&it, &f); (*count)++)
-		if (f.name == DMTP_SUBJECT || f.name == DMTP_MESSAGE || f.name == DMTP_ATTACHMENT)
+		if (f.name == DMTP_SUBJECT || f.name == DMTP_MESSAGE ||
+		    f.name == DMTP_ATTACHMENT)
 			content = true;
 	return !it.bad && content;
 }
@@ -246,7 +248,8 @@ put_field(const struct dmtp_field *f, struct buffer *out)
 		put_pair(out, "data", f->data);
 	if (f->lang.len > 0)
 		put_pair(out, "lang", f->lang);
-	put_pair(out, "name", slice_str((size_t)f->name < FIELD_NAMES ? field_names[f->name] : ""));
+	put_pair(out, "name",
+	         slice_str((size_t)f->name < FIELD_NAMES ? field_names[f->name] : ""));
 	if (f->large) {
 		ben_put_text(out, "size");
 		ben_put_int(out, f->size);
@@ -263,7 +266,7 @@ put_field(const struct dmtp_field *f, struct buffer *out)
 
 enum dmtp_message_rc
 dmtp_message_encode(const struct dmtp_message *m, const struct dmtp_field *fields, size_t count,
-    struct buffer *out)
+                    struct buffer *out)
 {
 	size_t start = out->len;
 	struct dmtp_message made;
@@ -280,8 +283,9 @@ dmtp_message_encode(const struct dmtp_message *m, const struct dmtp_field *field
 	put_pair(out, "salt", slice_mem(m->salt, DMTP_SALT_LEN));
 	put_pair(out, "to", m->to);
 	ben_put_end(out);
-	if (!out->failed && dmtp_message_decode(slice_mem(out->data + start, out->len - start),
-	                                        &made) == DMTP_MESSAGE_OK &&
+	if (!out->failed &&
+	    dmtp_message_decode(slice_mem(out->data + start, out->len - start), &made) ==
+	        DMTP_MESSAGE_OK &&
 	    made.field_count == count)
 		return DMTP_MESSAGE_OK;
 	out->len = start;
@@ -299,7 +303,7 @@ same_address(struct slice a, struct slice b)
 
 enum dmtp_message_rc
 dmtp_message_check(struct slice octets, const struct dmtp_expected *expected,
-    struct dmtp_message *out)
+                   struct dmtp_message *out)
 {
 	uint8_t digest[DMTP_DIGEST_LEN];
 	struct dmtp_message m;
@@ -343,7 +347,7 @@ signed_message(const uint8_t *digest, uint8_t out[static SIGNED_MESSAGE_LEN])
 
 void
 dmtp_message_sign(const uint8_t digest[static DMTP_DIGEST_LEN], const uint8_t secret[static 64],
-    uint8_t out[static DMTP_SIGNATURE_LEN])
+                  uint8_t out[static DMTP_SIGNATURE_LEN])
 {
 	uint8_t text[SIGNED_MESSAGE_LEN];
 
@@ -353,7 +357,7 @@ dmtp_message_sign(const uint8_t digest[static DMTP_DIGEST_LEN], const uint8_t se
 
 bool
 dmtp_message_verify(const uint8_t digest[static DMTP_DIGEST_LEN], struct slice signature,
-    const uint8_t key[static DMTP_KEY_LEN])
+                    const uint8_t key[static DMTP_KEY_LEN])
 {
 	uint8_t text[SIGNED_MESSAGE_LEN];
 
@@ -366,7 +370,7 @@ dmtp_message_verify(const uint8_t digest[static DMTP_DIGEST_LEN], struct slice s
 /* Answers the length, 0 when a domain is too long. */
 static size_t
 signed_auth(const uint8_t *exporter, struct slice client, struct slice server,
-    uint8_t out[static SIGNED_AUTH_MAX])
+            uint8_t out[static SIGNED_AUTH_MAX])
 {
 	size_t at = 0;
 
@@ -386,8 +390,8 @@ signed_auth(const uint8_t *exporter, struct slice client, struct slice server,
 
 bool
 dmtp_auth_sign(const uint8_t exporter[static 32], struct slice client_domain,
-    struct slice server_domain, const uint8_t secret[static 64],
-    uint8_t out[static DMTP_SIGNATURE_LEN])
+               struct slice server_domain, const uint8_t secret[static 64],
+               uint8_t out[static DMTP_SIGNATURE_LEN])
 {
 	uint8_t text[SIGNED_AUTH_MAX];
 	size_t len = signed_auth(exporter, client_domain, server_domain, text);
@@ -400,7 +404,8 @@ dmtp_auth_sign(const uint8_t exporter[static 32], struct slice client_domain,
 
 bool
 dmtp_auth_verify(const uint8_t exporter[static 32], struct slice client_domain,
-    struct slice server_domain, struct slice signature, const uint8_t key[static DMTP_KEY_LEN])
+                 struct slice server_domain, struct slice signature,
+                 const uint8_t key[static DMTP_KEY_LEN])
 {
 	uint8_t text[SIGNED_AUTH_MAX];
 	size_t len = signed_auth(exporter, client_domain, server_domain, text);

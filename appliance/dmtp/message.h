@@ -105,7 +105,8 @@ enum dmtp_escape dmtp_escape_for(struct slice media_type);
  * Appends text with each {{name}} replaced by that variable of vars (a whole
  * dictionary "d…e", or empty), once, not scanned again; a missing one is
  * empty. With DMTP_ESCAPE_HTML values are escaped, and within tags, comments,
- * script and style nothing is inserted.
+ * script and style nothing is inserted. A short text can ask for much: out's
+ * maximum is the bound.
  */
 void dmtp_template_expand(struct slice text, enum dmtp_escape escape, struct slice vars,
     struct buffer *out);

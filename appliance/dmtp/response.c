@@ -229,9 +229,8 @@ dmtp_response_decode(struct slice element, struct dmtp_response *out)
 	ben_leave(&r);
 	if (!text_is_utf8(v.text)) /* for people only: no reason to lose the session */
 		v.text.len = 0;
-	if (r.bad || v.next.len > DMTP_CURSOR_MAX ||
-	    !failed_valid(v.failed, &v.failed_count) || !channels_valid(v.channels) ||
-	    !events_valid(v.events))
+	if (r.bad || v.next.len > DMTP_CURSOR_MAX || !failed_valid(v.failed, &v.failed_count) ||
+	    !channels_valid(v.channels) || !events_valid(v.events))
 		return DMTP_RESPONSE_BAD;
 	v.code = dmtp_code_find(v.code_raw);
 	*out = v;
@@ -275,8 +274,8 @@ put_k(const struct dmtp_response *r, struct buffer *out)
 static void
 put_code(const struct dmtp_response *r, struct buffer *out)
 {
-	struct slice code = r->code == DMTP_CODE_OTHER ? r->code_raw :
-	                                                 slice_str(dmtp_code_name(r->code));
+	struct slice code =
+	    r->code == DMTP_CODE_OTHER ? r->code_raw : slice_str(dmtp_code_name(r->code));
 	bool bare = code.len == 0 && r->text.len == 0 && r->retry_s == 0;
 
 	if (bare && (r->letter == DMTP_I || r->letter == DMTP_X))
@@ -308,7 +307,8 @@ dmtp_response_encode(const struct dmtp_response *r, struct buffer *out)
 }
 
 void
-dmtp_failed_put(struct buffer *inside, uint32_t index, enum dmtp_letter letter, enum dmtp_code code)
+dmtp_failed_put(struct buffer *inside, uint32_t index, enum dmtp_letter letter,
+                enum dmtp_code code)
 {
 	uint8_t c = (uint8_t)letter;
 

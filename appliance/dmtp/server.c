@@ -9,7 +9,7 @@
 
 #include <stdlib.h>
 
-#define READ_AHEAD 65536   /* octets taken beyond one command */
+#define READ_AHEAD 65536    /* octets taken beyond one command */
 #define OUTPUT_BOUND 262144 /* nothing is read while more than this waits to be sent */
 #define RING_FIRST 8
 
@@ -49,7 +49,7 @@ struct dmtp_server {
 	unsigned ext;
 	uint32_t noops, bad_commands, auth_failures;
 	bool secured, plain_allowed, tls_offered;
-	bool behind;  /* the caller holds octets that were not taken */
+	bool behind; /* the caller holds octets that were not taken */
 	bool eof, paused, x_said, x_due, handshake_told, close_told;
 };
 
@@ -132,7 +132,8 @@ write_response(struct dmtp_server *s, const struct dmtp_response *r)
 static void
 write_x(struct dmtp_server *s, const struct dmtp_response *x)
 {
-	struct dmtp_response r = x == NULL ? (struct dmtp_response){ .code = DMTP_CODE_NONE } : *x;
+	struct dmtp_response r =
+	    x == NULL ? (struct dmtp_response){ .code = DMTP_CODE_NONE } : *x;
 
 	if (s->x_said)
 		return;
@@ -145,15 +146,17 @@ static void
 write_greeting(struct dmtp_server *s, const struct dmtp_greeting *g)
 {
 	size_t before = outlet_waiting(&s->out);
+	struct dmtp_greeting said = *g;
 
 	s->limits = g->limits;
 	s->ext = g->ext;
 	s->tls_offered = g->tls && !s->secured;
-	dmtp_greeting_encode(g, &s->out.data);
+	said.tls = s->tls_offered;
+	dmtp_greeting_encode(&said, &s->out.data);
 	wrote(s, before);
 	ben_scan_init(&s->in.scan, s->limits.command_octets);
 	s->in.data.max = (size_t)s->limits.command_octets + READ_AHEAD;
-	/* at the worst every command of a pipeline has the longest reply, and a greeting and an X */
+	/* at the worst each of a pipeline has the longest reply; a greeting, an X */
 	s->out.data.max = ((size_t)s->limits.pipeline + 2) * DMTP_RESPONSE_MAX;
 }
 
@@ -270,7 +273,7 @@ take_place(struct dmtp_server *s, enum dmtp_verb verb, uint64_t *seq)
 /* The machine's own answer to a command. */
 static void
 answer_self(struct dmtp_server *s, enum dmtp_verb verb, enum dmtp_letter letter,
-    enum dmtp_code code)
+            enum dmtp_code code)
 {
 	struct dmtp_response r = dmtp_response_make(letter, code, 0);
 	uint64_t seq;
@@ -415,8 +418,9 @@ read_element(struct dmtp_server *s, struct dmtp_server_event *out)
 		answer_self(s, DMTP_VERB_UNKNOWN, DMTP_E,
 		            rc == BEN_BAD ? DMTP_CODE_MALFORMED : DMTP_CODE_TOO_LARGE);
 		if (s->phase != OVER)
-			end_after_replies(s, rc == BEN_BAD ? DMTP_CLOSE_MALFORMED : DMTP_CLOSE_TOO_LARGE,
-			                  true);
+			end_after_replies(
+			    s, rc == BEN_BAD ? DMTP_CLOSE_MALFORMED : DMTP_CLOSE_TOO_LARGE,
+			    true);
 		return STEP_AGAIN;
 	}
 }
@@ -537,7 +541,7 @@ dmtp_server_eof(struct dmtp_server *s, int64_t now_ms)
 
 /* --- output ----------------------------------------------------------------- */
 
-/* A K of AUTH may widen what a command may be; what is under way counts by the old measure too. */
+/* What is under way counts by the old measure too: the client had not read the new one. */
 static void
 apply_limits(struct dmtp_server *s, const struct dmtp_limits *l)
 {
@@ -564,13 +568,14 @@ judge_auth(struct dmtp_server *s, struct place *p, const struct dmtp_response *r
 
 bool
 dmtp_server_reply(struct dmtp_server *s, int64_t now_ms, uint64_t seq,
-    const struct dmtp_response *response)
+                  const struct dmtp_response *response)
 {
 	struct place *p;
 
 	s->now_ms = now_ms;
 	if (seq < s->first_seq || seq >= s->next_seq ||
-	    (response->letter != DMTP_K && response->letter != DMTP_E && response->letter != DMTP_Z))
+	    (response->letter != DMTP_K && response->letter != DMTP_E &&
+	     response->letter != DMTP_Z))
 		return false;
 	p = place_of(s, seq);
 	if (p->ready)

@@ -16,7 +16,7 @@
 struct dmtp_server;
 
 struct dmtp_server_options {
-	struct dmtp_greeting greeting; /* of this session as it stands now; copied */
+	struct dmtp_greeting greeting; /* copied; its tls counts in plaintext only */
 	bool secured;                  /* TLS from the first octet, handshake done */
 	bool plain_allowed;            /* a pinned route: commands are served without TLS too */
 };

@@ -30,8 +30,9 @@ static const char *const close_names[] = {
 const char *
 dmtp_close_name(enum dmtp_close reason)
 {
-	return (size_t)reason < sizeof(close_names) / sizeof(close_names[0]) ? close_names[reason] :
-	                                                                      "";
+	return (size_t)reason < sizeof(close_names) / sizeof(close_names[0])
+	           ? close_names[reason]
+	           : "";
 }
 
 void
@@ -80,7 +81,8 @@ read_host(struct ben_reader *r, char out[static DMTP_DOMAIN_MAX + 1])
 {
 	struct slice host = ben_get_str(r);
 
-	if (host.len > DMTP_DOMAIN_MAX || (host.len > 0 && memchr(host.data, 0, host.len) != NULL))
+	if (host.len > DMTP_DOMAIN_MAX ||
+	    (host.len > 0 && memchr(host.data, 0, host.len) != NULL))
 		r->bad = true;
 	if (r->bad || host.len == 0)
 		return;

@@ -107,7 +107,8 @@ html_open(struct html *h, struct slice s, size_t at)
 static enum html_state
 html_tag_done(const struct html *h)
 {
-	for (size_t i = 0; !h->end_tag && i < sizeof(raw_elements) / sizeof(raw_elements[0]); i++)
+	for (size_t i = 0; !h->end_tag && i < sizeof(raw_elements) / sizeof(raw_elements[0]);
+	     i++)
 		if (slice_eq_str(slice_mem(h->name, h->name_len), raw_elements[i]))
 			return RAW;
 	return IN_TEXT;
@@ -289,14 +290,15 @@ may_insert(const struct html *h, enum dmtp_escape escape, struct slice text, siz
 
 void
 dmtp_template_expand(struct slice text, enum dmtp_escape escape, struct slice vars,
-    struct buffer *out)
+                     struct buffer *out)
 {
 	struct html html = { .state = IN_TEXT };
 	char name[NAME_MAX_LEN + 1];
 	size_t copied = 0;
 
-	for (size_t at = 0; at < text.len;) {
-		size_t n = may_insert(&html, escape, text, at) ? placeholder(text, at, name) : 0;
+	for (size_t at = 0; at < text.len && !out->failed;) {
+		size_t n =
+		    may_insert(&html, escape, text, at) ? placeholder(text, at, name) : 0;
 
 		if (n == 0) {
 			if (escape == DMTP_ESCAPE_HTML)

@@ -36,7 +36,8 @@ dmtp_uri_split(struct slice uri, struct dmtp_uri *out)
 
 		while (end < rest.len && rest.data[end] != '/')
 			end++;
-		if (!text_parse_u64(slice_mem(rest.data + digits, end - digits), 65535, &port) ||
+		if (!text_parse_u64(slice_mem(rest.data + digits, end - digits), 65535,
+		                    &port) ||
 		    port == 0)
 			return false;
 	}

@@ -40,7 +40,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (dmtp_domain_normalise(in, domain))
 		MUST(dmtp_domain_valid(slice_str(domain)));
 	if (dmtp_uri_split(in, &u))
-		MUST(dmtp_domain_valid(u.host) && u.port != 0 && u.path.data + u.path.len == data + size);
+		MUST(dmtp_domain_valid(u.host) && u.port != 0 &&
+		     u.path.data + u.path.len == data + size);
 	if (dmtp_id_valid(in))
 		MUST(size >= 1 && size <= 64);
 	return 0;

@@ -40,8 +40,8 @@ static void
 send_one(struct run *r)
 {
 	size_t room = dmtp_client_room(r->c);
-	enum dmtp_client_rc rc = dmtp_client_send(r->c, r->now, DMTP_POST, SLICE("l4:POSTdee"),
-	                                          &tags[r->sent]);
+	enum dmtp_client_rc rc =
+	    dmtp_client_send(r->c, r->now, DMTP_POST, SLICE("l4:POSTdee"), &tags[r->sent]);
 
 	MUST((rc == DMTP_CLIENT_OK) == (room > 0));
 	if (rc == DMTP_CLIENT_OK)
@@ -69,7 +69,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct slice in = slice_mem(data, size), part;
 	uint8_t flags = fuzz_octet(&in);
 	struct dmtp_client_options o = { .mode = (enum dmtp_client_mode)(flags % 3),
-		                         .window = flags / 64, .keep_alive = (flags & 32) != 0 };
+		                         .window = flags / 64,
+		                         .keep_alive = (flags & 32) != 0 };
 	struct run r = { .c = dmtp_client_new(&o, 0) };
 
 	MUST(r.c != NULL);

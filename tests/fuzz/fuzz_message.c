@@ -25,7 +25,8 @@ rewrite(const struct dmtp_message *m)
 	buffer_init(&b, ROOM);
 	MUST(dmtp_message_encode(m, fields, n, &b) == DMTP_MESSAGE_OK);
 	MUST(dmtp_message_decode(buffer_slice(&b), &again) == DMTP_MESSAGE_OK);
-	MUST(again.date == m->date && slice_eq(again.from, m->from) && slice_eq(again.to, m->to));
+	MUST(again.date == m->date && slice_eq(again.from, m->from) &&
+	     slice_eq(again.to, m->to));
 	buffer_free(&b);
 }
 
@@ -59,8 +60,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	uint8_t digest[DMTP_DIGEST_LEN];
 
 	if (dmtp_message_decode(in, &m) == DMTP_MESSAGE_OK) {
-		struct dmtp_expected e = { .size = (int64_t)size, .from = m.from, .to = m.to,
-			                   .date = m.date };
+		struct dmtp_expected e = {
+			.size = (int64_t)size, .from = m.from, .to = m.to, .date = m.date
+		};
 
 		rewrite(&m);
 		MUST(dmtp_digest(in, digest));

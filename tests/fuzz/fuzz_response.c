@@ -1,4 +1,4 @@
-/* Responses: any octets are decoded safely; what is accepted is written and read again alike. */
+/* Responses: any octets are decoded safely; what is accepted is written and read alike. */
 #include "fuzz.h"
 
 #include "dmtp/command.h"

@@ -12,7 +12,8 @@
 static struct dmtp_server *
 make(uint8_t flags)
 {
-	struct dmtp_server_options o = { .greeting = { .version = 1, .host = "mx.example",
+	struct dmtp_server_options o = { .greeting = { .version = 1,
+		                                       .host = "mx.example",
 		                                       .ext = DMTP_EXT_ALL,
 		                                       .limits = dmtp_limits_floor() } };
 
@@ -56,8 +57,8 @@ run_stream(uint8_t flags, struct slice in, size_t step, struct way *way)
 		if (in.len == 0)
 			dmtp_server_eof(s, 0);
 		while (dmtp_server_next(s, &e)) {
-			buffer_add_fmt(&way->events, "(%d %d %zu %d)", e.kind, e.command.verb, e.octets,
-			               e.reason);
+			buffer_add_fmt(&way->events, "(%d %d %zu %d)", e.kind, e.command.verb,
+			               e.octets, e.reason);
 			closed = e.kind == DMTP_SERVER_CLOSE;
 			if (e.kind == DMTP_SERVER_COMMAND)
 				MUST(dmtp_server_reply(s, 0, e.seq, &DMTP_RESPONSE_K));
@@ -98,7 +99,9 @@ struct run {
 static void
 take_events(struct run *r)
 {
-	struct dmtp_greeting g = { .version = 1, .host = "x", .ext = 7, .limits = dmtp_limits_floor() };
+	struct dmtp_greeting g = {
+		.version = 1, .host = "x", .ext = 7, .limits = dmtp_limits_floor()
+	};
 	struct dmtp_server_event e;
 	struct ben_reader it;
 	struct dmtp_rcpt rcpt;
@@ -130,8 +133,8 @@ static void
 reply_one(struct run *r, uint8_t which, uint8_t how)
 {
 	static const enum dmtp_letter letters[] = { DMTP_K, DMTP_E, DMTP_Z };
-	struct dmtp_response response = dmtp_response_make(letters[how % 3],
-	                                                   (enum dmtp_code)(how % DMTP_CODE_OTHER), how);
+	struct dmtp_response response =
+	    dmtp_response_make(letters[how % 3], (enum dmtp_code)(how % DMTP_CODE_OTHER), how);
 	size_t i;
 
 	if (r->count == 0)
@@ -173,7 +176,8 @@ run_decisions(uint8_t flags, struct slice in)
 			if (op > 128)
 				dmtp_server_drain(r.s, r.now, NULL);
 			else
-				dmtp_server_info(r.s, r.now, &(struct dmtp_response){ .letter = DMTP_I });
+				dmtp_server_info(r.s, r.now,
+				                 &(struct dmtp_response){ .letter = DMTP_I });
 			break;
 		default:
 			if (op > 200)

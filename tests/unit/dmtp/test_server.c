@@ -136,6 +136,21 @@ test_greeting_comes_first(void **state)
 }
 
 static void
+test_greeting_within_tls_offers_no_starttls(void **state)
+{
+	struct dmtp_server_options o = { .greeting = greeting(), .secured = true };
+	struct dmtp_greeting said;
+	struct dmtp_server *s;
+
+	(void)state;
+	o.greeting.tls = true;
+	s = dmtp_server_new(&o, T0);
+	assert_true(dmtp_greeting_decode(dmtp_server_output(s), &said));
+	assert_false(said.tls);
+	dmtp_server_free(&s);
+}
+
+static void
 test_greeting_below_the_floor_is_not_sent(void **state)
 {
 	struct dmtp_server_options o = { .greeting = greeting() };
@@ -1036,6 +1051,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_greeting_comes_first),
+		cmocka_unit_test(test_greeting_within_tls_offers_no_starttls),
 		cmocka_unit_test(test_greeting_below_the_floor_is_not_sent),
 		cmocka_unit_test(test_refused_session_gets_z_instead_of_a_greeting),
 		cmocka_unit_test(test_commands_reach_the_caller_decoded),
