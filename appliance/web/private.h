@@ -119,7 +119,7 @@ struct web_server {
 };
 
 struct web_conn *conn_of(struct MHD_Connection *mhd);
-void conn_enter(struct web_conn *conn, enum conn_phase phase);
+void web_conn_enter(struct web_conn *conn, enum conn_phase phase);
 
 /* --- request.c ------------------------------------------------------------- */
 

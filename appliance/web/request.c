@@ -403,7 +403,7 @@ request_run(struct web_request *req)
 	int state = REQ_RUNNING;
 
 	req->called = req->pending = true;
-	conn_enter(req->conn, CONN_REPLY);
+	web_conn_enter(req->conn, CONN_REPLY);
 	/*
 	 * Counted before refusing is read: a server that refuses and counts none may stop its
 	 * daemon.
@@ -444,12 +444,12 @@ request_begin(struct MHD_Connection *mhd, const char *url, const char *method, v
 	atomic_fetch_add(&conn->server->active, 1);
 	request_route(req, url, method);
 	request_look_at_headers(req);
-	conn_enter(conn, CONN_BODY);
+	web_conn_enter(conn, CONN_BODY);
 	if (req->refusal == NULL || !req->has_body)
 		return MHD_YES;
 	/* Answered before the body, which is never read: the daemon closes after it. */
 	req->called = true;
-	conn_enter(conn, CONN_REPLY);
+	web_conn_enter(conn, CONN_REPLY);
 	request_refuse(req);
 	return request_answer(req);
 }
@@ -510,7 +510,7 @@ request_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
 	} else {
 		request_reset(req);
 	}
-	conn_enter(conn, CONN_HEADERS);
+	web_conn_enter(conn, CONN_HEADERS);
 	atomic_fetch_sub(&server->active, 1);
 }
 

@@ -80,7 +80,7 @@ conn_of(struct MHD_Connection *mhd)
 }
 
 void
-conn_enter(struct web_conn *conn, enum conn_phase phase)
+web_conn_enter(struct web_conn *conn, enum conn_phase phase)
 {
 	atomic_store_explicit(&conn->since_ms, clock_mono_ms(), memory_order_relaxed);
 	atomic_store_explicit(&conn->phase, phase, memory_order_relaxed);
@@ -122,7 +122,7 @@ conn_open(struct web_server *server, struct MHD_Connection *mhd, void **context)
 	conn->mhd = mhd;
 	conn->fd = info == NULL ? -1 : info->connect_fd;
 	conn_name_peer(conn);
-	conn_enter(conn, CONN_HEADERS);
+	web_conn_enter(conn, CONN_HEADERS);
 	metrics_connections(1);
 	pthread_mutex_lock(&server->lock);
 	conn->next = server->conns;
