@@ -32,4 +32,36 @@ void live_arrived(struct live *live, const struct live_entry *entry, const int64
 /* An invitation has arrived for this account: watchers are told to look. */
 void live_invited(struct live *live, int64_t account_id);
 
+/* --- For the API ------------------------------------------------------------ */
+
+struct web_request;
+struct view_cursor;
+
+/* Streams of one account at a time. */
+#define LIVE_PER_ACCOUNT 32
+
+/* Who watches, by which log-in. */
+struct live_member {
+	int64_t account_id;
+	int64_t expires_us;  /* of the log-in */
+	uint8_t digest[32];  /* of its token */
+};
+
+/*
+ * Answers the request with a stream: what became visible after the cursor
+ * (NULL: nothing of that), oldest first, then what arrives, without gap or
+ * double. The stream ends with the log-in. Any thread.
+ */
+void live_watch(struct live *live, struct web_request *req, const struct live_member *member,
+    const struct view_cursor *since);
+
+/* A member has logged out: the streams of that log-in end. */
+void live_logged_out(struct live *live, const struct live_member *member);
+
+/* Accounts have changed: each stream's log-in is looked up again before long. */
+void live_forget(struct live *live);
+
+/* Ends all streams after what is queued; later ones end at once. */
+void live_close_all(struct live *live);
+
 #endif
