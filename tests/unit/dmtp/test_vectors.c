@@ -1,4 +1,4 @@
-/* Reads tests/vectors/ (run from the repository's root) and holds the protocol library against it. */
+/* Holds the library against tests/vectors/ and the specification. Runs in the repository's root. */
 #include "dmtp_test.h"
 
 #include "base/text.h"
@@ -349,6 +349,52 @@ check_session(const struct block *b)
 		session_run(b, 1);
 }
 
+/* An example line of the specification: "<n octets>" stands for that many. */
+static void
+example_octets(const char *line, struct buffer *out)
+{
+	buffer_init(out, 1 << 16);
+	while (*line != '\0' && *line != '\n') {
+		char *end;
+		unsigned long n = *line == '<' ? strtoul(line + 1, &end, 10) : 0;
+
+		if (n > 0 && strncmp(end, " octets>", 8) == 0) {
+			for (; n > 0; n--)
+				buffer_add_u8(out, 'x');
+			line = end + 8;
+		} else {
+			buffer_add_u8(out, (uint8_t)*line++);
+		}
+	}
+}
+
+static void
+test_examples_of_the_specification_are_canonical(void **state)
+{
+	FILE *f = fopen("appliance/dmtp/PROTOCOL.md", "r");
+	char line[1024];
+	bool code = false;
+	int n = 0;
+
+	(void)state;
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f) != NULL) {
+		struct buffer octets;
+
+		if (strncmp(line, "```", 3) == 0)
+			code = !code;
+		if (!code || (line[0] != 'd' && line[0] != 'l') || line[1] < '0' || line[1] > '9')
+			continue;
+		example_octets(line, &octets);
+		if (ben_check(buffer_slice(&octets), 1 << 16) != BEN_OK)
+			fail_msg("%s", line);
+		buffer_free(&octets);
+		n++;
+	}
+	(void)fclose(f);
+	assert_true(n >= 8);
+}
+
 #define FILE_TEST(what)                                                                            \
 	static void test_vectors_of_##what(void **state)                                           \
 	{                                                                                          \
@@ -387,6 +433,7 @@ main(void)
 		cmocka_unit_test(test_vectors_of_auth),
 		cmocka_unit_test(test_vectors_of_variables),
 		cmocka_unit_test(test_vectors_of_session),
+		cmocka_unit_test(test_examples_of_the_specification_are_canonical),
 	};
 
 	return RUN(tests);
