@@ -297,8 +297,8 @@ test_channels_of_a_site(void **state)
 	add.channel = "news";
 	assert_int_equal(change(ctl, add), STORE_OK);
 	cluster_sql(
-	    "INSERT INTO tmtp.local_name VALUES ('shop.test', 'ann.chan', 'account', 8)");
-	add.channel = "ann"; /* its address is an account's */
+	    "INSERT INTO tmtp.local_name VALUES ('shop.test', 'bea.chan', 'account', 8)");
+	add.channel = "bea"; /* its address is an account's */
 	assert_int_equal(change(ctl, add), STORE_CONFLICT);
 
 	list.site_id = cluster_int("SELECT site_id FROM tmtp.site WHERE name = 'chan'");
