@@ -41,5 +41,13 @@ for file in $(grep -lE '^#include <(unistd|sys/socket|time|pthread)\.h>' applian
 	echo "layers: dmtp is pure, without system calls: $file"
 	bad=1
 done
+# The rooms meet in one program: a global name belongs to one of them.
+libs=${BUILD:-build}/lib
+if ls "$libs"/*.a >/dev/null 2>&1; then
+	for name in $(nm -g --defined-only "$libs"/*.a 2>/dev/null | awk '$2 ~ /[TDBR]/ {print $3}' | sort | uniq -d); do
+		echo "layers: two rooms define $name"
+		bad=1
+	done
+fi
 [ $bad -eq 0 ] && echo "layers: ok"
 exit $bad

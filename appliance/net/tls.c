@@ -53,6 +53,7 @@ tls_set_release(struct tls_set **set)
 		sk_X509_pop_free(s->keys[i].chain, X509_free);
 	}
 	free(s->keys);
+	tls_pins_free(s);
 	for (size_t i = 0; s->sessions != NULL && i < TLS_SESSIONS; i++)
 		forget_session(&s->sessions[i]);
 	free(s->sessions);
@@ -165,6 +166,9 @@ on_read_ticket(SSL *ssl, SSL_SESSION *session, const unsigned char *name, size_t
 		return SSL_TICKET_RETURN_IGNORE_RENEW;
 	memcpy(&memory, data, sizeof(memory));
 	if (memory.valid_until <= clock_wall_s())
+		return SSL_TICKET_RETURN_IGNORE_RENEW;
+	/* What a pinned CA vouched for isn't in the ticket: it is looked at anew. */
+	if (tls_pins_concern(stream->set, SSL_SESSION_get0_peer(session)))
 		return SSL_TICKET_RETURN_IGNORE_RENEW;
 	stream->memory = memory;
 	return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
@@ -391,6 +395,17 @@ load_trust(struct tls_set *set, const char *ca_file, char *why)
 }
 
 static enum tls_error
+load_pins(struct tls_set *set, const struct tls_server_config *config, char *why)
+{
+	const char *bad_file;
+
+	if (tls_pins_load(set, config->pins, config->pin_count, &bad_file))
+		return TLS_OK;
+	return bad_file != NULL ? failed(TLS_BAD_TRUST, why, bad_file, NULL)
+				: failed(TLS_NO_MEMORY, why, "pinned CAs", "no memory");
+}
+
+static enum tls_error
 set_alpn(struct tls_set *set, const char *alpn, char *why)
 {
 	size_t len = alpn == NULL ? 0 : strlen(alpn);
@@ -457,6 +472,8 @@ server_set(const struct tls_server_config *config, struct tls_set **out, char *w
 		error = set_alpn(*out, config->alpn, why);
 	if (error == TLS_OK)
 		error = load_trust(*out, config->ca_file, why);
+	if (error == TLS_OK)
+		error = load_pins(*out, config, why);
 	if (error == TLS_OK)
 		error = server_settings(*out, why);
 	if (error == TLS_OK)

@@ -34,6 +34,11 @@ struct tls_session {
 	struct tls_memory memory;
 };
 
+struct tls_pinned {
+	char *domain;
+	X509_STORE *store;
+};
+
 struct tls_set {
 	size_t references;
 	SSL_CTX *ctx;
@@ -42,6 +47,8 @@ struct tls_set {
 	uint8_t alpn[1 + 255 + 1]; /* wire form: length, name; length 0: none; a NUL behind */
 	bool unchecked;        /* client: a failed check isn't fatal */
 	int64_t expires;
+	struct tls_pinned *pins; /* server */
+	size_t pin_count;
 	struct tls_session *sessions; /* client: TLS_SESSIONS slots by hash */
 };
 
@@ -75,6 +82,21 @@ struct tls_names {
 bool tls_names_read(X509 *cert, bool srv_ids, struct tls_names *out);
 bool tls_names_have(const struct tls_names *names, struct slice domain);
 void tls_names_free(struct tls_names *names);
+
+/* --- pinned CAs, tls_pins.c ----------------------------------------------------- */
+
+/* False: *bad_file couldn't be loaded, or (NULL) no memory. */
+bool tls_pins_load(struct tls_set *set, const struct tls_pin *pins, size_t count, const char **bad_file);
+void tls_pins_free(struct tls_set *set);
+
+/* The certificate names a pinned domain. */
+bool tls_pins_concern(const struct tls_set *set, X509 *cert);
+
+/*
+ * Of names, which the ordinary roots vouch for, takes the pinned domains out,
+ * and puts those in whose own CA held (one bool a pin). False: no memory.
+ */
+bool tls_pins_apply(const struct tls_set *set, const bool *held, struct tls_names *names);
 
 /* Wall seconds of the certificate's notAfter. */
 int64_t tls_cert_ends(const X509 *cert);

@@ -159,6 +159,7 @@ tls_stream_free(struct tls_stream **stream)
 	SSL_free(s->ssl);
 	buffer_free(&s->wire);
 	tls_names_free(&s->names);
+	free(s->held);
 	free(s->expected);
 	free(s->session_name);
 	free(s->sni);
@@ -192,17 +193,18 @@ chain_is_constrained(const STACK_OF(X509) *chain)
 
 /* Checks the chain for one purpose, apart from the check that OpenSSL prepared; X509_V_OK or the error. */
 static int
-verify_as(X509_STORE_CTX *given, int purpose, bool *constrained)
+verify_as(X509_STORE_CTX *given, X509_STORE *store, int purpose, bool *constrained)
 {
 	X509_STORE_CTX *check = X509_STORE_CTX_new();
 	X509_VERIFY_PARAM *param;
 	int error = X509_V_ERR_OUT_OF_MEM;
 
-	if (check == NULL || X509_STORE_CTX_init(check, X509_STORE_CTX_get0_store(given),
-	    X509_STORE_CTX_get0_cert(given), X509_STORE_CTX_get0_untrusted(given)) != 1)
+	if (check == NULL || X509_STORE_CTX_init(check, store, X509_STORE_CTX_get0_cert(given),
+	    X509_STORE_CTX_get0_untrusted(given)) != 1)
 		goto out;
 	param = X509_STORE_CTX_get0_param(check);
-	if (X509_VERIFY_PARAM_set1(param, X509_STORE_CTX_get0_param(given)) != 1 ||
+	if ((store == X509_STORE_CTX_get0_store(given) &&
+	    X509_VERIFY_PARAM_set1(param, X509_STORE_CTX_get0_param(given)) != 1) ||
 	    X509_STORE_CTX_set_purpose(check, purpose) != 1 ||
 	    X509_VERIFY_PARAM_set_purpose(param, purpose) != 1)
 		goto out;
@@ -220,17 +222,55 @@ out:
 	return error;
 }
 
+static int
+verify_client_as(X509_STORE_CTX *given, X509_STORE *store, bool *constrained)
+{
+	int error = verify_as(given, store, X509_PURPOSE_SSL_CLIENT, constrained);
+
+	if (error == X509_V_ERR_INVALID_PURPOSE)
+		error = verify_as(given, store, X509_PURPOSE_SSL_SERVER, constrained);
+	return error;
+}
+
+static bool
+cert_names(X509 *cert, bool srv_ids, const char *domain)
+{
+	struct tls_names names;
+	bool found = tls_names_read(cert, srv_ids, &names) && tls_names_have(&names, slice_str(domain));
+
+	tls_names_free(&names);
+	return found;
+}
+
+/* Each pinned domain that the certificate names is judged by its own CA. */
+static void
+check_pins(struct tls_stream *stream, X509_STORE_CTX *given)
+{
+	X509 *cert = X509_STORE_CTX_get0_cert(given);
+
+	free(stream->held);
+	stream->held = stream->set->pin_count == 0 ? NULL
+						   : calloc(stream->set->pin_count, sizeof(*stream->held));
+	for (size_t i = 0; stream->held != NULL && i < stream->set->pin_count; i++) {
+		const struct tls_pinned *pin = &stream->set->pins[i];
+		bool constrained = false;
+
+		stream->held[i] = cert_names(cert, true, pin->domain) &&
+		    verify_client_as(given, pin->store, &constrained) == X509_V_OK &&
+		    cert_names(cert, !constrained, pin->domain);
+	}
+}
+
 /* Never fails the handshake: a session that isn't verified may still say why it is there. */
 int
 tls_stream_verify_client(X509_STORE_CTX *check, void *arg)
 {
 	struct tls_stream *stream = stream_of(check);
 	bool constrained = false;
-	int error = verify_as(check, X509_PURPOSE_SSL_CLIENT, &constrained);
+	int error = verify_client_as(check, X509_STORE_CTX_get0_store(check), &constrained);
 
 	(void)arg;
-	if (error == X509_V_ERR_INVALID_PURPOSE)
-		error = verify_as(check, X509_PURPOSE_SSL_SERVER, &constrained);
+	check_pins(stream, check);
 	stream->srv_ids = error == X509_V_OK && !constrained;
 	X509_STORE_CTX_set_error(check, error);
 	return 1;
@@ -239,12 +279,7 @@ tls_stream_verify_client(X509_STORE_CTX *check, void *arg)
 static bool
 names_expected(const struct tls_stream *stream, X509 *cert, bool srv_ids)
 {
-	struct tls_names names;
-	bool found = tls_names_read(cert, srv_ids, &names) &&
-	    tls_names_have(&names, slice_str(stream->expected));
-
-	tls_names_free(&names);
-	return found;
+	return cert_names(cert, srv_ids, stream->expected);
 }
 
 int
@@ -252,7 +287,8 @@ tls_stream_verify_server(X509_STORE_CTX *check, void *arg)
 {
 	struct tls_stream *stream = stream_of(check);
 	bool constrained = false;
-	int error = verify_as(check, X509_PURPOSE_SSL_SERVER, &constrained);
+	int error =
+	    verify_as(check, X509_STORE_CTX_get0_store(check), X509_PURPOSE_SSL_SERVER, &constrained);
 
 	(void)arg;
 	stream->srv_ids = error == X509_V_OK && !constrained;
@@ -283,6 +319,24 @@ tls_stream_memory(struct tls_stream *stream)
 
 /* --- what is known after the handshake ------------------------------------------- */
 
+/* What pinned CAs add to the identity, and take from what the ordinary roots gave. */
+static bool
+fill_pinned(struct tls_stream *stream, X509 *cert)
+{
+	struct tls_peer *peer = &stream->peer;
+
+	if (!tls_pins_concern(stream->set, cert))
+		return true;
+	if (!tls_pins_apply(stream->set, stream->held, &stream->names))
+		return false;
+	peer->verified = stream->names.count > 0;
+	if (peer->verified)
+		peer->problem = "";
+	else if (*peer->problem == '\0')
+		peer->problem = "not of the CA that is pinned for the domain";
+	return true;
+}
+
 static bool
 fill_identity(struct tls_stream *stream)
 {
@@ -309,6 +363,8 @@ fill_identity(struct tls_stream *stream)
 	peer->problem = peer->verified ? "" : X509_verify_cert_error_string(result);
 	if (!peer->verified)
 		tls_names_free(&stream->names);
+	if (stream->held != NULL && peer->valid_until > clock_wall_s() && !fill_pinned(stream, cert))
+		return false;
 	peer->names = stream->names.names;
 	peer->name_count = stream->names.count;
 	return true;

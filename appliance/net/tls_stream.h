@@ -31,6 +31,7 @@ struct tls_stream {
 	bool done;       /* the handshake */
 	bool remembered; /* memory is of this session */
 	bool srv_ids;    /* the chain that was checked lets SRV-IDs count */
+	bool *held;      /* server: the pins whose CA vouches for their domain; NULL: none looked at */
 	bool unverified; /* it failed because the server's certificate did */
 	char *expected;  /* client: the domain to verify */
 	char *session_name;

@@ -80,7 +80,8 @@ https_accepted(void *arg, int fd, const struct net_address *peer, struct listene
 	static const struct conn_events events = { .data = web_data, .closed = web_closed };
 	struct https *h = arg;
 	struct web *w = calloc(1, sizeof(*w));
-	struct conn_config config = { .events = &events, .arg = w, .seat = seat, .out_max = (size_t)64 << 20 };
+	struct conn_config config = { .events = &events, .arg = w, .seat = seat, .out_max = (size_t)64 << 20,
+		.in_max = (size_t)4 << 20 };
 
 	assert_non_null(w);
 	w->https = h;

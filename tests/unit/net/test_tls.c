@@ -132,6 +132,7 @@ group_setup(void **state)
 	ca = test_cert_make(&t);
 	t.cn = "Other CA";
 	other_ca = test_cert_make(&t);
+	test_cert_write("other_ca", &other_ca, NULL);
 	test_cert_write("ca", &ca, NULL);
 	test_cert_write("other-ca", &other_ca, NULL);
 	test_cert_put("home", &(struct test_cert){ .cn = "h", .san = "DNS:home.example", .issuer = &ca,
@@ -268,6 +269,58 @@ test_client_certificates(void **state)
 		finish(&c, &s);
 		tls_client_free(&tc);
 	}
+	tls_server_free(&ts);
+}
+
+/* "pinned.example" may be vouched for by other_ca alone, and other_ca vouches for nothing else. */
+static void
+test_a_pinned_ca_speaks_for_its_domain_and_no_other(void **state)
+{
+	static const struct {
+		const char *san;
+		bool by_pinned_ca;
+		const char *names; /* NULL: unverified */
+	} table[] = {
+		{ "DNS:pinned.example", true, "pinned.example" },
+		{ "otherName:1.3.6.1.5.5.7.8.7;IA5:_dmtp.pinned.example", true, "pinned.example" },
+		{ "DNS:pinned.example", false, NULL },
+		{ "DNS:other.example", true, NULL },
+		{ "DNS:other.example", false, "other.example" },
+		{ "DNS:pinned.example,DNS:other.example", true, "pinned.example" },
+		{ "DNS:pinned.example,DNS:other.example", false, "other.example" },
+	};
+	struct tls_identity id = test_identity("home.example", "home");
+	struct tls_pin pin = { "pinned.example", test_path("other_ca.crt") };
+	struct tls_server_config config = { .identities = &id, .count = 1, .ca_file = test_path("ca.crt"),
+		.pins = &pin, .pin_count = 1 };
+	struct tls_server *ts;
+	struct end c, s;
+	char why[NET_TEXT];
+
+	(void)state;
+	assert_int_equal(tls_server_new(&config, &ts, why), TLS_OK);
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct tls_client *tc;
+
+		test_cert_put("probe", &(struct test_cert){ .cn = "x", .san = table[i].san,
+		    .issuer = table[i].by_pinned_ca ? &other_ca : &ca });
+		tc = client_with("probe", "dmtp/1", false);
+		for (int again = 0; again < 2; again++) { /* the second time resumption is offered */
+			begin(&c, &s, tc, ts, "home.example", "sender.example");
+			pump(&c, &s, 500);
+			assert_true(c.done && s.done && !s.failed);
+			exchange(&c, &s, 500);
+			assert_int_equal(s.s->peer.verified, table[i].names != NULL);
+			assert_int_equal(s.s->peer.name_count, table[i].names != NULL);
+			if (table[i].names != NULL)
+				assert_string_equal(s.s->peer.names[0], table[i].names);
+			finish(&c, &s);
+		}
+		tls_client_free(&tc);
+	}
+	pin.ca_file = test_path("missing.crt");
+	assert_int_equal(tls_server_reload(ts, &config, why), TLS_BAD_TRUST);
+	assert_non_null(strstr(why, "missing.crt"));
 	tls_server_free(&ts);
 }
 
@@ -650,6 +703,28 @@ test_the_server_by_itself_forgets_identities_after_24_hours(void **state)
 }
 
 static void
+test_the_client_by_itself_forgets_sessions_after_24_hours(void **state)
+{
+	struct tls_server *ts = plain_server("home");
+	struct tls_client *tc = client_with("sender", NULL, false);
+	struct tls_memory memory;
+	bool verified;
+	SSL *ssl;
+
+	(void)state;
+	assert_false(resumes(tc, ts, false, 0, &verified));
+	ssl = SSL_new(tls_client_set(tc)->ctx);
+	assert_true(tls_set_resume(tls_client_set(tc), ssl, "sender.example home.example", &memory));
+	assert_false(tls_set_resume(tls_client_set(tc), ssl, " home.example", &memory));
+	clock_freeze(clock_wall_us() + INT64_C(86402) * 1000000);
+	assert_false(tls_set_resume(tls_client_set(tc), ssl, "sender.example home.example", &memory));
+	clock_freeze(-1);
+	SSL_free(ssl);
+	tls_client_free(&tc);
+	tls_server_free(&ts);
+}
+
+static void
 test_resumption_never_outlives_the_certificate(void **state)
 {
 	struct tls_server *ts = plain_server("home");
@@ -778,6 +853,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_both_versions_in_every_chunking),
 		cmocka_unit_test(test_client_certificates),
+		cmocka_unit_test(test_a_pinned_ca_speaks_for_its_domain_and_no_other),
 		cmocka_unit_test(test_no_client_certificate_and_an_unknown_own_domain),
 		cmocka_unit_test(test_the_server_must_prove_the_expected_name),
 		cmocka_unit_test(test_srv_ids_of_a_constrained_ca_do_not_count),
@@ -789,6 +865,7 @@ main(void)
 		cmocka_unit_test(test_exporter_is_one_secret_of_both_and_needs_ems_in_1_2),
 		cmocka_unit_test(test_resumption_carries_an_identity_for_24_hours_in_all),
 		cmocka_unit_test(test_the_server_by_itself_forgets_identities_after_24_hours),
+		cmocka_unit_test(test_the_client_by_itself_forgets_sessions_after_24_hours),
 		cmocka_unit_test(test_resumption_never_outlives_the_certificate),
 		cmocka_unit_test(test_an_identity_ends_with_its_certificate_within_a_session_too),
 		cmocka_unit_test(test_reload_swaps_only_what_is_good_and_sessions_go_on),
