@@ -1,0 +1,47 @@
+#!/bin/sh
+# Installs the Debian packages that a target needs, when any is missing and we are root:
+# `packages.sh build`, `run`, `test`, `bench` or `lint`. Says what is missing otherwise.
+set -eu
+
+build="build-essential pkg-config libmicrohttpd-dev libpq-dev libssl-dev libsodium-dev libjwt-dev
+libjansson-dev libevent-dev libc-ares-dev libcurl4-openssl-dev libpsl-dev libconfuse-dev
+libsystemd-dev libutf8proc-dev libidn2-dev libgnutls28-dev uthash-dev"
+run="postgresql-15 openssl curl jq ca-certificates"
+test="libcmocka-dev nodejs clang-14 libclang-rt-14-dev llvm-14 procps"
+lint="clang-format-14 clang-tidy-14 cppcheck"
+
+case ${1:-} in
+build) want="$build" ;;
+run) want="$build $run" ;;
+test | bench) want="$build $run $test" ;;
+lint) want="$build $lint" ;;
+*) echo "usage: packages.sh build|run|test|bench|lint" >&2; exit 2 ;;
+esac
+
+missing=
+for package in $want; do
+	if [ "$package" = nodejs ] && command -v node >/dev/null 2>&1; then
+		continue # another Node than Debian's will do
+	fi
+	dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
+		missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" -ne 0 ]; then
+	echo "These packages are missing; install them as root: apt-get install$missing" >&2
+	exit 1
+fi
+echo "installing:$missing" >&2
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+export DEBIAN_FRONTEND=noninteractive
+for try in 1 2 3; do
+	# shellcheck disable=SC2086 # a list of packages
+	if apt-get update -q >"$log" 2>&1 &&
+		apt-get install -q -y --no-install-recommends $missing >>"$log" 2>&1; then
+		exit 0
+	fi
+	echo "apt-get failed (attempt $try of 3)" >&2
+done
+tail -n 20 "$log" >&2
+exit 1
