@@ -162,7 +162,7 @@ static const struct store_op status_op = {
 	    "  sum(CASE WHEN x.recipients = 0 AND x.members IS NULL THEN (SELECT count(*) FROM ("
 	    "    SELECT FROM tmtp.subscription s WHERE s.site_id = $1 AND s.channel_id = m.channel_id "
 	    "    AND s.domain_id = x.domain_id AND s.member >= x.first_member "
-	    "    AND (x.next_member IS NULL OR s.member < x.next_member) "
+	    "    AND s.member < coalesce(x.next_member, " SQL_MEMBER_LAST ") "
 	    "    AND s.state = 1 AND s.joined_at <= m.accepted_at LIMIT 1000) AS few) "
 	    "   ELSE x.recipients END) FILTER (WHERE x.state IN (0, 3)) AS waiting, "
 	    "  sum(x.recipients) FILTER (WHERE x.state = 1) AS done, "

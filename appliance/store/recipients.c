@@ -94,13 +94,10 @@ static const Oid page_types[] = { T_INT8, T_UUID, T_TEXT, T_TEXT, T_INT4, T_INT8
 	"(SELECT l.* FROM tmtp.batch l WHERE l.site_id = $1 AND l.message_id = $2 "                \
 	"AND l.batch_no = " batch_no " LIMIT 1) l "
 
-/* Greater than any member's name, which has at most 64 octets. */
-#define LAST "repeat(chr(1114111), 17)"
-
 /* The batches made at acceptance that end behind the page before, in order of (domain name, member). */
 #define SEGMENTS                                                                                   \
 	"seg AS MATERIALIZED (SELECT d.name, b.domain_id, b.batch_no, " STATE_OF("b.state") " AS state, " \
-	"  b.members, b.first_member, coalesce(b.next_member, " LAST ") AS next_member, "          \
+	"  b.members, b.first_member, coalesce(b.next_member, " SQL_MEMBER_LAST ") AS next_member, "          \
 	"  " ENDED("b.done_at") " AS done_at, b.reason, " \
 	"  CASE WHEN d.name = $3 THEN $4 ELSE '' END AS after "                                    \
 	" FROM tmtp.batch b JOIN tmtp.domain d ON d.domain_id = b.domain_id "                      \

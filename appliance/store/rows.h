@@ -1,10 +1,17 @@
-/* Copies of result values that outlive the result: for the files of this room only. */
+/* Copies of result values that outlive the result, and SQL that several share: for the files of this room only. */
 #ifndef TMTP_STORE_ROWS_H
 #define TMTP_STORE_ROWS_H
 
 #include "store/op.h"
 
 #include <stdlib.h>
+
+/*
+ * Greater than any member's name, which has at most 64 octets: the end of a
+ * range whose next_member is NULL. "next IS NULL OR member < next" would not
+ * be a bound of the index: everything behind the range would be read.
+ */
+#define SQL_MEMBER_LAST "repeat(chr(1114111), 17)"
 
 /* Into a fixed array, cut to its size; "" for NULL. */
 static inline void
