@@ -129,7 +129,7 @@ test_what_is_no_response_is_refused(void **state)
 {
 	static const char *const table[] = {
 		"le", "de", "i1e", "1:K", "li1ee", "l0:e", "l1:ke", "l1:Qe", "l2:KKe", "l1:Ki5ee",
-		"l1:Kle" "e", "l1:Kd6:failedi1eee", "l1:Kd6:failedl1:aeee", "l1:Kd6:failedlli0e1:Eeeee",
+		"l1:Klee", "l1:Kd6:failedi1eee", "l1:Kd6:failedl1:aeee", "l1:Kd6:failedlli0e1:Eeeee",
 		"l1:Kd6:failedlli0e1:K4:codeeeee", "l1:Kd6:failedlli-1e1:E4:codeeeee",
 		"l1:Kd6:failedlli4294967296e1:E4:codeeeee", "l1:Kd6:failedll1:01:E4:codeeeee",
 		"l1:Kd8:channelsleee", "l1:Kd8:channelsd1:ai1eeee", "l1:Kd8:channelsd1:ali1eeeee",

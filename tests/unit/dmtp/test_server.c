@@ -364,7 +364,7 @@ test_pipeline_full_takes_nothing_and_fails_nobody(void **state)
 	assert_true(dmtp_server_wants(s));
 	drop_output(s, T0 + 10 * IDLE_MS);
 	assert_int_equal(dmtp_server_deadline(s), T0 + 11 * IDLE_MS);
-	feed(s, T0 + 10 * IDLE_MS, POST1 + 7);
+	feed(s, T0 + 10 * IDLE_MS, &POST1[7]);
 	seq[8] = expect_command(s, DMTP_POST);
 	assert_false(dmtp_server_wants(s));
 	for (int i = 1; i < 9; i++)
