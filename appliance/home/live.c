@@ -754,7 +754,7 @@ may_watch(struct watcher *w, struct web_request *req)
 }
 
 static void
-begin(struct watcher *w, struct web_stream *stream)
+watcher_begin(struct watcher *w, struct web_stream *stream)
 {
 	struct shard *shard = lock_of(w);
 	bool lost = w->lost;
@@ -789,7 +789,7 @@ live_watch(struct live *live, struct web_request *req, const struct live_member 
 	if (may_watch(w, req)) {
 		stream = web_stream_open(req, &options);
 		if (stream != NULL) {
-			begin(w, stream);
+			watcher_begin(w, stream);
 			return;
 		}
 		watcher_unlist(w);
