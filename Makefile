@@ -47,6 +47,8 @@ PROGRAMS := $(BUILD)/tmtpd $(BUILD)/tmtpctl
 .PHONY: all
 all: $(PROGRAMS)
 
+export ONCE
+
 # --- rooms ---------------------------------------------------------------
 define room_rule
 $(BUILD)/lib/$(1).a: $(call room_obj,$(1)) $(if $(filter store,$(1)),$(BUILD)/obj/gen/migrations.o)
@@ -108,12 +110,93 @@ $(foreach r,$(ROOMS),$(if $(wildcard tests/bench/bench_$(r).c tests/bench/bench_
 
 include tests/fuzz/fuzz.mk
 
-.PHONY: layers
+.PHONY: bench
+bench: packages-bench all bench-tools
+	BUILD=$(BUILD) node tests/bench/bench.mjs $(BENCH)
+
+.PHONY: bench-tools
+bench-tools: $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
+
+# --- everything else ---------------------------------------------------------
+.PHONY: packages-build packages-run packages-test packages-bench packages-lint
+packages-build packages-run packages-test packages-bench packages-lint:
+	@sh deploy/packages.sh $(@:packages-%=%)
+
+# The first run on a fresh machine has no pkg-config yet when this file is read, so what builds
+# is a second make, after the packages are there.
+.PHONY: run
+run: packages-run
+	@$(MAKE) --no-print-directory all
+	@BUILD=$(BUILD) bash deploy/demo/demo.sh
+
+E2E := $(wildcard tests/e2e/*.test.mjs)
+
+.PHONY: test
+test: packages-test
+	@$(MAKE) --no-print-directory test-all
+
+.PHONY: test-all check e2e
+test-all: all layers options unit fuzz-replay e2e
+
+check: layers options unit fuzz-replay
+
+e2e: all
+	BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node --test --test-concurrency=1 $(E2E)
+
+# Unit and end-to-end tests under the sanitizers, in a build of their own.
+ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+.PHONY: asan
+asan: packages-test
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan SAN="$(ASAN_FLAGS)" OPT="-O1 -g" unit fuzz-replay e2e
+
+.PHONY: layers options
 layers:
-	sh tests/layers.sh
+	@BUILD=$(BUILD) sh tests/layers.sh
+options: $(BUILD)/tmtpd
+	@TMTPD=$(abspath $(BUILD))/tmtpd sh tests/options.sh
+
+C_FILES := $(wildcard appliance/*.[ch] appliance/*/*.[ch] tests/unit/*/*.[ch] tests/fuzz/*.[ch] tests/bench/*.[ch])
+FORMAT  ?= clang-format-14
+
+.PHONY: format format-check lint
+format:
+	$(FORMAT) -i $(C_FILES)
+format-check:
+	$(FORMAT) --dry-run -Werror $(C_FILES)
+lint: packages-lint
+	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 -D_GNU_SOURCE -Iappliance \
+	    --suppress=missingIncludeSystem --enable=warning,performance,portability appliance
+	clang-tidy-14 --quiet --warnings-as-errors='*' $(wildcard appliance/*.c appliance/*/*.c) -- \
+	    -std=c11 -D_GNU_SOURCE -Iappliance $(PKG_CFLAGS)
+
+.PHONY: install
+install: all
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/doc/tmtp \
+	    $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 755 $(BUILD)/tmtpd $(DESTDIR)$(PREFIX)/sbin/tmtpd
+	install -m 755 $(BUILD)/tmtpctl $(DESTDIR)$(PREFIX)/bin/tmtpctl
+	install -m 644 deploy/tmtpctl.1 $(DESTDIR)$(PREFIX)/share/man/man1/tmtpctl.1
+	install -m 644 deploy/tmtp.conf.sample README.md schema/roles.sql $(DESTDIR)$(PREFIX)/share/doc/tmtp/
+	install -m 644 deploy/tmtpd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/tmtpd.service
 
 .PHONY: clean
 clean:
-	rm -rf $(BUILD)
+	rm -rf $(BUILD) $(BUILD)-asan
+
+.PHONY: help
+help:
+	@echo 'make             builds tmtpd and tmtpctl into $$(BUILD) ($(BUILD))'
+	@echo 'make run         installs what is missing, builds, runs the demo of two appliances; ONCE=1 ends after it'
+	@echo 'make test        installs what tests need and runs all of them'
+	@echo 'make check       the fast tests: layers, options, unit tests, fuzz seeds'
+	@echo 'make asan        unit and end-to-end tests under address and undefined-behaviour sanitizers'
+	@echo 'make bench       measures: one JSON line a figure; BENCH="accept relay" only those'
+	@echo 'make fuzz        fuzzes what strangers send; FUZZ_SECONDS, FUZZ_TARGETS'
+	@echo 'make lint        clang-tidy and cppcheck'
+	@echo 'make format      rewrites the C files with clang-format; format-check only looks'
+	@echo 'make layers      fails on an include against the arrows'
+	@echo 'make install     into $$(DESTDIR)$$(PREFIX) ($(PREFIX))'
+	@echo 'make clean       removes what was built'
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
