@@ -267,13 +267,14 @@ dmtp_address_normalise(struct slice in, struct dmtp_address *out)
 {
 	uint8_t composed[DMTP_LOCAL_MAX];
 	char domain[DMTP_DOMAIN_MAX + 1], lower[DMTP_LOCAL_MAX];
-	struct slice local;
+	struct slice local, typed;
 
 	in = trimmed(in);
 	local = local_of(in);
 	local = slice_mem(composed, to_nfc(local, composed));
-	if (!local_normalised(local, lower) ||
-	    !dmtp_domain_normalise(dmtp_domain_of(in), domain))
+	typed = dmtp_domain_of(in);
+	if (!local_normalised(local, lower) || !dmtp_domain_normalise(typed, domain) ||
+	    typed.len != trimmed(typed).len)
 		return DMTP_ADDRESS_BAD;
 	join(lower, local.len, slice_str(domain), out);
 	return DMTP_ADDRESS_OK;

@@ -147,6 +147,8 @@ test_what_people_enter_is_normalised(void **state)
 		{ "  ", NULL },
 		{ "an na@example.org", NULL },
 		{ "anna@exa mple.org", NULL },
+		{ "anna@ example.org", NULL },
+		{ "anna @example.org", NULL },
 		{ "anna@\xff.org", NULL },
 		{ "\xff@example.org", NULL },
 		{ "anna@-\xc3\xbc.org", NULL },
