@@ -502,6 +502,9 @@ request_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
 	if (req == NULL)
 		return;
 	conn = req->conn;
+	if (req->pending) /* the client left before its answer could be queued */
+		atomic_fetch_sub(&server->pending, 1);
+	req->pending = false;
 	if (atomic_load(&req->state) == REQ_ABANDONED) {
 		pthread_mutex_lock(&server->lock);
 		conn->req = NULL;
