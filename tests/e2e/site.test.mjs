@@ -17,7 +17,7 @@ const here = path.dirname(fileURLToPath(import.meta.url));
 const top = path.join(here, "../..");
 const program = path.resolve(process.env.TMTPD ?? path.join(top, "build/tmtpd"));
 const pgbin = process.env.POSTGRES_BIN ?? "/usr/lib/postgresql/15/bin";
-const patience = 30_000;
+const patience = 20_000;
 
 async function until(what, ask) {
 	const end = Date.now() + patience;
@@ -172,7 +172,8 @@ async function startRole(more = "", domain = "", ready = () => get("/readyz")) {
 async function stopRole() {
 	const ended = new Promise((resolve) => role.on("exit", (code, signal) => resolve({ code, signal })));
 	role.kill("SIGTERM");
-	return ended;
+	const late = setTimeout(() => role.kill("SIGKILL"), patience);
+	return ended.finally(() => clearTimeout(late));
 }
 
 function request(method, target, { body, headers = {}, bearer = token, at = port } = {}) {
@@ -739,6 +740,27 @@ describe("the role", () => {
 		startDatabase();
 		await until("recovery", async () => (await push(message)).status === 202);
 		assert.equal((await get("/readyz")).status, 200);
+	});
+
+	test("clients that leave before their answer hold up neither it nor its end", async () => {
+		const body = JSON.stringify({ to: "ann@home.test", subject: "gone" });
+		const text = `POST /v1/channels/orders/messages HTTP/1.1\r\nHost: shop.test\r\nAuthorization: Bearer ${token}\r\n` +
+			`Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+		const count = () => Number(sql("SELECT count(*) FROM tmtp.message"));
+		const before = count();
+		agent.destroy(); // what it keeps open
+		const leave = () => new Promise((resolve, reject) => {
+			const socket = net.connect(port, "127.0.0.1").on("error", reject).on("close", resolve);
+			socket.write(text, () => socket.resetAndDestroy());
+		});
+		for (let i = 0; i < 10; i++)
+			await Promise.all(Array.from({ length: 100 }, leave));
+		await until("all to be over", async () => /^tmtp_http_connections [1-3]$/m.test((await get("/metrics", { at: metrics, bearer: "" })).octets));
+		assert.ok(count() > before); // nobody waits for them, but what was asked for happens
+		const started = Date.now();
+		assert.deepEqual(await stopRole(), { code: 0, signal: null });
+		assert.ok(Date.now() - started < 3000);
+		await startRole();
 	});
 
 	test("SIGHUP is survived; SIGTERM ends it after what is under way", async () => {
