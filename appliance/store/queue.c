@@ -8,6 +8,7 @@
 
 #include "store/op.h"
 #include "store/pushes.h"
+#include "store/rows.h"
 
 #include <stdlib.h>
 
@@ -393,7 +394,7 @@ static const struct store_op range_get = {
 	.name = "queue_range",
 	.sql = "SELECT member, grant_id FROM tmtp.subscription "
 	       "WHERE site_id = $1 AND channel_id = $2 AND domain_id = $3 "
-	       "AND member >= $4 AND (NOT $5 OR member <> $4) AND ($6::text IS NULL OR member < $6) "
+	       "AND member >= $4 AND (NOT $5 OR member <> $4) AND member < coalesce($6, " SQL_MEMBER_LAST ") "
 	       "AND state = 1 AND joined_at <= $7 "
 	       "ORDER BY member LIMIT $8",
 	.types = (const Oid[]){ T_INT8, T_INT8, T_INT8, T_TEXT, T_BOOL, T_TEXT, T_TIMESTAMPTZ, T_INT8, 0 },

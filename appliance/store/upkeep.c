@@ -2,6 +2,7 @@
 #include "store/upkeep.h"
 
 #include "store/op.h"
+#include "store/rows.h"
 
 /* --- Partitions ------------------------------------------------------------ */
 
@@ -92,7 +93,7 @@ static const struct store_op chunks_run = {
 	    "  CASE WHEN t.n > $6 THEN ceil(t.n::numeric / ceil(t.n::numeric / $5))::int8 ELSE t.n END AS part "
 	    "  FROM c CROSS JOIN LATERAL (SELECT count(*) AS n FROM tmtp.subscription s "
 	    "   WHERE s.site_id = c.site_id AND s.channel_id = c.channel_id AND s.domain_id = c.domain_id "
-	    "   AND s.member >= c.first_member AND (c.next_member IS NULL OR s.member < c.next_member) "
+	    "   AND s.member >= c.first_member AND s.member < coalesce(c.next_member, " SQL_MEMBER_LAST ") "
 	    "   AND s.state = 1) t), "
 	    "cut AS MATERIALIZED (SELECT k.site_id, k.channel_id, k.domain_id, k.first_member AS old_first, "
 	    "  m.member AS first_member, "
@@ -103,7 +104,7 @@ static const struct store_op chunks_run = {
 	    "  FROM counted k CROSS JOIN LATERAL (SELECT s.member, row_number() OVER (ORDER BY s.member) AS n "
 	    "   FROM tmtp.subscription s WHERE s.site_id = k.site_id AND s.channel_id = k.channel_id "
 	    "   AND s.domain_id = k.domain_id AND s.member >= k.first_member "
-	    "   AND (k.next_member IS NULL OR s.member < k.next_member) AND s.state = 1) m "
+	    "   AND s.member < coalesce(k.next_member, " SQL_MEMBER_LAST ") AND s.state = 1) m "
 	    "  WHERE k.n > $6 AND m.n > 1 AND (m.n - 1) % k.part = 0), "
 	    "split AS (INSERT INTO tmtp.chunk (site_id, channel_id, domain_id, first_member, next_member, members) "
 	    "  SELECT site_id, channel_id, domain_id, first_member, next_member, part FROM cut), "
