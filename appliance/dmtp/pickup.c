@@ -41,7 +41,7 @@ dmtp_pickup_uri(struct buffer *out, struct slice base, const struct dmtp_pickup 
 
 bool
 dmtp_pickup_parse(struct slice site, struct slice message, struct slice digest,
-    struct dmtp_pickup *out)
+                  struct dmtp_pickup *out)
 {
 	struct dmtp_pickup made;
 

@@ -28,8 +28,9 @@ bool dmtp_site_parse(struct slice text, int64_t *out);
 /* Appends the URI; base is "https://host[:port][/path]" without a trailing slash. */
 void dmtp_pickup_uri(struct buffer *out, struct slice base, const struct dmtp_pickup *pickup);
 
-/* The three segments behind "/m/", each exactly as dmtp_pickup_uri writes it. False leaves out untouched. */
+/* The three segments behind "/m/", each exactly as dmtp_pickup_uri writes it. False leaves out
+ * untouched. */
 bool dmtp_pickup_parse(struct slice site, struct slice message, struct slice digest,
-    struct dmtp_pickup *out);
+                       struct dmtp_pickup *out);
 
 #endif

@@ -52,7 +52,9 @@ auth_scopes(const char *text)
 	static const struct {
 		const char *word;
 		unsigned scope;
-	} words[] = { { "push", SCOPE_PUSH }, { "members", SCOPE_MEMBERS }, { "read", SCOPE_READ } };
+	} words[] = { { "push", SCOPE_PUSH },
+		      { "members", SCOPE_MEMBERS },
+		      { "read", SCOPE_READ } };
 	unsigned scopes = 0;
 
 	while (*text != '\0') {
@@ -89,8 +91,8 @@ static void
 refuse(struct call *call, const char *reason, const char *iss, const char *detail)
 {
 	log_info("auth-refused", LOG_S("reason", reason), LOG_S("iss", iss),
-	    LOG_S("client", web_request_peer(call->req)),
-	    LOG_S("route", web_request_route(call->req)->path));
+	         LOG_S("client", web_request_peer(call->req)),
+	         LOG_S("route", web_request_route(call->req)->path));
 	web_reply_problem(call->req, &web_unauthorized, "%s", detail);
 }
 
@@ -98,8 +100,8 @@ static void
 refuse_suspended(struct call *call, const char *iss)
 {
 	log_info("auth-refused", LOG_S("reason", "suspended"), LOG_S("iss", iss),
-	    LOG_S("client", web_request_peer(call->req)),
-	    LOG_S("route", web_request_route(call->req)->path));
+	         LOG_S("client", web_request_peer(call->req)),
+	         LOG_S("route", web_request_route(call->req)->path));
 	web_reply_problem(call->req, &web_forbidden, "This site is suspended.");
 }
 
@@ -134,9 +136,10 @@ admit(struct call *call, const struct token_claims *claims)
 	}
 	if ((call->who.scopes & call->wanted) == 0) {
 		log_info("auth-refused", LOG_S("reason", "scope"), LOG_S("iss", claims->iss),
-		    LOG_S("client", web_request_peer(call->req)),
-		    LOG_S("route", web_request_route(call->req)->path));
-		web_reply_problem(call->req, &web_forbidden, "This token's scope doesn't include it.");
+		         LOG_S("client", web_request_peer(call->req)),
+		         LOG_S("route", web_request_route(call->req)->path));
+		web_reply_problem(call->req, &web_forbidden,
+		                  "This token's scope doesn't include it.");
 		return;
 	}
 	call->then(call);
@@ -160,14 +163,15 @@ refuse_token(struct lookup *l, enum token_rc rc)
 		web_reply_problem(l->call->req, &web_internal, NULL);
 	else
 		refuse(l->call, token_reason(rc), l->peek.iss[0] == '\0' ? NULL : l->peek.iss,
-		    token_detail(rc));
+		       token_detail(rc));
 }
 
 static void
 verify(struct lookup *l, const struct token_key *key)
 {
 	struct slice domain = dmtp_address_domain(&l->site);
-	struct token_expect expect = { .aud = (const char *)domain.data, /* ends l->site's text */
+	struct token_expect expect = { .aud =
+		                           (const char *)domain.data, /* ends l->site's text */
 		                       .now_s = clock_wall_s(),
 		                       .skew_s = SKEW_S,
 		                       .max_life_s = LIFE_MAX_S };
@@ -212,15 +216,15 @@ keep_key(struct lookup *l, struct kept_key **out)
 	memo_item_init(&kept->item, kept_key_free);
 	if (parse_algorithm(get->algorithm, &alg))
 		rc = token_key_make(alg, slice_mem(get->material, get->material_len),
-		    dmtp_address_slice(&l->site), get->site_id, &kept->key);
+		                    dmtp_address_slice(&l->site), get->site_id, &kept->key);
 	if (rc != TOKEN_OK) {
 		log_warn("key-unusable", LOG_S("site", l->site.text), LOG_S("kid", l->peek.kid),
-		    LOG_S("reason", token_reason(rc)));
+		         LOG_S("reason", token_reason(rc)));
 		memo_item_unref(&kept->item);
 		return rc;
 	}
-	memo_put(l->call->site->keys, slice_mem(l->name, l->name_len), &kept->item, 1, INT64_MAX,
-	    l->key_generation);
+	memo_put(l->call->site->keys, slice_mem(l->name, l->name_len), &kept->item, 1,
+	         INT64_MAX, l->key_generation);
 	*out = kept;
 	return TOKEN_OK;
 }
@@ -277,11 +281,11 @@ begin_signed(struct lookup *l)
 		refuse_token(l, TOKEN_UNKNOWN_KEY);
 		return;
 	}
-	l->name_len = (size_t)snprintf((char *)l->name, sizeof(l->name), "%s%c%s", l->site.text, 0,
-	    l->peek.kid);
+	l->name_len = (size_t)snprintf((char *)l->name, sizeof(l->name), "%s%c%s", l->site.text,
+	                               0, l->peek.kid);
 	name = slice_mem(l->name, l->name_len);
 	kept = (struct kept_key *)memo_get(l->call->site->keys, name, clock_mono_ms(),
-	    &l->key_generation);
+	                                   &l->key_generation);
 	if (kept != NULL) {
 		verify(l, kept->key);
 		memo_item_unref(&kept->item);
@@ -304,11 +308,11 @@ admit_opaque(struct lookup *l)
 	struct site_token_get *get = &l->job.token;
 	struct token_claims claims = { .site_id = get->site_id,
 		                       .exp = get->expires_us < 0 ? INT64_MAX
-			                                          : get->expires_us / 1000000 };
-	int iss = snprintf(claims.iss, sizeof(claims.iss), "%s@%s", get->site_name,
-	    get->site_domain);
+		                                                  : get->expires_us / 1000000 };
+	int iss =
+	    snprintf(claims.iss, sizeof(claims.iss), "%s@%s", get->site_name, get->site_domain);
 	int scope = snprintf(claims.scope, sizeof(claims.scope), "%s",
-	    get->scopes[0] == '\0' ? "none" : get->scopes);
+	                     get->scopes[0] == '\0' ? "none" : get->scopes);
 
 	site_token_get_clear(get);
 	if (iss < 0 || (size_t)iss >= sizeof(claims.iss) || scope < 0 ||
@@ -326,13 +330,15 @@ after_token(struct work *work)
 	struct lookup *l = (struct lookup *)work;
 	struct site_token_get *get = &l->job.token;
 
-	if (get->job.rc == STORE_OK && !get->suspended && !atomic_load(&l->call->site->stopping)) {
+	if (get->job.rc == STORE_OK && !get->suspended &&
+	    !atomic_load(&l->call->site->stopping)) {
 		admit_opaque(l);
 		return;
 	}
 	site_token_get_clear(get);
 	if (get->job.rc == STORE_NOT_FOUND)
-		refuse(l->call, "unknown-token", NULL, "The token isn't known, or no longer valid.");
+		refuse(l->call, "unknown-token", NULL,
+		       "The token isn't known, or no longer valid.");
 	else if (get->job.rc == STORE_OK && get->suspended)
 		refuse_suspended(l->call, NULL);
 	else
@@ -353,7 +359,8 @@ begin_opaque(struct lookup *l)
 	int64_t site_id;
 
 	if (!auth_opaque_site(l->token, &site_id)) {
-		refuse(l->call, "malformed", NULL, "The token isn't of the form that sites have.");
+		refuse(l->call, "malformed", NULL,
+		       "The token isn't of the form that sites have.");
 		return;
 	}
 	l->work.run = after_token;
@@ -384,7 +391,8 @@ site_auth(struct call *call, unsigned any_of, call_step *then)
 	call->wanted = any_of;
 	call->then = then;
 	if (!web_request_bearer(call->req, &token)) {
-		refuse(call, "missing", NULL, "Send the site's token as \"Authorization: Bearer …\".");
+		refuse(call, "missing", NULL,
+		       "Send the site's token as \"Authorization: Bearer …\".");
 		return;
 	}
 	token_digest(token, digest);

@@ -50,12 +50,13 @@ site_reply_store(struct call *call, enum store_rc rc)
 	case STORE_DOWN:
 		web_reply_retry_after(call->req, 1);
 		web_reply_problem(call->req, &web_unavailable,
-		    "The database can't be reached; nothing was stored.");
+		                  "The database can't be reached; nothing was stored.");
 		return;
 	case STORE_COMMIT_UNKNOWN:
 		web_reply_retry_after(call->req, 1);
 		web_reply_problem(call->req, &web_unavailable,
-		    "The database was lost while storing; ask again with the same Idempotency-Key.");
+		                  "The database was lost while storing; ask again with the "
+		                  "same Idempotency-Key.");
 		return;
 	case STORE_OK:
 	case STORE_REFUSED:
@@ -70,7 +71,8 @@ site_limit(struct call *call, unsigned *limit)
 	uint64_t n = 100;
 
 	if (web_request_query_u64(call->req, "limit", 1000, &n) == WEB_QUERY_BAD || n == 0) {
-		web_reply_problem(call->req, &web_invalid_value, "limit is a number from 1 to 1000.");
+		web_reply_problem(call->req, &web_invalid_value,
+		                  "limit is a number from 1 to 1000.");
 		return false;
 	}
 	*limit = (unsigned)n;
@@ -86,7 +88,8 @@ site_after(struct call *call, struct dmtp_address *after)
 	if (!web_request_query(call->req, "after", &text) ||
 	    dmtp_address_normalise(text, after) == DMTP_ADDRESS_OK)
 		return true;
-	web_reply_problem(call->req, &web_invalid_value, "after is an address of the page before.");
+	web_reply_problem(call->req, &web_invalid_value,
+	                  "after is an address of the page before.");
 	return false;
 }
 
@@ -119,7 +122,7 @@ site_next_json(json_t *answer, struct buffer *url)
 {
 	if (!url->failed)
 		(void)json_object_set_new(answer, "next",
-		    json_stringn((const char *)url->data, url->len));
+		                          json_stringn((const char *)url->data, url->len));
 	buffer_free(url);
 }
 

@@ -30,7 +30,8 @@ struct site {
 	struct memo *channels;      /* (site, name) -> channel */
 	struct memo *bodies;        /* message id -> canonical message */
 	_Atomic bool draining;
-	_Atomic bool stopping;      /* no request is waited for any more: nothing new is asked of the store */
+	_Atomic bool
+	    stopping; /* no request is waited for any more: nothing new is asked of the store */
 };
 
 /* What a token allows. */
@@ -69,10 +70,12 @@ void *site_job(struct call *call, size_t size, void (*done)(struct store_job *jo
 /* Query argument "limit": 1..1000, 100 when absent. False: the request has been answered. */
 bool site_limit(struct call *call, unsigned *limit);
 
-/* Query argument "after": an address, empty when absent. False: the request has been answered. */
+/* Query argument "after": an address, empty when absent. False: the request has been answered.
+ */
 bool site_after(struct call *call, struct dmtp_address *after);
 
-/* The next page's URL, from our own: init, add, set as "next" of the answer (which frees url). */
+/* The next page's URL, from our own: init, add, set as "next" of the answer (which frees url).
+ */
 void site_url_begin(struct buffer *url, const struct call *call);
 void site_next_json(json_t *answer, struct buffer *url);
 

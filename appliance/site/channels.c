@@ -14,8 +14,9 @@
 static json_t *
 channel_json(const struct channel_row *row)
 {
-	json_t *o = json_pack("{s:s, s:s, s:o, s:I}", "name", row->name, "title", row->title,
-	    "created", site_time_json(row->created_us), "members", (json_int_t)row->members);
+	json_t *o =
+	    json_pack("{s:s, s:s, s:o, s:I}", "name", row->name, "title", row->title, "created",
+	              site_time_json(row->created_us), "members", (json_int_t)row->members);
 
 	if (row->closed_us >= 0)
 		(void)json_object_set_new(o, "closed", site_time_json(row->closed_us));
@@ -139,7 +140,7 @@ keep_channel(struct site *site, const struct channel_lookup *l, int64_t channel_
 	memo_item_init(&kept->item, kept_channel_free);
 	kept->channel_id = channel_id;
 	memo_put(site->channels, slice_mem(l->key, l->key_len), &kept->item, 1, INT64_MAX,
-	    l->generation);
+	         l->generation);
 	memo_item_unref(&kept->item);
 }
 
@@ -185,7 +186,7 @@ site_channel_find(struct channel_call *call, channel_step *found)
 	memcpy(key + 8, call->name.data, call->name.len);
 	key_len += call->name.len;
 	kept = (struct kept_channel *)memo_get(site->channels, slice_mem(key, key_len),
-	    clock_mono_ms(), &generation);
+	                                       clock_mono_ms(), &generation);
 	if (kept != NULL) {
 		call->channel_id = kept->channel_id;
 		memo_item_unref(&kept->item);

@@ -33,7 +33,8 @@ bool site_is_ready(void *site, char *reason, size_t size);
 struct channel_call;
 typedef void channel_step(struct channel_call *call);
 
-/* A call about one channel of the caller's, named in the path. Stands first in the handlers' own. */
+/* A call about one channel of the caller's, named in the path. Stands first in the handlers'
+ * own. */
 struct channel_call {
 	struct call call;
 	struct slice name; /* of the channel, in the request's memory */
@@ -55,6 +56,6 @@ void site_channel_find(struct channel_call *call, channel_step *found);
  * Takes body, which was made by malloc.
  */
 void site_body_keep(struct site *site, int64_t site_id, const struct uuid *message_id,
-    const uint8_t digest[static 32], bool shared, void *body, size_t len);
+                    const uint8_t digest[static 32], bool shared, void *body, size_t len);
 
 #endif

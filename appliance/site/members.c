@@ -41,7 +41,7 @@ struct add_call {
 	struct slice text;
 	struct add_one *one; /* owned */
 	size_t n;
-	size_t waiting; /* counted on the store's thread alone */
+	size_t waiting;   /* counted on the store's thread alone */
 	enum store_rc rc; /* the worst so far */
 };
 
@@ -50,7 +50,8 @@ static const struct web_field add_fields[] = {
 	  .max = 2 * DMTP_ADDRESS_MAX },
 	{ "addresses", WEB_ARRAY, 0, offsetof(struct add_body, addresses), .min = 1,
 	  .max = ADDRESSES_MAX },
-	{ "text", WEB_STRING, 0, offsetof(struct add_body, text), .check = site_plan_words_valid,
+	{ "text", WEB_STRING, 0, offsetof(struct add_body, text),
+	  .check = site_plan_words_valid,
 	  .expected = "1 to 140 characters in one line, without links or addresses" },
 };
 
@@ -72,10 +73,10 @@ added_json(const struct add_call *a)
 	json_t *rows = json_array();
 
 	for (size_t i = 0; i < a->n; i++)
-		(void)json_array_append_new(rows,
-		    json_pack("{s:s, s:s, s:b}", "address", a->one[i].address.text, "state",
-			member_state_name(a->one[i].invite.state), "invited",
-			(int)a->one[i].invite.invited));
+		(void)json_array_append_new(
+		    rows, json_pack("{s:s, s:s, s:b}", "address", a->one[i].address.text,
+		                    "state", member_state_name(a->one[i].invite.state),
+		                    "invited", (int)a->one[i].invite.invited));
 	return json_pack("{s:o}", "members", rows);
 }
 
@@ -108,7 +109,8 @@ add_plan(struct add_call *a, const struct channel_row *row, struct add_one *one,
 
 	randombytes_buf(origin.salt, sizeof(origin.salt));
 	rc = site_plan_invitation(&origin, dmtp_address_slice(&one->address),
-	    slice_str(row->title[0] == '\0' ? row->name : row->title), a->text, &one->plan);
+	                          slice_str(row->title[0] == '\0' ? row->name : row->title),
+	                          a->text, &one->plan);
 	one->invite = (struct member_invite){
 		.job = { .done = on_added, .arg = a },
 		.site_id = a->call.who.site_id,
@@ -131,7 +133,8 @@ add_plan(struct add_call *a, const struct channel_row *row, struct add_one *one,
 static void
 add_submit(struct work *work)
 {
-	struct add_call *a = (struct add_call *)(void *)((char *)work - offsetof(struct add_call, work));
+	struct add_call *a =
+	    (struct add_call *)(void *)((char *)work - offsetof(struct add_call, work));
 	const struct channel_row *row = a->channel.rows;
 	struct store *store = a->call.site->store;
 	struct add_one *one = a->one;
@@ -170,13 +173,14 @@ on_add_channel(struct store_job *job)
 }
 
 static void
-add_address(struct add_call *a, struct slice text, const char *pointer, struct web_errors *errors)
+add_address(struct add_call *a, struct slice text, const char *pointer,
+            struct web_errors *errors)
 {
 	struct add_one *one = &a->one[a->n];
 
 	if (dmtp_address_normalise(text, &one->address) != DMTP_ADDRESS_OK) {
 		web_errors_add(errors, &web_invalid_value, pointer,
-		    "must be a member's address, local@domain");
+		               "must be a member's address, local@domain");
 		return;
 	}
 	for (size_t i = 0; i < a->n; i++)
@@ -197,7 +201,8 @@ add_list(struct add_call *a, const json_t *addresses, struct web_errors *errors)
 		if (!json_is_string(item))
 			web_errors_add(errors, &web_invalid_value, pointer, "must be a string");
 		else
-			add_address(a, slice_mem(json_string_value(item), json_string_length(item)),
+			add_address(
+			    a, slice_mem(json_string_value(item), json_string_length(item)),
 			    pointer, errors);
 	}
 }
@@ -209,12 +214,12 @@ add_read(struct add_call *a, struct web_errors *errors)
 	struct add_body body = { .addresses = NULL };
 	size_t n;
 
-	if (!web_fields_read(a->json, "", add_fields, sizeof(add_fields) / sizeof(add_fields[0]),
-		&body, errors))
+	if (!web_fields_read(a->json, "", add_fields,
+	                     sizeof(add_fields) / sizeof(add_fields[0]), &body, errors))
 		return false;
 	if ((body.address.len > 0) == (body.addresses != NULL)) {
 		web_errors_add(errors, &web_missing_field, "/address",
-		    "or \"addresses\" must be there, one of them");
+		               "or \"addresses\" must be there, one of them");
 		return false;
 	}
 	a->text = body.text;
@@ -240,7 +245,8 @@ add_members(struct call *call)
 	web_request_set_ctx(call->req, a, add_free);
 	if (!text_is_name(name)) {
 		web_reply_problem(call->req, &web_not_found, "There is no such channel.");
-	} else if (web_json_parse(web_request_body(call->req), &a->json, error) != WEB_BODY_OK) {
+	} else if (web_json_parse(web_request_body(call->req), &a->json, error) !=
+	           WEB_BODY_OK) {
 		web_reply_problem(call->req, &web_malformed_json, "%s", error);
 	} else if (!add_read(a, &errors)) {
 		web_reply_errors(call->req, &errors);
@@ -274,7 +280,7 @@ static json_t *
 member_json(const struct member_row *row)
 {
 	json_t *o = json_pack("{s:s, s:s, s:b}", "address", row->address, "state",
-	    member_state_name(row->state), "receipts", (int)row->receipts);
+	                      member_state_name(row->state), "receipts", (int)row->receipts);
 
 	if (row->invited_us >= 0)
 		(void)json_object_set_new(o, "invited", site_time_json(row->invited_us));
@@ -297,10 +303,12 @@ members_json(struct members_call *m)
 		(void)json_array_append_new(rows, member_json(&m->list.rows[i]));
 	if (m->list.rows_n > n) {
 		site_url_begin(&url, &m->channel.call);
-		buffer_add_fmt(&url, "/v1/channels/%.*s/members?limit=%u", (int)m->channel.name.len,
-		    (const char *)m->channel.name.data, m->limit);
+		buffer_add_fmt(&url, "/v1/channels/%.*s/members?limit=%u",
+		               (int)m->channel.name.len, (const char *)m->channel.name.data,
+		               m->limit);
 		if (m->list.state >= 0)
-			site_url_add(&url, "state",
+			site_url_add(
+			    &url, "state",
 			    slice_str(member_state_name((enum member_state)m->list.state)));
 		site_url_add(&url, "after", slice_str(m->list.rows[n - 1].address));
 		site_next_json(answer, &url);
@@ -361,9 +369,10 @@ list_members(struct call *call)
 	if (!site_limit(call, &m->limit) || !site_after(call, &m->address))
 		return;
 	m->list.limit = m->limit + 1; /* one more tells whether there is a next page */
-	if (web_request_query(call->req, "state", &state) && !state_parse(state, &m->list.state)) {
+	if (web_request_query(call->req, "state", &state) &&
+	    !state_parse(state, &m->list.state)) {
 		web_reply_problem(call->req, &web_invalid_value,
-		    "state is invited, granted, refused, revoked or removed.");
+		                  "state is invited, granted, refused, revoked or removed.");
 		return;
 	}
 	site_channel_find(&m->channel, ask_members);
@@ -402,7 +411,8 @@ on_member(struct store_job *job)
 static bool
 path_address(struct call *call, struct dmtp_address *out)
 {
-	if (dmtp_address_normalise(web_request_param(call->req, "address"), out) == DMTP_ADDRESS_OK)
+	if (dmtp_address_normalise(web_request_param(call->req, "address"), out) ==
+	    DMTP_ADDRESS_OK)
 		return true;
 	web_reply_problem(call->req, &web_not_found, "There is no such member.");
 	return false;

@@ -19,13 +19,13 @@
 #include <stdio.h>
 
 METRIC_DEFINE(accepted, METRIC_COUNTER, "tmtp_pushes_total", "result=\"accepted\"",
-    "Pushes by what became of them.");
+              "Pushes by what became of them.");
 METRIC_DEFINE(replayed, METRIC_COUNTER, "tmtp_pushes_total", "result=\"replayed\"",
-    "Pushes by what became of them.");
+              "Pushes by what became of them.");
 METRIC_DEFINE(refused, METRIC_COUNTER, "tmtp_pushes_total", "result=\"refused\"",
-    "Pushes by what became of them.");
+              "Pushes by what became of them.");
 METRIC_DEFINE(failed, METRIC_COUNTER, "tmtp_pushes_total", "result=\"failed\"",
-    "Pushes by what became of them.");
+              "Pushes by what became of them.");
 
 static const struct web_problem no_recipient = {
 	.type = "urn:tmtp:problem:no-recipient",
@@ -79,12 +79,12 @@ reply_202(struct call *call, const struct uuid *message_id, json_t *rejected)
 
 	uuid_format(message_id, id);
 	(void)snprintf(url, sizeof(url), "%.*s/v1/messages/%s", (int)base.len,
-	    (const char *)base.data, id);
+	               (const char *)base.data, id);
 	web_reply_header(call->req, "Location", url);
 	if (rejected != NULL) {
 		web_reply_json(call->req, 202,
-		    json_pack("{s:s, s:s, s:o}", "id", id, "status_url", url, "rejected",
-			rejected));
+		               json_pack("{s:s, s:s, s:o}", "id", id, "status_url", url,
+		                         "rejected", rejected));
 		return;
 	}
 	n = snprintf(text, sizeof(text), "{\"id\":\"%s\",\"status_url\":\"%s\"}", id, url);
@@ -96,7 +96,8 @@ address_json(const struct push_rcpt *r)
 {
 	char text[DMTP_ADDRESS_MAX + 1];
 	int n = snprintf(text, sizeof(text), "%.*s@%.*s", (int)r->member.len,
-	    (const char *)r->member.data, (int)r->domain.len, (const char *)r->domain.data);
+	                 (const char *)r->member.data, (int)r->domain.len,
+	                 (const char *)r->domain.data);
 
 	return json_stringn(text, (size_t)n);
 }
@@ -123,12 +124,14 @@ reply_nobody(struct push_call *p)
 	json_t *errors = json_array();
 
 	for (size_t i = 0; i < p->push.rcpts_n; i++)
-		(void)json_array_append_new(errors,
-		    json_pack("{s:s, s:o, s:s}", "pointer", "/to", "address",
-			address_json(&p->push.rcpts[i]), "detail", "does not hold this channel"));
+		(void)json_array_append_new(
+		    errors, json_pack("{s:s, s:o, s:s}", "pointer", "/to", "address",
+		                      address_json(&p->push.rcpts[i]), "detail",
+		                      "does not hold this channel"));
 	metric_add(&refused, 1);
 	web_reply_problem_errors(call_of(p)->req, &no_recipient, errors,
-	    "Nothing was stored: members hold a channel once they have accepted its invitation.");
+	                         "Nothing was stored: members hold a channel once they have "
+	                         "accepted its invitation.");
 }
 
 static void
@@ -140,7 +143,7 @@ reply_stored(struct push_call *p)
 
 	metric_add(&accepted, 1);
 	site_body_keep(call->site, call->who.site_id, &id, p->plan.digest,
-	    p->plan.audience != PUSH_ONE, p->plan.message.data, p->plan.message.len);
+	               p->plan.audience != PUSH_ONE, p->plan.message.data, p->plan.message.len);
 	p->plan.message.data = NULL; /* taken */
 	p->plan.message.len = p->plan.message.cap = 0;
 	reply_202(call, &id, rejected);
@@ -163,7 +166,8 @@ on_rejected(struct store_job *job)
 		(void)json_array_append_new(list, json_string(r->rejected.rows[i].address));
 	}
 	message_recipients_clear(&r->rejected);
-	if (rc != STORE_OK && rc != STORE_NOT_FOUND) { /* not found: kept no longer; the key still is */
+	if (rc != STORE_OK &&
+	    rc != STORE_NOT_FOUND) { /* not found: kept no longer; the key still is */
 		push_fail(r->call, rc);
 		return;
 	}
@@ -199,7 +203,8 @@ on_earlier(struct store_job *job)
 		push_fail(p, job->rc);
 	else if (!token_equal(r->earlier.body_hash, push->body_hash, sizeof(push->body_hash)))
 		push_refuse(p, &web_idempotency_mismatch, NULL);
-	else if (memcmp(&r->earlier.message_id, &push->message_id, sizeof(push->message_id)) == 0)
+	else if (memcmp(&r->earlier.message_id, &push->message_id, sizeof(push->message_id)) ==
+	         0)
 		reply_stored(p); /* our own: the store lost the first answer and asked again */
 	else
 		ask_rejected(r);
@@ -223,7 +228,8 @@ ask_earlier(struct push_call *p)
 	store_push_earlier(call_of(p)->site->store, &r->earlier);
 }
 
-/* --- into the store ------------------------------------------------------------------------ */
+/* --- into the store ------------------------------------------------------------------------
+ */
 
 static void
 on_pushed(struct store_job *job)
@@ -276,7 +282,8 @@ push_fill(struct push_call *p)
 	push->rcpts_n = p->plan.rcpts_n;
 }
 
-/* --- from the request ------------------------------------------------------------------------ */
+/* --- from the request ------------------------------------------------------------------------
+ */
 
 static bool
 key_is_valid(struct slice key)
@@ -308,7 +315,7 @@ read_key(struct push_call *p)
 		return true;
 	if (!key_is_valid(key)) {
 		push_refuse(p, &web_invalid_value,
-		    "Idempotency-Key is 1 to 128 printable ASCII characters.");
+		            "Idempotency-Key is 1 to 128 printable ASCII characters.");
 		return false;
 	}
 	p->push.key = key;
@@ -355,12 +362,13 @@ read_push(struct push_call *p)
 		return true;
 	if (rc == PLAN_INVALID) {
 		metric_add(&refused, 1);
-			web_reply_errors(call->req, &errors);
+		web_reply_errors(call->req, &errors);
 		return false;
 	}
 	web_errors_free(&errors);
 	push_refuse(p, rc == PLAN_TOO_LARGE ? &web_payload_too_large : &web_internal,
-	    rc == PLAN_TOO_LARGE ? "The message would be longer than this server takes." : NULL);
+	            rc == PLAN_TOO_LARGE ? "The message would be longer than this server takes."
+	                                 : NULL);
 	return false;
 }
 
@@ -370,13 +378,13 @@ push_authorised(struct call *call)
 	struct push_call *p = (struct push_call *)call;
 	unsigned wait_s = 1;
 
-	if (call->site->rates != NULL && !rates_take(call->site->rates, call->who.site_id,
-					     clock_mono_us(), &wait_s)) {
+	if (call->site->rates != NULL &&
+	    !rates_take(call->site->rates, call->who.site_id, clock_mono_us(), &wait_s)) {
 		metric_add(&refused, 1);
 		web_reply_retry_after(call->req, wait_s);
 		web_reply_problem(call->req, &web_too_many_requests,
-		    "This site may push %u times a second.",
-		    call->site->config->site.max_pushes_per_second);
+		                  "This site may push %u times a second.",
+		                  call->site->config->site.max_pushes_per_second);
 		return;
 	}
 	if (!text_is_name(web_request_param(call->req, "channel"))) {

@@ -18,11 +18,11 @@
 #define KEEP_MS 2000
 
 METRIC_DEFINE(from_memory, METRIC_COUNTER, "tmtp_pickups_total", "source=\"memory\"",
-    "Messages picked up, by where they came from.");
+              "Messages picked up, by where they came from.");
 METRIC_DEFINE(from_store, METRIC_COUNTER, "tmtp_pickups_total", "source=\"store\"",
-    "Messages picked up, by where they came from.");
+              "Messages picked up, by where they came from.");
 METRIC_DEFINE(missed, METRIC_COUNTER, "tmtp_pickups_total", "source=\"none\"",
-    "Messages picked up, by where they came from.");
+              "Messages picked up, by where they came from.");
 
 struct kept_body {
 	struct memo_item item;
@@ -52,7 +52,7 @@ kept_body_free(struct memo_item *item)
 /* Takes data. NULL: no memory; data has been freed. */
 static struct kept_body *
 kept_body_make(int64_t site_id, const uint8_t digest[static 32], bool shared, void *data,
-    size_t len)
+               size_t len)
 {
 	struct kept_body *kept = malloc(sizeof(*kept));
 
@@ -73,12 +73,12 @@ static void
 body_put(struct site *site, const struct uuid *id, struct kept_body *kept, uint64_t generation)
 {
 	memo_put(site->bodies, slice_mem(id->octets, sizeof(id->octets)), &kept->item,
-	    kept->len + sizeof(*kept), clock_mono_ms() + KEEP_MS, generation);
+	         kept->len + sizeof(*kept), clock_mono_ms() + KEEP_MS, generation);
 }
 
 void
 site_body_keep(struct site *site, int64_t site_id, const struct uuid *message_id,
-    const uint8_t digest[static 32], bool shared, void *body, size_t len)
+               const uint8_t digest[static 32], bool shared, void *body, size_t len)
 {
 	struct kept_body *kept = kept_body_make(site_id, digest, shared, body, len);
 
@@ -103,7 +103,8 @@ reply_body(struct web_request *req, struct kept_body *kept)
 	char etag[BASE32_LEN(32) + 3] = "\"";
 	const struct web_object object = {
 		.content_type = "application/octet-stream",
-		.cache_control = kept->shared ? "public, max-age=3600" : "private, max-age=3600",
+		.cache_control =
+		    kept->shared ? "public, max-age=3600" : "private, max-age=3600",
 		.etag = etag,
 		.data = kept->data,
 		.len = kept->len,
@@ -140,11 +141,12 @@ on_body(struct store_job *job)
 	}
 	if (body->recalled) {
 		message_body_clear(body);
-		web_reply_problem(p->call.req, &web_gone, "The sender has recalled this message.");
+		web_reply_problem(p->call.req, &web_gone,
+		                  "The sender has recalled this message.");
 		return;
 	}
 	kept = kept_body_make(p->pickup.site_id, p->pickup.digest, body->shared, body->body,
-	    body->size);
+	                      body->size);
 	body->body = NULL; /* taken */
 	if (kept == NULL) {
 		web_reply_problem(p->call.req, &web_internal, NULL);
@@ -164,12 +166,14 @@ on_pickup(struct web_request *req, void *arg)
 
 	if (p == NULL)
 		return;
-	if (!dmtp_pickup_parse(web_request_param(req, "site"), web_request_param(req, "message"),
-		web_request_param(req, "digest"), &p->pickup)) {
+	if (!dmtp_pickup_parse(web_request_param(req, "site"),
+	                       web_request_param(req, "message"),
+	                       web_request_param(req, "digest"), &p->pickup)) {
 		reply_missing(req);
 		return;
 	}
-	kept = (struct kept_body *)memo_get(site->bodies,
+	kept = (struct kept_body *)memo_get(
+	    site->bodies,
 	    slice_mem(p->pickup.message_id.octets, sizeof(p->pickup.message_id.octets)),
 	    clock_mono_ms(), &p->generation);
 	if (kept != NULL && kept->site_id == p->pickup.site_id &&

@@ -39,7 +39,8 @@ site_plan_text_valid(struct slice text, size_t min, size_t max, bool lines)
 	for (size_t i = 0; i < text.len; i++) {
 		uint8_t c = text.data[i];
 
-		if ((c < 0x20 && !(lines && (c == '\n' || c == '\r' || c == '\t'))) || c == 0x7f)
+		if ((c < 0x20 && !(lines && (c == '\n' || c == '\r' || c == '\t'))) ||
+		    c == 0x7f)
 			return false;
 		if (c == 0xc2 && text.data[i + 1] < 0xa0) /* C1 controls */
 			return false;
@@ -68,13 +69,15 @@ static bool
 looks_like_link(struct slice s)
 {
 	for (size_t i = 0; i < s.len; i++) {
-		if (s.data[i] == ':' && i + 2 < s.len && s.data[i + 1] == '/' && s.data[i + 2] == '/')
+		if (s.data[i] == ':' && i + 2 < s.len && s.data[i + 1] == '/' &&
+		    s.data[i + 2] == '/')
 			return true;
 		if (s.data[i] == '.' && i > 0 && i + 2 < s.len && is_alnum(s.data[i - 1]) &&
 		    is_letter(s.data[i + 1]) && is_letter(s.data[i + 2]))
 			return true;
-		if (s.data[i] == '@' || (s.data[i] == ':' && i >= 6 &&
-					 strncasecmp((const char *)s.data + i - 6, "mailto", 6) == 0))
+		if (s.data[i] == '@' ||
+		    (s.data[i] == ':' && i >= 6 &&
+		     strncasecmp((const char *)s.data + i - 6, "mailto", 6) == 0))
 			return true;
 	}
 	return false;
@@ -105,9 +108,10 @@ is_action_url(struct slice s)
 	const char *hash = memchr(s.data, '#', s.len);
 
 	/* A fragment is the page's own matter; the rest is judged as any of our URIs. */
-	return dmtp_uri_split(slice_mem(s.data,
-				  hash == NULL ? s.len : (size_t)((const uint8_t *)hash - s.data)),
-		   &uri) &&
+	return dmtp_uri_split(slice_mem(s.data, hash == NULL
+	                                            ? s.len
+	                                            : (size_t)((const uint8_t *)hash - s.data)),
+	                      &uri) &&
 	       s.len <= DMTP_URI_MAX && site_plan_text_valid(s, 1, DMTP_URI_MAX, false) &&
 	       memchr(s.data, ' ', s.len) == NULL;
 }
@@ -133,7 +137,8 @@ is_lang(struct slice s)
 static bool
 is_lane(struct slice s)
 {
-	return slice_eq_str(s, "urgent") || slice_eq_str(s, "normal") || slice_eq_str(s, "bulk");
+	return slice_eq_str(s, "urgent") || slice_eq_str(s, "normal") ||
+	       slice_eq_str(s, "bulk");
 }
 
 /* --- the body's table ------------------------------------------------------------ */
@@ -154,10 +159,11 @@ static const struct web_field push_fields[] = {
 };
 
 static const struct web_field action_fields[] = {
-	{ "label", WEB_STRING, WEB_REQUIRED, offsetof(struct action_body, label), .check = is_label,
-	  .expected = "text of 1 to 80 characters in one line" },
+	{ "label", WEB_STRING, WEB_REQUIRED, offsetof(struct action_body, label),
+	  .check = is_label, .expected = "text of 1 to 80 characters in one line" },
 	{ "url", WEB_STRING, WEB_REQUIRED, offsetof(struct action_body, url),
-	  .check = is_action_url, .expected = "an https URL with a host name, at most 2048 octets" },
+	  .check = is_action_url,
+	  .expected = "an https URL with a host name, at most 2048 octets" },
 };
 
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
@@ -227,7 +233,7 @@ read_rcpts(const struct push_body *body, struct plan *plan, struct web_errors *e
 		if (dmtp_address_normalise(web_strings_at(&body->to, i), &address) !=
 		    DMTP_ADDRESS_OK) {
 			web_errors_add(errors, &web_invalid_value, pointer,
-			    "must be a member's address, local@domain");
+			               "must be a member's address, local@domain");
 			continue;
 		}
 		rcpt_set(&plan->rcpts[plan->rcpts_n], &address, &room);
@@ -268,7 +274,7 @@ struct fields {
 
 static void
 field_add(struct fields *f, enum dmtp_field_name name, struct slice type, struct slice lang,
-    struct slice data)
+          struct slice data)
 {
 	f->item[f->n++] =
 	    (struct dmtp_field){ .name = name, .type = type, .lang = lang, .data = data };
@@ -280,12 +286,14 @@ json_slice(const json_t *string)
 	return slice_mem(json_string_value(string), json_string_length(string));
 }
 
-/* {"text/plain": …, "text/markdown": …, "text/html": …}: one of them at least, in this order. */
+/* {"text/plain": …, "text/markdown": …, "text/html": …}: one of them at least, in this order.
+ */
 static void
 read_forms(const struct push_body *body, struct fields *f, struct web_errors *errors)
 {
 	static const char *const types[] = { "text/plain", "text/markdown", "text/html" };
-	static const char *const pointers[] = { "/message/text~1plain", "/message/text~1markdown",
+	static const char *const pointers[] = { "/message/text~1plain",
+		                                "/message/text~1markdown",
 		                                "/message/text~1html" };
 	size_t known = 0;
 
@@ -297,17 +305,17 @@ read_forms(const struct push_body *body, struct fields *f, struct web_errors *er
 		known++;
 		if (!json_is_string(form) || json_string_length(form) == 0)
 			web_errors_add(errors, &web_invalid_value, pointers[i],
-			    "must be a string that isn't empty");
+			               "must be a string that isn't empty");
 		else
 			field_add(f, DMTP_MESSAGE, slice_str(types[i]), body->lang,
-			    json_slice(form));
+			          json_slice(form));
 	}
 	if (known < json_object_size(body->message))
 		web_errors_add(errors, &web_unknown_field, "/message",
-		    "has only \"text/plain\", \"text/markdown\" and \"text/html\"");
+		               "has only \"text/plain\", \"text/markdown\" and \"text/html\"");
 	else if (known == 0)
 		web_errors_add(errors, &web_missing_field, "/message",
-		    "must have \"text/plain\", \"text/markdown\" or \"text/html\"");
+		               "must have \"text/plain\", \"text/markdown\" or \"text/html\"");
 }
 
 static void
@@ -316,11 +324,12 @@ read_message(const struct push_body *body, struct fields *f, struct web_errors *
 	if (json_is_object(body->message))
 		read_forms(body, f, errors);
 	else if (!json_is_string(body->message) || json_string_length(body->message) == 0)
-		web_errors_add(errors, &web_invalid_value, "/message",
+		web_errors_add(
+		    errors, &web_invalid_value, "/message",
 		    "must be a string that isn't empty, or an object of media types");
 	else
 		field_add(f, DMTP_MESSAGE, SLICE("text/plain"), body->lang,
-		    json_slice(body->message));
+		          json_slice(body->message));
 }
 
 static void
@@ -328,15 +337,16 @@ read_action(const struct push_body *body, struct fields *f, struct web_errors *e
 {
 	struct action_body action = { { NULL, 0 }, { NULL, 0 } };
 
-	if (!web_fields_read(body->action, "/action", action_fields, COUNT(action_fields), &action,
-		errors))
+	if (!web_fields_read(body->action, "/action", action_fields, COUNT(action_fields),
+	                     &action, errors))
 		return;
 	buffer_add_str(&f->action, "# ");
 	buffer_add_slice(&f->action, action.label);
 	buffer_add_str(&f->action, "\r\n");
 	buffer_add_slice(&f->action, action.url);
 	buffer_add_str(&f->action, "\r\n");
-	field_add(f, DMTP_ACTION, SLICE(PLAN_ACTION_TYPE), body->lang, buffer_slice(&f->action));
+	field_add(f, DMTP_ACTION, SLICE(PLAN_ACTION_TYPE), body->lang,
+	          buffer_slice(&f->action));
 }
 
 static void
@@ -350,13 +360,14 @@ read_content(const struct push_body *body, struct fields *f, struct web_errors *
 		read_action(body, f, errors);
 	if (body->subject.len == 0 && body->message == NULL)
 		web_errors_add(errors, &web_missing_field, "/message",
-		    "is missing: a push has a subject, a message or both");
+		               "is missing: a push has a subject, a message or both");
 }
 
 /* --- the message ---------------------------------------------------------------------- */
 
 static enum plan_rc
-encode(const struct plan_origin *origin, struct slice to, const struct fields *f, struct plan *out)
+encode(const struct plan_origin *origin, struct slice to, const struct fields *f,
+       struct plan *out)
 {
 	struct dmtp_address from;
 	struct dmtp_message m = { .to = to, .date = origin->date_s };
@@ -389,8 +400,9 @@ encode_push(const struct plan_origin *origin, const struct fields *f, struct pla
 		const struct push_rcpt *r = &out->rcpts[0];
 
 		/* member and domain lie side by side with the "@" between them: rcpt_set */
-		return encode(origin, slice_mem(r->member.data, r->member.len + 1 + r->domain.len),
-		    f, out);
+		return encode(origin,
+		              slice_mem(r->member.data, r->member.len + 1 + r->domain.len), f,
+		              out);
 	}
 	if (dmtp_address_make(origin->channel, origin->site, origin->domain, &channel) !=
 	    DMTP_ADDRESS_OK)
@@ -400,7 +412,7 @@ encode_push(const struct plan_origin *origin, const struct fields *f, struct pla
 
 enum plan_rc
 site_plan_make(const json_t *json, const struct plan_origin *origin, struct plan *out,
-    struct web_errors *errors)
+               struct web_errors *errors)
 {
 	struct push_body body = { .expires = 0 };
 	struct fields f = { .n = 0 };
@@ -425,7 +437,7 @@ site_plan_make(const json_t *json, const struct plan_origin *origin, struct plan
 
 enum plan_rc
 site_plan_invitation(const struct plan_origin *origin, struct slice to, struct slice title,
-    struct slice text, struct plan *out)
+                     struct slice text, struct plan *out)
 {
 	const struct slice none = { NULL, 0 };
 	struct fields f = { .n = 0 };

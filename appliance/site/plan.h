@@ -9,8 +9,8 @@
 #include "store/pushes.h"
 #include "web/body.h"
 
-#define PLAN_SUBJECT_MAX 200   /* characters */
-#define PLAN_LABEL_MAX 80      /* characters of an action's label */
+#define PLAN_SUBJECT_MAX 200 /* characters */
+#define PLAN_LABEL_MAX 80    /* characters of an action's label */
 #define PLAN_EXPIRES_MIN_S 60
 #define PLAN_EXPIRES_MAX_S 2592000
 
@@ -28,7 +28,7 @@ struct plan_origin {
 struct plan {
 	enum push_audience audience;
 	enum push_lane lane;
-	int64_t expires_s; /* from now; 0: never */
+	int64_t expires_s;       /* from now; 0: never */
 	struct push_rcpt *rcpts; /* owned, as what they point to */
 	size_t rcpts_n;
 	struct buffer message; /* the canonical message */
@@ -46,22 +46,26 @@ enum plan_rc {
  * body: a push as site/API.md describes it. *out is to be freed by site_plan_free
  * in any case; it borrows nothing.
  */
-enum plan_rc site_plan_make(const json_t *body, const struct plan_origin *origin, struct plan *out,
-    struct web_errors *errors) __attribute__((warn_unused_result));
+enum plan_rc site_plan_make(const json_t *body, const struct plan_origin *origin,
+                            struct plan *out, struct web_errors *errors)
+    __attribute__((warn_unused_result));
 
 /*
  * An invitation to this member's address (normalised): the channel's title as
  * the subject, and the site's own words, if any, as the message.
  */
-enum plan_rc site_plan_invitation(const struct plan_origin *origin, struct slice to, struct slice title,
-    struct slice text, struct plan *out) __attribute__((warn_unused_result));
+enum plan_rc site_plan_invitation(const struct plan_origin *origin, struct slice to,
+                                  struct slice title, struct slice text, struct plan *out)
+    __attribute__((warn_unused_result));
 
 void site_plan_free(struct plan *plan);
 
-/* An invitation's own words: 1 to 140 characters, one paragraph, nothing that looks like a link. */
+/* An invitation's own words: 1 to 140 characters, one paragraph, nothing that looks like a
+ * link. */
 bool site_plan_words_valid(struct slice text);
 
-/* Well-formed text of min to max characters without controls; lines: LF, CR and TAB are allowed. */
+/* Well-formed text of min to max characters without controls; lines: LF, CR and TAB are
+ * allowed. */
 bool site_plan_text_valid(struct slice text, size_t min, size_t max, bool lines);
 
 #endif

@@ -14,7 +14,8 @@ struct rates;
 struct rates *rates_make(unsigned per_second);
 void rates_free(struct rates **rates);
 
-/* Takes one from the site's bucket. False: it is empty; *wait_s says when it isn't, at least 1. Any thread. */
+/* Takes one from the site's bucket. False: it is empty; *wait_s says when it isn't, at least 1.
+ * Any thread. */
 bool rates_take(struct rates *rates, int64_t site_id, int64_t now_us, unsigned *wait_s);
 
 #endif

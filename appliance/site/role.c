@@ -45,7 +45,8 @@ struct role {
 
 /* --- the revision ---------------------------------------------------------------- */
 
-/* Something about sites, keys, tokens or channels has changed: nothing kept is believed any more. */
+/* Something about sites, keys, tokens or channels has changed: nothing kept is believed any
+ * more. */
 static void
 forget(struct site *site)
 {
@@ -128,7 +129,8 @@ reload_certificates(struct role *role, const struct config *config)
 	free(certs);
 }
 
-/* Takes over what may change while the role runs; what may not is named and waits for a restart. */
+/* Takes over what may change while the role runs; what may not is named and waits for a
+ * restart. */
 static void
 reload(struct role *role)
 {
@@ -158,10 +160,9 @@ start_store(struct role *role)
 {
 	static const char *const listen[] = { REVISION_CHANNEL, NULL };
 	const struct config *config = role->site.config;
-	struct store_options options = { .name = "tmtp site",
-		                         .listen = listen,
-		                         .notified = on_notified,
-		                         .arg = role };
+	struct store_options options = {
+		.name = "tmtp site", .listen = listen, .notified = on_notified, .arg = role
+	};
 	struct buffer conninfo, error;
 
 	buffer_init(&conninfo, 4096);
@@ -216,11 +217,13 @@ start_servers(struct role *role)
 	good = certs != NULL && role->routes != NULL && role->servers != NULL;
 	while (good && role->servers_n < c->http.listen.count) {
 		options.listen = c->http.listen.items[role->servers_n].text;
-		good = web_server_start(&options, &role->servers[role->servers_n], error) == WEB_OK;
+		good = web_server_start(&options, &role->servers[role->servers_n], error) ==
+		       WEB_OK;
 		role->servers_n += good;
 	}
 	if (!good)
-		log_error("listen-failed", LOG_S("address", options.listen), LOG_S("reason", error));
+		log_error("listen-failed", LOG_S("address", options.listen),
+		          LOG_S("reason", error));
 	free(certs);
 	return good;
 }
@@ -228,12 +231,14 @@ start_servers(struct role *role)
 static bool
 start_health(struct role *role)
 {
-	struct web_health_options options = { .listen = role->site.config->site.metrics_listen.text,
+	struct web_health_options options = { .listen =
+		                                  role->site.config->site.metrics_listen.text,
 		                              .ready = site_is_ready,
 		                              .arg = &role->site };
 	char error[WEB_ERROR_TEXT];
 
-	if (options.listen == NULL || web_health_start(&options, &role->health, error) == WEB_OK)
+	if (options.listen == NULL ||
+	    web_health_start(&options, &role->health, error) == WEB_OK)
 		return true;
 	log_error("listen-failed", LOG_S("address", options.listen), LOG_S("reason", error));
 	return false;
@@ -283,7 +288,8 @@ serve(struct role *role)
 
 /* --- the end ------------------------------------------------------------------------------ */
 
-/* The servers first: they wait for the replies that the store still owes. A sixth of the time is the store's. */
+/* The servers first: they wait for the replies that the store still owes. A sixth of the time
+ * is the store's. */
 static void
 drain(struct role *role)
 {

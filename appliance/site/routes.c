@@ -32,7 +32,7 @@ site_is_ready(void *arg, char *reason, size_t size)
 	if (!up) {
 		buffer_add_u8(&why, 0);
 		(void)snprintf(reason, size, "database: %s",
-		    why.failed ? "down" : (const char *)why.data);
+		               why.failed ? "down" : (const char *)why.data);
 	}
 	buffer_free(&why);
 	return up;

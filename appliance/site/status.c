@@ -10,18 +10,21 @@
 static const char *
 audience_name(int audience)
 {
-	static const char *const names[] = { [PUSH_ONE] = "one", [PUSH_LIST] = "list",
+	static const char *const names[] = { [PUSH_ONE] = "one",
+		                             [PUSH_LIST] = "list",
 		                             [PUSH_CHANNEL] = "channel",
 		                             [PUSH_INVITATION] = "invitation" };
 
-	return audience >= PUSH_ONE && audience <= PUSH_INVITATION ? names[audience] : "unknown";
+	return audience >= PUSH_ONE && audience <= PUSH_INVITATION ? names[audience]
+	                                                           : "unknown";
 }
 
 static const char *
 lane_name(int lane)
 {
-	static const char *const names[] = { [LANE_URGENT] = "urgent", [LANE_NORMAL] = "normal",
-		                             [LANE_BULK] = "bulk" };
+	static const char *const names[] = {
+		[LANE_URGENT] = "urgent", [LANE_NORMAL] = "normal", [LANE_BULK] = "bulk"
+	};
 
 	return lane >= LANE_URGENT && lane <= LANE_BULK ? names[lane] : "unknown";
 }
@@ -52,8 +55,8 @@ summary_json(const struct message_summary *row)
 
 	uuid_format(&row->message_id, id);
 	o = json_pack("{s:s, s:s, s:s, s:s, s:o, s:i}", "id", id, "channel", row->channel,
-	    "audience", audience_name(row->audience), "lane", lane_name(row->lane), "accepted",
-	    site_time_json(row->accepted_us), "size", (int)row->size);
+	              "audience", audience_name(row->audience), "lane", lane_name(row->lane),
+	              "accepted", site_time_json(row->accepted_us), "size", (int)row->size);
 	if (row->recalled_us >= 0)
 		(void)json_object_set_new(o, "recalled", site_time_json(row->recalled_us));
 	return o;
@@ -134,16 +137,16 @@ static json_t *
 status_json(const struct message_status *s)
 {
 	char id[UUID_TEXT];
-	json_t *counts = json_pack("{s:I, s:I, s:I, s:I, s:I}", "waiting",
-	    (json_int_t)s->waiting, "delivered", (json_int_t)s->delivered, "failed",
-	    (json_int_t)s->failed, "dead", (json_int_t)s->dead, "rejected",
-	    (json_int_t)s->rejected);
+	json_t *counts =
+	    json_pack("{s:I, s:I, s:I, s:I, s:I}", "waiting", (json_int_t)s->waiting,
+	              "delivered", (json_int_t)s->delivered, "failed", (json_int_t)s->failed,
+	              "dead", (json_int_t)s->dead, "rejected", (json_int_t)s->rejected);
 	json_t *o;
 
 	uuid_format(&s->message_id, id);
 	o = json_pack("{s:s, s:s, s:s, s:s, s:o, s:o}", "id", id, "channel", s->channel,
-	    "audience", audience_name(s->audience), "lane", lane_name(s->lane), "accepted",
-	    site_time_json(s->accepted_us), "recipients", counts);
+	              "audience", audience_name(s->audience), "lane", lane_name(s->lane),
+	              "accepted", site_time_json(s->accepted_us), "recipients", counts);
 	if (s->expires_us >= 0)
 		(void)json_object_set_new(o, "expires", site_time_json(s->expires_us));
 	if (s->recalled_us >= 0)
@@ -199,7 +202,7 @@ static json_t *
 recipient_json(const struct recipient_row *row)
 {
 	json_t *o = json_pack("{s:s, s:s}", "address", row->address, "state",
-	    recipient_state_name(row->state));
+	                      recipient_state_name(row->state));
 
 	if (row->reason != NULL)
 		(void)json_object_set_new(o, "reason", json_string(row->reason));
@@ -223,7 +226,8 @@ recipients_json(struct recipients_call *r)
 		buffer_add_fmt(&url, "/v1/messages/%s/recipients?limit=%u", id, r->limit);
 		if (r->page.state >= 0)
 			site_url_add(&url, "state",
-			    slice_str(recipient_state_name((enum recipient_state)r->page.state)));
+			             slice_str(recipient_state_name(
+					 (enum recipient_state)r->page.state)));
 		site_url_add(&url, "after", slice_str(r->page.rows[n - 1].address));
 		site_next_json(answer, &url);
 	}
@@ -292,9 +296,10 @@ get_recipients(struct call *call)
 	r->page.state = -1;
 	if (!path_message(call, &r->page.message_id) || !site_limit(call, &r->limit))
 		return;
-	if (web_request_query(call->req, "state", &state) && !state_parse(state, &r->page.state)) {
+	if (web_request_query(call->req, "state", &state) &&
+	    !state_parse(state, &r->page.state)) {
 		web_reply_problem(call->req, &web_invalid_value,
-		    "state is waiting, delivered, failed, dead or rejected.");
+		                  "state is waiting, delivered, failed, dead or rejected.");
 		return;
 	}
 	if (!site_after(call, &r->after))

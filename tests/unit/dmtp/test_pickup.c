@@ -30,12 +30,14 @@ test_uri_is_read_back(void **state)
 	buffer_init(&b, 4096);
 	dmtp_pickup_uri(&b, SLICE("https://cdn.shop.test/x"), &p);
 	assert_false(b.failed);
-	assert_memory_equal(b.data,
-	    "https://cdn.shop.test/x/m/aebagbafaydqq/00010203-0405-0607-0809-0a0b0c0d0e0f/", 77);
+	assert_memory_equal(
+	    b.data,
+	    "https://cdn.shop.test/x/m/aebagbafaydqq/00010203-0405-0607-0809-0a0b0c0d0e0f/",
+	    77);
 	assert_int_equal(b.len, 77 + 52);
 	rest = slice_mem(b.data + 26, b.len - 26);
 	assert_true(dmtp_pickup_parse(slice_mem(rest.data, 13), slice_mem(rest.data + 14, 36),
-	    slice_mem(rest.data + 51, 52), &back));
+	                              slice_mem(rest.data + 51, 52), &back));
 	assert_int_equal(back.site_id, p.site_id);
 	assert_memory_equal(&back.message_id, &p.message_id, 16);
 	assert_memory_equal(back.digest, p.digest, 32);
@@ -45,9 +47,14 @@ test_uri_is_read_back(void **state)
 static void
 test_other_texts_are_refused(void **state)
 {
-	static const char *const sites[] = { "", "aebagbafaydq", "AEBAGBAFAYDQQ", "aebagbafaydqqa",
-		"aaaaaaaaaaaaa" /* 0 */, "777777777777" /* short */, "7777777777776" /* negative */,
-		"aebagbafaydqr" /* spare bits */ };
+	static const char *const sites[] = { "",
+		                             "aebagbafaydq",
+		                             "AEBAGBAFAYDQQ",
+		                             "aebagbafaydqqa",
+		                             "aaaaaaaaaaaaa" /* 0 */,
+		                             "777777777777" /* short */,
+		                             "7777777777776" /* negative */,
+		                             "aebagbafaydqr" /* spare bits */ };
 	int64_t out = 7;
 
 	(void)state;

@@ -10,14 +10,18 @@ static void
 test_opaque_tokens_name_their_site(void **state)
 {
 	static const char *const bad[] = {
-		"", "tmtp_s_", "tmtp_s_aebagbafaydqq", "tmtp_s_aebagbafaydqq_",
-		"tmtp_s_aebagbafaydqq_aaaaaaaaaaaaaaa",             /* 15 random characters */
-		"tmtp_s_aebagbafaydqq_aaaaaaaaaaaaaaa1",            /* not base32 */
+		"",
+		"tmtp_s_",
+		"tmtp_s_aebagbafaydqq",
+		"tmtp_s_aebagbafaydqq_",
+		"tmtp_s_aebagbafaydqq_aaaaaaaaaaaaaaa",  /* 15 random characters */
+		"tmtp_s_aebagbafaydqq_aaaaaaaaaaaaaaa1", /* not base32 */
 		"tmtp_s_AEBAGBAFAYDQQ_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 		"tmtp_a_aebagbafaydqq_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 		"tmtp_s_777777777776q_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", /* below 0 */
 		"tmtp_s_aebagbafaydqqaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-		"tmtp_s_aebagbafaydqq_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+		"tmtp_s_aebagbafaydqq_"
+		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 	};
 	int64_t id = 0;
 

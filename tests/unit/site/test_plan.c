@@ -48,7 +48,8 @@ message_of(const struct plan *plan)
 	struct dmtp_message m;
 	uint8_t digest[32];
 
-	assert_int_equal(dmtp_message_decode(buffer_slice(&plan->message), &m), DMTP_MESSAGE_OK);
+	assert_int_equal(dmtp_message_decode(buffer_slice(&plan->message), &m),
+	                 DMTP_MESSAGE_OK);
 	assert_true(dmtp_digest(buffer_slice(&plan->message), digest));
 	assert_memory_equal(digest, plan->digest, 32);
 	return m;
@@ -71,8 +72,11 @@ test_one_recipient_is_named_in_the_message(void **state)
 	struct ben_reader it;
 
 	(void)state;
-	assert_int_equal(make("{\"to\":\"Ann@HOME.test\",\"subject\":\"Hi\",\"message\":\"Your order\","
-	                      "\"lang\":\"en\"}", &plan, &errors), PLAN_OK);
+	assert_int_equal(
+	    make("{\"to\":\"Ann@HOME.test\",\"subject\":\"Hi\",\"message\":\"Your order\","
+	         "\"lang\":\"en\"}",
+	         &plan, &errors),
+	    PLAN_OK);
 	assert_int_equal(plan.audience, PUSH_ONE);
 	assert_int_equal(plan.lane, LANE_NORMAL);
 	assert_int_equal(plan.expires_s, 0);
@@ -105,7 +109,9 @@ test_several_recipients_are_never_named(void **state)
 
 	(void)state;
 	assert_int_equal(make("{\"to\":[\"a@x.test\",\"b@x.test\",\"A@X.test\",\"a@y.test\"],"
-	                      "\"message\":\"m\",\"lane\":\"urgent\",\"expires\":60}", &plan, &errors), PLAN_OK);
+	                      "\"message\":\"m\",\"lane\":\"urgent\",\"expires\":60}",
+	                      &plan, &errors),
+	                 PLAN_OK);
 	assert_int_equal(plan.audience, PUSH_LIST);
 	assert_int_equal(plan.lane, LANE_URGENT);
 	assert_int_equal(plan.expires_s, 60);
@@ -123,7 +129,8 @@ test_duplicates_that_leave_one_make_a_message_to_one(void **state)
 	struct plan plan;
 
 	(void)state;
-	assert_int_equal(make("{\"to\":[\"a@x.test\",\"a@x.test\"],\"subject\":\"s\"}", &plan, &errors),
+	assert_int_equal(
+	    make("{\"to\":[\"a@x.test\",\"a@x.test\"],\"subject\":\"s\"}", &plan, &errors),
 	    PLAN_OK);
 	assert_int_equal(plan.audience, PUSH_ONE);
 	assert_slice(message_of(&plan).to, "a@x.test");
@@ -143,7 +150,8 @@ test_star_is_everybody_in_bulk(void **state)
 	assert_int_equal(plan.rcpts_n, 0);
 	assert_slice(message_of(&plan).to, "orders.shop@shop.test");
 	site_plan_free(&plan);
-	assert_int_equal(make("{\"to\":[\"*\"],\"subject\":\"s\",\"lane\":\"normal\"}", &plan, &errors),
+	assert_int_equal(
+	    make("{\"to\":[\"*\"],\"subject\":\"s\",\"lane\":\"normal\"}", &plan, &errors),
 	    PLAN_OK);
 	assert_int_equal(plan.lane, LANE_NORMAL);
 	site_plan_free(&plan);
@@ -159,9 +167,11 @@ test_forms_and_action_become_fields(void **state)
 	struct ben_reader it;
 
 	(void)state;
-	assert_int_equal(make("{\"to\":\"*\",\"message\":{\"text/html\":\"<p>x\",\"text/plain\":\"x\"},"
-	                      "\"action\":{\"label\":\"Track\",\"url\":\"https://shop.test/o/1#now\"}}",
-	                     &plan, &errors), PLAN_OK);
+	assert_int_equal(
+	    make("{\"to\":\"*\",\"message\":{\"text/html\":\"<p>x\",\"text/plain\":\"x\"},"
+	         "\"action\":{\"label\":\"Track\",\"url\":\"https://shop.test/o/1#now\"}}",
+	         &plan, &errors),
+	    PLAN_OK);
 	m = message_of(&plan);
 	ben_reader_init(&it, m.fields);
 	assert_true(dmtp_field_next(&it, &f));
@@ -188,9 +198,12 @@ test_bad_bodies_are_told_by_pointer(void **state)
 		{ "{\"to\":7,\"subject\":\"s\"}", "/to", &web_invalid_value },
 		{ "{\"to\":[],\"subject\":\"s\"}", "/to", &web_invalid_value },
 		{ "{\"to\":\"nobody\",\"subject\":\"s\"}", "/to", &web_invalid_value },
-		{ "{\"to\":[\"a@x.test\",\"b\"],\"subject\":\"s\"}", "/to/1", &web_invalid_value },
-		{ "{\"to\":[\"a@x.test\",\"*\"],\"subject\":\"s\"}", "/to/1", &web_invalid_value },
-		{ "{\"to\":[\"a@x.test\",null],\"subject\":\"s\"}", "/to/1", &web_invalid_value },
+		{ "{\"to\":[\"a@x.test\",\"b\"],\"subject\":\"s\"}", "/to/1",
+		  &web_invalid_value },
+		{ "{\"to\":[\"a@x.test\",\"*\"],\"subject\":\"s\"}", "/to/1",
+		  &web_invalid_value },
+		{ "{\"to\":[\"a@x.test\",null],\"subject\":\"s\"}", "/to/1",
+		  &web_invalid_value },
 		{ "{\"to\":\"a b@x.test\",\"subject\":\"s\"}", "/to", &web_invalid_value },
 		{ "{\"to\":\"a@x\\u0000.test\",\"subject\":\"s\"}", NULL, NULL },
 		{ "{\"to\":\"*\"}", "/message", &web_missing_field },
@@ -198,22 +211,34 @@ test_bad_bodies_are_told_by_pointer(void **state)
 		{ "{\"to\":\"*\",\"subject\":\"a\\nb\"}", "/subject", &web_invalid_value },
 		{ "{\"to\":\"*\",\"message\":\"\"}", "/message", &web_invalid_value },
 		{ "{\"to\":\"*\",\"message\":{}}", "/message", &web_missing_field },
-		{ "{\"to\":\"*\",\"message\":{\"text/xml\":\"x\"}}", "/message", &web_unknown_field },
-		{ "{\"to\":\"*\",\"message\":{\"text/plain\":1}}", "/message/text~1plain", &web_invalid_value },
+		{ "{\"to\":\"*\",\"message\":{\"text/xml\":\"x\"}}", "/message",
+		  &web_unknown_field },
+		{ "{\"to\":\"*\",\"message\":{\"text/plain\":1}}", "/message/text~1plain",
+		  &web_invalid_value },
 		{ "{\"to\":\"*\",\"message\":[\"x\"]}", "/message", &web_invalid_value },
-		{ "{\"to\":\"*\",\"subject\":\"s\",\"lane\":\"fast\"}", "/lane", &web_invalid_value },
-		{ "{\"to\":\"*\",\"subject\":\"s\",\"lang\":\"x_y\"}", "/lang", &web_invalid_value },
-		{ "{\"to\":\"*\",\"subject\":\"s\",\"expires\":59}", "/expires", &web_invalid_value },
-		{ "{\"to\":\"*\",\"subject\":\"s\",\"expires\":2592001}", "/expires", &web_invalid_value },
-		{ "{\"to\":\"*\",\"subject\":\"s\",\"expires\":\"60\"}", "/expires", &web_invalid_value },
-		{ "{\"to\":\"*\",\"subject\":\"s\",\"action\":{\"label\":\"x\"}}", "/action/url", &web_missing_field },
-		{ "{\"to\":\"*\",\"subject\":\"s\",\"action\":{\"label\":\"x\",\"url\":\"http://a.test\"}}",
+		{ "{\"to\":\"*\",\"subject\":\"s\",\"lane\":\"fast\"}", "/lane",
+		  &web_invalid_value },
+		{ "{\"to\":\"*\",\"subject\":\"s\",\"lang\":\"x_y\"}", "/lang",
+		  &web_invalid_value },
+		{ "{\"to\":\"*\",\"subject\":\"s\",\"expires\":59}", "/expires",
+		  &web_invalid_value },
+		{ "{\"to\":\"*\",\"subject\":\"s\",\"expires\":2592001}", "/expires",
+		  &web_invalid_value },
+		{ "{\"to\":\"*\",\"subject\":\"s\",\"expires\":\"60\"}", "/expires",
+		  &web_invalid_value },
+		{ "{\"to\":\"*\",\"subject\":\"s\",\"action\":{\"label\":\"x\"}}",
+		  "/action/url", &web_missing_field },
+		{ "{\"to\":\"*\",\"subject\":\"s\",\"action\":{\"label\":\"x\",\"url\":\"http:/"
+		  "/a.test\"}}",
 		  "/action/url", &web_invalid_value },
-		{ "{\"to\":\"*\",\"subject\":\"s\",\"action\":{\"label\":\"x\",\"url\":\"javascript:1\"}}",
+		{ "{\"to\":\"*\",\"subject\":\"s\",\"action\":{\"label\":\"x\",\"url\":"
+		  "\"javascript:1\"}}",
 		  "/action/url", &web_invalid_value },
-		{ "{\"to\":\"*\",\"subject\":\"s\",\"action\":{\"label\":\"x\",\"url\":\"https://a.test/\\r\\nx\"}}",
+		{ "{\"to\":\"*\",\"subject\":\"s\",\"action\":{\"label\":\"x\",\"url\":\"https:"
+		  "//a.test/\\r\\nx\"}}",
 		  "/action/url", &web_invalid_value },
-		{ "{\"to\":\"*\",\"subject\":\"s\",\"colour\":1}", "/colour", &web_unknown_field },
+		{ "{\"to\":\"*\",\"subject\":\"s\",\"colour\":1}", "/colour",
+		  &web_unknown_field },
 	};
 
 	(void)state;
@@ -227,7 +252,7 @@ test_bad_bodies_are_told_by_pointer(void **state)
 			json_t *json;
 
 			assert_int_equal(web_json_parse(slice_str(table[i].body), &json, error),
-			    WEB_BODY_MALFORMED);
+			                 WEB_BODY_MALFORMED);
 			continue;
 		}
 		if (make(table[i].body, &plan, &errors) != PLAN_INVALID)
@@ -334,13 +359,15 @@ test_an_invitation_names_the_member(void **state)
 
 	(void)state;
 	assert_int_equal(site_plan_invitation(&o, SLICE("ann@home.test"), SLICE("Orders"),
-			     SLICE("News of your orders"), &plan), PLAN_OK);
+	                                      SLICE("News of your orders"), &plan),
+	                 PLAN_OK);
 	m = message_of(&plan);
 	assert_slice(m.to, "ann@home.test");
 	assert_int_equal(m.field_count, 2);
 	site_plan_free(&plan);
 	assert_int_equal(site_plan_invitation(&o, SLICE("ann@home.test"), SLICE("Orders"),
-			     (struct slice){ NULL, 0 }, &plan), PLAN_OK);
+	                                      (struct slice){ NULL, 0 }, &plan),
+	                 PLAN_OK);
 	assert_int_equal(message_of(&plan).field_count, 1);
 	site_plan_free(&plan);
 }
@@ -348,10 +375,21 @@ test_an_invitation_names_the_member(void **state)
 static void
 test_an_invitations_words_hold_no_link(void **state)
 {
-	static const char *const good[] = { "News of your orders.", "Hi. There, at 10.30!", "U.S.A. and so on...",
-		                            "Gr\xc3\xbc\xc3\x9f" "e", "3.14" };
-	static const char *const bad[] = { "", "see https://x.test", "see www.xy", "shop.test", "a shop.test/x b",
-		                           "b\xc3\xbc" "cher.example", "mail me@x", "MAILTO:x", "two\nlines",
+	static const char *const good[] = { "News of your orders.", "Hi. There, at 10.30!",
+		                            "U.S.A. and so on...",
+		                            "Gr\xc3\xbc\xc3\x9f"
+		                            "e",
+		                            "3.14" };
+	static const char *const bad[] = { "",
+		                           "see https://x.test",
+		                           "see www.xy",
+		                           "shop.test",
+		                           "a shop.test/x b",
+		                           "b\xc3\xbc"
+		                           "cher.example",
+		                           "mail me@x",
+		                           "MAILTO:x",
+		                           "two\nlines",
 		                           "javascript://x" };
 	char text[600] = "";
 
