@@ -10,12 +10,13 @@
 #define VISIBLE(n) "(" n ".state = 1 OR " n ".state = 3 AND " n ".verified_at IS NOT NULL) "
 
 /*
- * A visible notification by its id, as n. LIMIT keeps the look a look at the
+ * A visible notification by its id, as n; one to a single member only for that member. LIMIT keeps the look a look at the
  * key: a planner that knows little of young tables would rather read them all.
  */
-#define NOTIFICATION_OF(id)                                                                        \
+#define NOTIFICATION_OF(id, account)                                                               \
 	"CROSS JOIN LATERAL (SELECT k.* FROM tmtp.notification k "                                 \
-	"WHERE k.notification_id = " id " AND " VISIBLE("k") "LIMIT 1) n "
+	"WHERE k.notification_id = " id " AND " VISIBLE("k")                                              \
+	"AND (k.only_account IS NULL OR k.only_account = " account ") LIMIT 1) n "
 #define SENDER_OF_N                                                                                \
 	"CROSS JOIN LATERAL (SELECT k.address FROM tmtp.sender k WHERE k.sender_id = n.sender_id LIMIT 1) s "
 
@@ -103,7 +104,7 @@ static const struct store_op newest_op = {
 	       "CROSS JOIN LATERAL (SELECT b.notification_id, s.address, n.channel, "
 	       "  greatest(b.arrived_at, n.verified_at), n.date_s, b.read_at, n.state = 3, "
 	       "  CASE WHEN n.state = 1 THEN n.body END, b.variables "
-	       " FROM tmtp.inbox b " NOTIFICATION_OF("b.notification_id") SENDER_OF_N
+	       " FROM tmtp.inbox b " NOTIFICATION_OF("b.notification_id", "b.account_id") SENDER_OF_N
 	       " WHERE b.account_id = i.account_id AND b.notification_id < i.before "
 	       "  AND b.dropped_at IS NULL AND (NOT i.unread OR b.read_at IS NULL) "
 	       " ORDER BY b.notification_id DESC LIMIT i.max) x "
@@ -136,7 +137,7 @@ static const struct store_op one_op = {
 	       "FROM unnest($1::int4[], $2::int8[], $3::uuid[]) AS i(ord, account_id, notification_id) "
 	       "CROSS JOIN LATERAL (SELECT k.* FROM tmtp.inbox k WHERE k.account_id = i.account_id "
 	       " AND k.notification_id = i.notification_id AND k.dropped_at IS NULL LIMIT 1) b "
-	       NOTIFICATION_OF("i.notification_id") SENDER_OF_N "ORDER BY i.ord",
+	       NOTIFICATION_OF("i.notification_id", "i.account_id") SENDER_OF_N "ORDER BY i.ord",
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, 0 },
 	.lane = STORE_READ,
 	.batch_max = 32,
@@ -172,11 +173,11 @@ static const struct store_op since_op = {
 	       " CASE WHEN n.state = 1 THEN n.body END, x.variables "
 	       "FROM (SELECT b.notification_id, b.read_at, b.variables, "
 	       "  greatest(b.arrived_at, n.verified_at) AS arrived "
-	       " FROM tmtp.inbox b " NOTIFICATION_OF("b.notification_id")
+	       " FROM tmtp.inbox b " NOTIFICATION_OF("b.notification_id", "b.account_id")
 	       " WHERE b.account_id = $1 AND b.notification_id >= $2 AND b.dropped_at IS NULL "
 	       "  AND greatest(b.arrived_at, n.verified_at) > $3 AND (NOT $4 OR b.read_at IS NULL) "
 	       " ORDER BY arrived FETCH FIRST $5 ROWS WITH TIES) x "
-	       NOTIFICATION_OF("x.notification_id") SENDER_OF_N
+	       NOTIFICATION_OF("x.notification_id", "$1") SENDER_OF_N
 	       "ORDER BY x.arrived, x.notification_id",
 	.types = (const Oid[]){ T_INT8, T_UUID, T_TIMESTAMPTZ, T_BOOL, T_INT8, 0 },
 	.lane = STORE_READ,
@@ -221,7 +222,7 @@ rows_count(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op count_op = {
 	.name = "inbox_count",
-	.sql = "SELECT i.ord, (SELECT count(*) FROM tmtp.inbox b " NOTIFICATION_OF("b.notification_id")
+	.sql = "SELECT i.ord, (SELECT count(*) FROM tmtp.inbox b " NOTIFICATION_OF("b.notification_id", "b.account_id")
 	       " WHERE b.account_id = i.account_id AND b.read_at IS NULL AND b.dropped_at IS NULL) "
 	       "FROM unnest($1::int4[], $2::int8[]) AS i(ord, account_id)",
 	.types = (const Oid[]){ T_INT4S, T_INT8S, 0 },
@@ -280,7 +281,7 @@ static const struct store_op mark_op = {
 	    "  (array_agg(now ORDER BY ord DESC) FILTER (WHERE mark < 2))[1] AS now, "
 	    "  min(now) FILTER (WHERE mark = 2) AS dropped_at "
 	    " FROM i GROUP BY account_id, notification_id ORDER BY account_id, notification_id), "
-	    "seen AS MATERIALIZED (SELECT w.* FROM want w " NOTIFICATION_OF("w.notification_id") "), "
+	    "seen AS MATERIALIZED (SELECT w.* FROM want w " NOTIFICATION_OF("w.notification_id", "w.account_id") "), "
 	    "marked AS (UPDATE tmtp.inbox b SET "
 	    "  read_at = CASE w.mark WHEN 0 THEN coalesce(b.read_at, w.now) WHEN 1 THEN NULL ELSE b.read_at END, "
 	    "  dropped_at = w.dropped_at "

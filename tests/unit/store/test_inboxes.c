@@ -111,6 +111,36 @@ unread(int account)
 
 /* --- Entries ------------------------------------------------------------- */
 
+/* A site may show one member's message to another one's grant: nobody but its recipient sees it. */
+static void
+test_a_message_to_one_member_is_seen_by_no_other(void **state)
+{
+	struct inbox_list list;
+
+	(void)state;
+	notification(1, 1, "5");
+	cluster_sql("UPDATE tmtp.notification SET only_account = 2");
+	entry(1, 1, "3");
+	entry(2, 1, "3");
+	list = newest(1, 10);
+	assert_int_equal(list.rows_n, 0);
+	inbox_list_clear(&list);
+	assert_int_equal(unread(1), 0);
+	assert_int_equal(mark(1, 1, INBOX_READ, NOW), STORE_NOT_FOUND);
+	list = (struct inbox_list){ .account_id = 1, .what = INBOX_ONE, .before = id_of(1), .limit = 1 };
+	assert_int_not_equal(RUN(store_inbox_list, home, &list) == STORE_OK && list.rows_n > 0, 1);
+	inbox_list_clear(&list);
+	list = (struct inbox_list){ .account_id = 1, .what = INBOX_SINCE, .since_us = NOW, .limit = 10 };
+	assert_int_equal(RUN(store_inbox_list, home, &list), STORE_OK);
+	assert_int_equal(list.rows_n, 0);
+	inbox_list_clear(&list);
+	list = newest(2, 10);
+	assert_int_equal(list.rows_n, 1);
+	inbox_list_clear(&list);
+	assert_int_equal(unread(2), 1);
+	assert_int_equal(mark(2, 1, INBOX_READ, NOW), STORE_OK);
+}
+
 static void
 test_only_what_was_verified_is_there(void **state)
 {
@@ -638,6 +668,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(test_a_message_to_one_member_is_seen_by_no_other, empty),
 		cmocka_unit_test_setup(test_only_what_was_verified_is_there, empty),
 		cmocka_unit_test_setup(test_marks_read_unread_and_drop, empty),
 		cmocka_unit_test_setup(test_marks_in_one_batch, empty),
