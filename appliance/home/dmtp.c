@@ -91,21 +91,23 @@ set_timer(struct dmtp_session *s)
 		loop_timer_set(&s->timer, deadline > now_ms(s) ? deadline - now_ms(s) : 0);
 }
 
-static void
+/* False: nothing could be written. */
+static bool
 flush(struct dmtp_session *s)
 {
 	struct slice out = dmtp_server_output(s->server);
 	size_t room = conn_write_room(s->conn);
 	size_t n = out.len < room ? out.len : room;
 
-	if (n > 0 && conn_write(s->conn, slice_mem(out.data, n)) == CONN_OK)
-		dmtp_server_sent(s->server, now_ms(s), n);
+	if (n == 0 || conn_write(s->conn, slice_mem(out.data, n)) != CONN_OK)
+		return false;
+	dmtp_server_sent(s->server, now_ms(s), n);
+	return true;
 }
 
 static void
 begin_tls(struct dmtp_session *s)
 {
-	flush(s);
 	if (conn_start_tls_server(s->conn, s->service->tls, false) != CONN_OK)
 		end(s, "TLS could not begin");
 }
@@ -127,18 +129,22 @@ handle(struct dmtp_session *s, const struct dmtp_server_event *event)
 	}
 }
 
-/* Events, output, and reading on: after anything that happened. */
+/*
+ * Events, output, and reading on: after anything that happened. What was sent
+ * may be what an event waited for.
+ */
 static void
 work(struct loop_defer *defer)
 {
 	struct dmtp_session *s = defer->arg;
 	struct dmtp_server_event event;
 
-	while (!s->dead && s->server != NULL && dmtp_server_next(s->server, &event))
-		handle(s, &event);
-	if (s->dead || s->server == NULL)
-		return;
-	flush(s);
+	do {
+		while (!s->dead && s->server != NULL && dmtp_server_next(s->server, &event))
+			handle(s, &event);
+		if (s->dead || s->server == NULL)
+			return;
+	} while (flush(s));
 	if (conn_unread(s->conn) > 0 && dmtp_server_wants(s->server))
 		conn_read_resume(s->conn);
 	set_timer(s);
