@@ -101,19 +101,17 @@ is_label(struct slice s)
 	return site_plan_text_valid(s, 1, PLAN_LABEL_MAX, false);
 }
 
+/* A fragment is the page's own matter; the rest is judged as any of our URIs. */
 static bool
 is_action_url(struct slice s)
 {
+	const uint8_t *hash = memchr(s.data, '#', s.len);
+	size_t len = hash == NULL ? s.len : (size_t)(hash - s.data);
 	struct dmtp_uri uri;
-	const char *hash = memchr(s.data, '#', s.len);
 
-	/* A fragment is the page's own matter; the rest is judged as any of our URIs. */
-	return dmtp_uri_split(slice_mem(s.data, hash == NULL
-	                                            ? s.len
-	                                            : (size_t)((const uint8_t *)hash - s.data)),
-	                      &uri) &&
-	       s.len <= DMTP_URI_MAX && site_plan_text_valid(s, 1, DMTP_URI_MAX, false) &&
-	       memchr(s.data, ' ', s.len) == NULL;
+	return dmtp_uri_split(slice_mem(s.data, len), &uri) &&
+	       memchr(s.data, ' ', s.len) == NULL &&
+	       site_plan_text_valid(s, 1, DMTP_URI_MAX, false);
 }
 
 /* A BCP 47 tag's shape: "de", "de-AT", "zh-Hant-TW". */
