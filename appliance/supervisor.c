@@ -32,8 +32,10 @@
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 30000
 #define LONG_LIFE_MS 60000 /* after which a restart is not held against it */
-#define AWAIT_MS 1000 /* between two looks at a database that isn't ready for us */
+#define AWAIT_MS 1000      /* between two looks at a database that isn't ready for us */
 #define AWAIT_TOLD_EVERY 60
+#define DRAIN_GRACE_MS \
+	5000 /* for closing up, behind the drain_timeout_s that roles keep themselves */
 #define DATABASE_FAST_MS 60000
 #define DATABASE_HARD_MS 5000
 #define STARTUP_EXTEND_US "EXTEND_TIMEOUT_USEC=60000000"
@@ -447,7 +449,7 @@ drain(struct supervisor *s, int64_t now_ms)
 	if (s->phase != PHASE_RUNNING)
 		return;
 	s->phase = PHASE_DRAINING;
-	s->phase_end_ms = now_ms + (int64_t)s->config->drain_timeout_s * 1000;
+	s->phase_end_ms = now_ms + (int64_t)s->config->drain_timeout_s * 1000 + DRAIN_GRACE_MS;
 	(void)snprintf(text, sizeof(text),
 	               "STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC=%lld",
 	               ((long long)s->config->drain_timeout_s + 90) * 1000000);
@@ -773,8 +775,8 @@ tell_waiting(const struct buffer *why)
 	char text[256];
 
 	log_warn("database-awaited", LOG_B("reason", buffer_slice(why)));
-	(void)snprintf(text, sizeof(text), "STATUS=waiting: %.*s", (int)(why->len > 200 ? 200 : why->len),
-		       (const char *)why->data);
+	(void)snprintf(text, sizeof(text), "STATUS=waiting: %.*s",
+	               (int)(why->len > 200 ? 200 : why->len), (const char *)why->data);
 	(void)sd_notify(0, text);
 }
 
