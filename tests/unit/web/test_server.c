@@ -539,6 +539,58 @@ test_headers_are_bounded(void **state)
 }
 
 static void
+test_requests_that_are_none_are_refused(void **state)
+{
+	static const char *const texts[] = {
+		"GET /v1/channels/x HTTP/1.1\r\n\r\n", /* no Host */
+		"GET\r\n\r\n",
+		"GET /v1/channels/x HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n",
+		"POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+		"POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: 1x\r\n\r\n",
+		"POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: "
+		"99999999999999999999\r\n\r\n",
+		"POST /v1/body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+		"chunked\r\n\r\nxyz\r\n",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		int status = http_ask(port, texts[i], &answer);
+
+		assert_true(status == 0 || (status >= 400 && status < 500));
+	}
+}
+
+/* A request with octets changed, cut anywhere, by a generator that is the same each time. */
+static void
+test_garbage_does_no_harm(void **state)
+{
+	static const char good[] = "POST /v1/body?a=b HTTP/1.1\r\nHost: a\r\nX-Test: v\r\n"
+				   "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+	uint32_t seed = 1;
+
+	(void)state;
+	for (int i = 0; i < 2000; i++) {
+		struct http_client *c = http_open(port);
+		char text[sizeof(good)];
+		size_t len;
+
+		memcpy(text, good, sizeof(good));
+		for (int j = 0; j < 3; j++) {
+			seed = seed * 1664525 + 1013904223;
+			text[(seed >> 8) % (sizeof(good) - 1)] = (char)(seed >> 24);
+		}
+		len = (seed >> 4) % sizeof(good);
+		assert_int_equal(send(c->fd, text, len, MSG_NOSIGNAL), len);
+		/* Not waiting for its end: 0.9.75 may miss one that comes with the last octets.
+		 */
+		http_close(c);
+	}
+	assert_int_equal(
+	    http_ask(port, "GET /v1/channels/x HTTP/1.1\r\nHost: a\r\n\r\n", &answer), 200);
+}
+
+static void
 test_more_connections_than_the_daemons_default(void **state)
 {
 	enum { N = 1500 };
@@ -1096,6 +1148,8 @@ main(void)
 		T(test_bodies_that_are_refused),
 		T(test_expect_continue_is_told_before_the_body),
 		T(test_headers_are_bounded),
+		T(test_requests_that_are_none_are_refused),
+		T(test_garbage_does_no_harm),
 		T(test_more_connections_than_the_daemons_default),
 		T(test_who_trickles_is_cut),
 		T(test_a_reply_of_another_thread_before_and_after_the_handler_returned),
