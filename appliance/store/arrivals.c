@@ -90,6 +90,9 @@ rows_one(const PGresult *r, struct store_job *const *jobs, size_t n)
 	}
 }
 
+/* A look at one row by its whole key, whatever the planner knows of the table. */
+#define LOOK(as, from_where) " LEFT JOIN LATERAL (SELECT k.* FROM " from_where " LIMIT 1) " as " ON true "
+
 #define DIFFERS                                                                                    \
 	"(p.notification_id IS NOT NULL AND (p.digest <> c.digest OR p.size <> c.size "            \
 	" OR p.sender_id <> s.sender_id))"
@@ -126,10 +129,10 @@ static const struct store_op arrival_one = {
 	    "  $7::timestamptz[], $8::text[], $9::text[], $10::bytea[], $11::uuid[], $12::bytea[], "
 	    "  $13::bytea[], $14::timestamptz[]) AS c(ord, sender, id, digest, size, date_s, expires_at, "
 	    "  uris, signing_key, signature, fresh_id, grant_id, vars, arrived_at) "
-	    " LEFT JOIN tmtp.sender s ON s.address = c.sender "
-	    " LEFT JOIN tmtp.open_grant g ON g.grant_id = c.grant_id AND g.sender_id = s.sender_id "
-	    " LEFT JOIN tmtp.posted p ON p.domain_id = s.domain_id AND p.id = c.id "
-	    " LEFT JOIN tmtp.notification_digest d ON d.digest = c.digest AND d.sender_id = s.sender_id), "
+	    LOOK("s", "tmtp.sender k WHERE k.address = c.sender")
+	    LOOK("g", "tmtp.open_grant k WHERE k.grant_id = c.grant_id AND k.sender_id = s.sender_id")
+	    LOOK("p", "tmtp.posted k WHERE k.domain_id = s.domain_id AND k.id = c.id")
+	    LOOK("d", "tmtp.notification_digest k WHERE k.digest = c.digest AND k.sender_id = s.sender_id") "), "
 	    "good AS MATERIALIZED (SELECT * FROM line WHERE account_id IS NOT NULL AND NOT conflict), "
 	    COUNT_IT
 	    INSERT_NEW("good")
@@ -271,18 +274,18 @@ static const struct store_op arrival_many = {
 	    "  $1::text AS sender, $2::text AS id, $3::bytea AS digest, $4::int8 AS size, $5::int8 AS date_s, "
 	    "  $6::timestamptz AS expires_at, $7::text AS uris, $8::text AS signing_key, "
 	    "  $9::bytea AS signature, $15::timestamptz AS lease "
-	    " FROM (SELECT 1) AS one LEFT JOIN tmtp.sender s ON s.address = $1), "
+	    " FROM (SELECT 1) AS one " LOOK("s", "tmtp.sender k WHERE k.address = $1") "), "
 	    "known AS MATERIALIZED (SELECT c.*, p.notification_id AS old_nid, "
 	    "  (p.notification_id IS NOT NULL AND (p.digest <> c.digest OR p.size <> c.size "
 	    "   OR p.sender_id <> c.sender_id)) AS conflict, "
 	    "  coalesce(p.notification_id, d.notification_id, $10) AS nid, "
 	    "  p.notification_id IS NULL AND d.notification_id IS NULL AS is_new "
-	    " FROM c LEFT JOIN tmtp.posted p ON p.domain_id = c.domain_id AND p.id = c.id "
-	    " LEFT JOIN tmtp.notification_digest d ON d.digest = c.digest AND d.sender_id = c.sender_id), "
+	    " FROM c " LOOK("p", "tmtp.posted k WHERE k.domain_id = c.domain_id AND k.id = c.id")
+	    LOOK("d", "tmtp.notification_digest k WHERE k.digest = c.digest AND k.sender_id = c.sender_id") "), "
 	    "looked AS MATERIALIZED (SELECT r.idx, r.vars, g.account_id, g.channel "
 	    " FROM unnest($11::int4[], $12::bytea[], $13::bytea[]) AS r(idx, grant_id, vars) "
-	    " LEFT JOIN tmtp.open_grant g ON g.grant_id = r.grant_id "
-	    "  AND g.sender_id = (SELECT sender_id FROM c)), "
+	    LOOK("g", "tmtp.open_grant k WHERE k.grant_id = r.grant_id "
+		      "AND k.sender_id = (SELECT sender_id FROM c)") "), "
 	    "one AS MATERIALIZED (SELECT known.*, (SELECT min(channel) FROM looked) AS channel FROM known), "
 	    "good AS MATERIALIZED (SELECT * FROM one WHERE NOT conflict AND channel IS NOT NULL), "
 	    COUNT_IT
@@ -588,7 +591,8 @@ static const struct store_op pickup_finish_run = {
 	    " FROM unnest($1::int4[], $2::uuid[], $3::int4[], $4::timestamptz[], $5::bytea[], $6::text[], "
 	    "  $7::timestamptz[], $8::text[], $9::text[]) AS u(ord, notification_id, state, verified_at, body, "
 	    "  reason, not_before, only_domain, only_name)) i "
-	    "WHERE n.notification_id = i.notification_id AND n.state = 0 RETURNING i.ord, i.only::int8",
+	    /* not "= 0", which would lead the planner to the index of all that is pending */
+	    "WHERE n.notification_id = i.notification_id AND n.state < 1 RETURNING i.ord, i.only::int8",
 	.types = (const Oid[]){ T_INT4S, T_UUIDS, T_INT4S, T_TIMESTAMPTZS, T_BYTEAS, T_TEXTS,
 	    T_TIMESTAMPTZS, T_TEXTS, T_TEXTS, 0 },
 	.lane = STORE_ARRIVE,

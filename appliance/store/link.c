@@ -17,6 +17,7 @@
 #define SESSION_OPTIONS                                                                            \
 	"-c plan_cache_mode=force_generic_plan -c statement_timeout=60s -c timezone=UTC "          \
 	"-c idle_in_transaction_session_timeout=60s -c client_min_messages=warning "              \
+	"-c enable_material=off -c enable_bitmapscan=off "                                         \
 	"-c join_collapse_limit=1 -c enable_hashjoin=off -c enable_mergejoin=off -c enable_seqscan=off"
 
 void
