@@ -61,6 +61,8 @@ tls_read_done(struct conn *c)
 	else
 		buffer_add_slice(&c->raw, rest);
 	buffer_shrink(&c->raw, 0);
+	if (c->tls->wire.len > c->wire_at)
+		loop_defer(c->loop, &c->flush); /* reading makes TLS answer: key updates, alerts */
 	if (c->raw.failed)
 		conn_fail(c, CONN_END_NO_MEMORY, "no memory");
 }

@@ -405,6 +405,7 @@ loop_init(struct loop *loop)
 	list_init(&loop->waiting);
 	list_init(&loop->ready);
 	loop->now_ms = clock_mono_ms();
+	loop->stale = true;
 	loop->alarm_ms = -1;
 	atomic_init(&loop->stop, false);
 	loop->base = event_base_new();
