@@ -53,7 +53,8 @@ on_notified_task(struct loop_task *task)
 		plan_wake(r->relay.plan);
 		grants_wake(r->relay.grants);
 	}
-	if (atomic_exchange(&r->notified_revision, false) && !r->relay.draining)
+	/* A question that is under way sets the timer again when it is answered: soon enough. */
+	if (atomic_exchange(&r->notified_revision, false) && r->revision_timer.set)
 		loop_timer_set(&r->revision_timer, 0);
 }
 
