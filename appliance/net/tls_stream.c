@@ -208,6 +208,9 @@ verify_as(X509_STORE_CTX *given, X509_STORE *store, int purpose, bool *constrain
 	    X509_STORE_CTX_set_purpose(check, purpose) != 1 ||
 	    X509_VERIFY_PARAM_set_purpose(param, purpose) != 1)
 		goto out;
+	/* The least strength of keys and signatures holds for pinned CAs too. */
+	X509_VERIFY_PARAM_set_auth_level(param,
+	    X509_VERIFY_PARAM_get_auth_level(X509_STORE_CTX_get0_param(given)));
 	X509_VERIFY_PARAM_set_time(param, (time_t)clock_wall_s());
 	if (X509_verify_cert(check) == 1)
 		error = X509_V_OK;
@@ -327,6 +330,8 @@ fill_pinned(struct tls_stream *stream, X509 *cert)
 
 	if (!tls_pins_concern(stream->set, cert))
 		return true;
+	if (stream->held == NULL) /* no memory: the ordinary roots must not speak for a pinned domain */
+		return false;
 	if (!tls_pins_apply(stream->set, stream->held, &stream->names))
 		return false;
 	peer->verified = stream->names.count > 0;
@@ -363,7 +368,7 @@ fill_identity(struct tls_stream *stream)
 	peer->problem = peer->verified ? "" : X509_verify_cert_error_string(result);
 	if (!peer->verified)
 		tls_names_free(&stream->names);
-	if (stream->held != NULL && peer->valid_until > clock_wall_s() && !fill_pinned(stream, cert))
+	if (stream->server && peer->valid_until > clock_wall_s() && !fill_pinned(stream, cert))
 		return false;
 	peer->names = stream->names.names;
 	peer->name_count = stream->names.count;
