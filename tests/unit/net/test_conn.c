@@ -433,8 +433,9 @@ test_key_updates_without_end_do_not_grow_memory(void **state)
 	for (int i = 0; i < 20000; i++) {
 		assert_int_equal(SSL_key_update(tls->ssl, SSL_KEY_UPDATE_REQUESTED), 1);
 		assert_int_equal(SSL_do_handshake(tls->ssl), 1);
+		if (i % 50 == 49)
+			assert_int_equal(tls_stream_write(tls, SLICE("x")), TLS_DONE);
 	}
-	assert_int_equal(tls_stream_write(tls, SLICE("and then something")), TLS_DONE);
 	for (int i = 0; i < 1000; i++) { /* it asks and asks and takes no answer */
 		ssize_t n = send(fd, tls->wire.data, tls->wire.len, MSG_DONTWAIT);
 
@@ -446,8 +447,8 @@ test_key_updates_without_end_do_not_grow_memory(void **state)
 			most = conn_unsent(server.conn);
 	}
 	assert_in_range(most, TLS_WIRE_HIGH, 2 * TLS_WIRE_HIGH);
-	assert_int_equal(server.got.len, 0);
-	for (int i = 0; !side_got(&server, "and then something"); i++) { /* now it does */
+	assert_true(server.got.len < 400);
+	for (int i = 0; server.got.len < 400; i++) { /* now it does */
 		ssize_t n = send(fd, tls->wire.data, tls->wire.len, MSG_DONTWAIT);
 
 		if (n > 0)

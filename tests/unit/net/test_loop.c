@@ -104,6 +104,28 @@ test_a_timer_put_off_fires_at_its_last_time_only(void **state)
 	assert_false(t.timer.set);
 }
 
+static void
+test_a_timer_set_outside_a_turn_counts_from_now(void **state)
+{
+	struct tick t = { 0 };
+	struct loop *late;
+
+	(void)state;
+	clock_freeze(INT64_C(5000000));
+	late = loop_new();
+	clock_freeze(INT64_C(6000000)); /* a second goes by before anything is set */
+	loop_timer_init(&t.timer, late, on_tick, &t);
+	loop_timer_set(&t.timer, 10);
+	assert_int_equal(t.timer.due_ms, 6010);
+	(void)loop_turn(late, 0);
+	clock_freeze(INT64_C(7000000));
+	loop_timer_set(&t.timer, 10);
+	assert_int_equal(t.timer.due_ms, 7010);
+	loop_timer_cancel(&t.timer);
+	loop_free(&late);
+	clock_freeze(-1);
+}
+
 static int again_count;
 
 static void
@@ -165,6 +187,7 @@ test_work_put_off_runs_once_at_the_end_of_the_turn(void **state)
 	loop_defer(loop, &b.defer);
 	loop_defer(loop, &c.defer);
 	loop_defer(loop, &c.defer);
+	loop_defer(loop, &a.defer);
 	(void)loop_turn(loop, -1); /* must not wait */
 	assert_string_equal(order, "ac");
 	(void)loop_turn(loop, -1);
@@ -278,6 +301,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_timers_fire_in_order_once_and_not_when_cancelled, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_timer_put_off_fires_at_its_last_time_only, setup, teardown),
+		cmocka_unit_test(test_a_timer_set_outside_a_turn_counts_from_now),
 		cmocka_unit_test_setup_teardown(test_a_timer_that_sets_itself_to_zero_does_not_hold_the_turn, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_work_put_off_runs_once_at_the_end_of_the_turn, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_descriptors_are_watched_for_what_is_wanted, setup, teardown),

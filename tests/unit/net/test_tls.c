@@ -747,6 +747,28 @@ test_resumption_never_outlives_the_certificate(void **state)
 }
 
 static void
+test_a_resumed_server_whose_identity_has_ended_is_not_trusted(void **state)
+{
+	struct tls_server *ts = plain_server("home");
+	struct tls_client *tc = client_with(NULL, NULL, false);
+	struct end c, s;
+
+	(void)state;
+	for (int again = 0; again < 2; again++) {
+		begin(&c, &s, tc, ts, "home.example", NULL);
+		if (again)
+			c.s->memory.valid_until = clock_wall_s(); /* it ends while the handshake runs */
+		pump(&c, &s, 500);
+		assert_int_equal(c.done, !again);
+		assert_int_equal(c.failed && c.s->unverified, again);
+		assert_true(!again || strstr(c.s->error, "expired") != NULL);
+		finish(&c, &s);
+	}
+	tls_client_free(&tc);
+	tls_server_free(&ts);
+}
+
+static void
 test_an_identity_ends_with_its_certificate_within_a_session_too(void **state)
 {
 	struct tls_peer peer = { .verified = true, .names = (const char *const[]){ "a.example" }, .name_count = 1 };
@@ -867,6 +889,7 @@ main(void)
 		cmocka_unit_test(test_the_server_by_itself_forgets_identities_after_24_hours),
 		cmocka_unit_test(test_the_client_by_itself_forgets_sessions_after_24_hours),
 		cmocka_unit_test(test_resumption_never_outlives_the_certificate),
+		cmocka_unit_test(test_a_resumed_server_whose_identity_has_ended_is_not_trusted),
 		cmocka_unit_test(test_an_identity_ends_with_its_certificate_within_a_session_too),
 		cmocka_unit_test(test_reload_swaps_only_what_is_good_and_sessions_go_on),
 		cmocka_unit_test(test_every_altered_octet_of_a_hello_is_survived),
