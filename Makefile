@@ -108,6 +108,14 @@ $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/bench_$(1).c 
 endef
 $(foreach r,$(ROOMS),$(if $(wildcard tests/bench/bench_$(r).c tests/bench/bench_$(r)_*.c),$(eval $(call bench_rule,$(r)))))
 
+# The load tools, tests/bench/*.c but those above, and what they share.
+LOAD_TOOLS  := $(filter-out bench_%,$(patsubst tests/bench/%.c,%,$(wildcard tests/bench/*.c)))
+LOAD_SHARED := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tests/bench/common/*.c))
+$(LOAD_SHARED): ALL_CFLAGS += -Itests/bench
+$(LOAD_TOOLS:%=$(BUILD)/bench/%): $(BUILD)/bench/%: tests/bench/%.c $(LOAD_SHARED) $(call libs_of,net)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -Itests/bench -MMD -MP $(ALL_LDFLAGS) -o $@ $< $(LOAD_SHARED) $(call libs_of,net) $(PKG_LIBS)
+
 include tests/fuzz/fuzz.mk
 
 .PHONY: bench
