@@ -80,7 +80,8 @@ struct watcher {
 	_Atomic int64_t verified_ms;
 	_Atomic int refs;
 	_Atomic bool verifying;
-	bool lost; /* something that couldn't wait, before the stream was open; under the lock */
+	bool listed; /* under the lock, as what follows */
+	bool lost;   /* something that couldn't wait, or its place, before the stream was open */
 };
 
 struct watched {
@@ -199,32 +200,58 @@ find(struct shard *shard, int64_t account_id)
 	return at;
 }
 
-enum list_rc { LISTED, TOO_MANY, NO_MEMORY };
+/* Out of its account's list. Under the lock; the account may be empty then. */
+static void
+list_take(struct watched *a, struct watcher **link)
+{
+	struct watcher *w = *link;
 
-static enum list_rc
+	*link = w->next;
+	w->listed = false;
+	a->n--;
+	atomic_fetch_sub(&w->live->watchers, 1);
+	metric_add(&m_watchers, -1);
+}
+
+/* The account's oldest watcher makes room: it is the likeliest to have gone unnoticed. *stream is a reference or NULL. */
+static void
+list_make_room(struct watched *a, struct web_stream **stream)
+{
+	struct watcher **link = &a->first, *w;
+
+	while ((*link)->next != NULL)
+		link = &(*link)->next;
+	w = *link;
+	w->lost = true;
+	*stream = w->stream == NULL ? NULL : web_stream_ref(w->stream);
+	list_take(a, link);
+}
+
+/* False: no memory. */
+static bool
 watcher_list(struct watcher *w)
 {
 	struct shard *shard = lock_of(w);
 	struct watched **at = find(shard, w->member.account_id);
-	enum list_rc rc = LISTED;
+	struct web_stream *oldest = NULL;
 
 	if (*at == NULL && (*at = calloc(1, sizeof(**at))) != NULL)
 		(*at)->account_id = w->member.account_id;
-	if (*at == NULL) {
-		rc = NO_MEMORY;
-	} else if ((*at)->n >= LIVE_PER_ACCOUNT) {
-		rc = TOO_MANY;
-	} else {
+	if (*at != NULL) {
+		if ((*at)->n >= LIVE_PER_ACCOUNT)
+			list_make_room(*at, &oldest);
 		w->next = (*at)->first;
 		(*at)->first = w;
 		(*at)->n++;
-	}
-	pthread_mutex_unlock(&shard->lock);
-	if (rc == LISTED) {
+		w->listed = true;
 		atomic_fetch_add(&w->live->watchers, 1);
 		metric_add(&m_watchers, 1);
 	}
-	return rc;
+	pthread_mutex_unlock(&shard->lock);
+	if (oldest != NULL)
+		web_stream_close(oldest);
+	web_stream_unref(&oldest);
+	return w->listed;
 }
 
 static void
@@ -232,21 +259,19 @@ watcher_unlist(struct watcher *w)
 {
 	struct shard *shard = lock_of(w);
 	struct watched **at = find(shard, w->member.account_id), *empty = NULL;
-	struct watcher **link = *at == NULL ? NULL : &(*at)->first;
+	struct watcher **link;
 
-	while (link != NULL && *link != NULL && *link != w)
-		link = &(*link)->next;
-	if (link != NULL && *link == w) {
-		*link = w->next;
-		if (--(*at)->n == 0) {
+	if (w->listed) {
+		for (link = &(*at)->first; *link != w; link = &(*link)->next)
+			continue;
+		list_take(*at, link);
+		if ((*at)->n == 0) {
 			empty = *at;
 			*at = empty->next;
 		}
 	}
 	pthread_mutex_unlock(&shard->lock);
 	free(empty);
-	atomic_fetch_sub(&w->live->watchers, 1);
-	metric_add(&m_watchers, -1);
 }
 
 bool
@@ -739,20 +764,6 @@ watcher_make(struct live *live, const struct live_member *member, const struct v
 	return w;
 }
 
-/* Listed before the stream opens: what arrives from now on waits. */
-static bool
-may_watch(struct watcher *w, struct web_request *req)
-{
-	enum list_rc rc = watcher_list(w);
-
-	if (rc == TOO_MANY)
-		web_reply_problem(req, &web_too_many_requests,
-		    "At most %d streams of one account are open at a time.", LIVE_PER_ACCOUNT);
-	else if (rc == NO_MEMORY)
-		web_reply_problem(req, &web_unavailable, NULL);
-	return rc == LISTED;
-}
-
 static void
 watcher_begin(struct watcher *w, struct web_stream *stream)
 {
@@ -786,14 +797,14 @@ live_watch(struct live *live, struct web_request *req, const struct live_member 
 		web_reply_problem(req, &web_unavailable, NULL);
 		return;
 	}
-	if (may_watch(w, req)) {
-		stream = web_stream_open(req, &options);
-		if (stream != NULL) {
-			watcher_begin(w, stream);
-			return;
-		}
-		watcher_unlist(w);
+	/* Listed before the stream opens: what arrives from now on waits. */
+	if (!watcher_list(w)) {
+		web_reply_problem(req, &web_unavailable, NULL);
+	} else if ((stream = web_stream_open(req, &options)) != NULL) {
+		watcher_begin(w, stream);
+		return;
 	}
+	watcher_unlist(w);
 	watcher_unref(w); /* nobody will call on_closed */
 	watcher_unref(w);
 }

@@ -37,7 +37,7 @@ void live_invited(struct live *live, int64_t account_id);
 struct web_request;
 struct view_cursor;
 
-/* Streams of one account at a time. */
+/* Streams of one account at a time; one more ends the oldest. */
 #define LIVE_PER_ACCOUNT 32
 
 /* Who watches, by which log-in. */
