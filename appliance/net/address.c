@@ -92,7 +92,8 @@ net_address_format_ip(const struct net_address *a, char out[static NET_ADDRESS_T
 	if (a->ss.ss_family == AF_INET)
 		text = inet_ntop(AF_INET, &as_v4(a)->sin_addr, out, NET_ADDRESS_TEXT);
 	else if (is_mapped(a))
-		text = inet_ntop(AF_INET, &as_v6(a)->sin6_addr.s6_addr[12], out, NET_ADDRESS_TEXT);
+		text =
+		    inet_ntop(AF_INET, &as_v6(a)->sin6_addr.s6_addr[12], out, NET_ADDRESS_TEXT);
 	else if (a->ss.ss_family == AF_INET6)
 		text = inet_ntop(AF_INET6, &as_v6(a)->sin6_addr, out, NET_ADDRESS_TEXT);
 	if (text == NULL)
@@ -111,7 +112,7 @@ net_address_format(const struct net_address *a, char out[static NET_ADDRESS_TEXT
 		(void)snprintf(out, NET_ADDRESS_TEXT, "unknown");
 	else
 		(void)snprintf(out, NET_ADDRESS_TEXT, v6 ? "[%.46s]:%u" : "%.46s:%u", ip,
-		    (unsigned)net_address_port(a));
+		               (unsigned)net_address_port(a));
 	return out;
 }
 
@@ -153,18 +154,29 @@ struct range {
 
 /* What the IPv4 registry doesn't call globally reachable, and what is no unicast address. */
 static const struct range closed_v4[] = {
-	{ { 0 }, 8 },           { { 10 }, 8 },          { { 100, 64 }, 10 },    { { 127 }, 8 },
-	{ { 169, 254 }, 16 },   { { 172, 16 }, 12 },    { { 192, 0, 0 }, 24 },  { { 192, 0, 2 }, 24 },
-	{ { 192, 88, 99 }, 24 }, { { 192, 168 }, 16 },  { { 198, 18 }, 15 },    { { 198, 51, 100 }, 24 },
-	{ { 203, 0, 113 }, 24 }, { { 224 }, 4 },        { { 240 }, 4 },
+	{ { 0 }, 8 },
+	{ { 10 }, 8 },
+	{ { 100, 64 }, 10 },
+	{ { 127 }, 8 },
+	{ { 169, 254 }, 16 },
+	{ { 172, 16 }, 12 },
+	{ { 192, 0, 0 }, 24 },
+	{ { 192, 0, 2 }, 24 },
+	{ { 192, 88, 99 }, 24 },
+	{ { 192, 168 }, 16 },
+	{ { 198, 18 }, 15 },
+	{ { 198, 51, 100 }, 24 },
+	{ { 203, 0, 113 }, 24 },
+	{ { 224 }, 4 },
+	{ { 240 }, 4 },
 };
 
 /* Global unicast is 2000::/3 (RFC 4291); everything outside it is closed, and these within. */
 static const struct range closed_v6[] = {
-	{ { 0x20, 0x01, 0x00 }, 23 },             /* protocol assignments: Teredo, benchmarking, ORCHID */
-	{ { 0x20, 0x01, 0x0d, 0xb8 }, 32 },       /* documentation */
-	{ { 0x20, 0x02 }, 16 },                   /* 6to4 */
-	{ { 0x3f, 0xff, 0x00 }, 20 },             /* documentation */
+	{ { 0x20, 0x01, 0x00 }, 23 }, /* protocol assignments: Teredo, benchmarking, ORCHID */
+	{ { 0x20, 0x01, 0x0d, 0xb8 }, 32 }, /* documentation */
+	{ { 0x20, 0x02 }, 16 },             /* 6to4 */
+	{ { 0x3f, 0xff, 0x00 }, 20 },       /* documentation */
 };
 
 static bool
@@ -194,13 +206,15 @@ net_address_is_public(const struct sockaddr *sa)
 	const uint8_t *octets;
 
 	if (sa->sa_family == AF_INET) {
-		octets = (const uint8_t *)&((const struct sockaddr_in *)(const void *)sa)->sin_addr;
+		octets =
+		    (const uint8_t *)&((const struct sockaddr_in *)(const void *)sa)->sin_addr;
 		return !in_any(octets, closed_v4, sizeof(closed_v4) / sizeof(closed_v4[0]));
 	}
 	if (sa->sa_family == AF_INET6) {
-		octets = (const uint8_t *)&((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr;
+		octets = (const uint8_t *)&((const struct sockaddr_in6 *)(const void *)sa)
+		             ->sin6_addr;
 		return (octets[0] & 0xe0) == 0x20 &&
-		    !in_any(octets, closed_v6, sizeof(closed_v6) / sizeof(closed_v6[0]));
+		       !in_any(octets, closed_v6, sizeof(closed_v6) / sizeof(closed_v6[0]));
 	}
 	return false;
 }

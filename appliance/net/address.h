@@ -36,7 +36,8 @@ void net_address_copy(struct net_address *out, const struct sockaddr *sa, sockle
 const char *net_address_format(const struct net_address *a, char out[static NET_ADDRESS_TEXT]);
 
 /* The same without the port and without brackets. */
-const char *net_address_format_ip(const struct net_address *a, char out[static NET_ADDRESS_TEXT]);
+const char *net_address_format_ip(const struct net_address *a,
+                                  char out[static NET_ADDRESS_TEXT]);
 
 uint16_t net_address_port(const struct net_address *a);
 void net_address_set_port(struct net_address *a, uint16_t port);

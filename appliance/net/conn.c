@@ -246,8 +246,9 @@ on_deadline(struct loop_timer *timer)
 		c->connect_error = ETIMEDOUT;
 		connect_next(c);
 	} else {
-		conn_fail(c, CONN_END_TIMEOUT, c->state == CONN_SECURING ? "TLS handshake: not done in time"
-									  : "lingered long enough");
+		conn_fail(c, CONN_END_TIMEOUT,
+		          c->state == CONN_SECURING ? "TLS handshake: not done in time"
+		                                    : "lingered long enough");
 	}
 	conn_leave(c);
 }
@@ -259,7 +260,7 @@ on_stall(struct loop_timer *timer)
 
 	conn_enter(c);
 	conn_fail(c, CONN_END_STALLED, "the peer took nothing of %zu waiting octets for %lld s",
-	    conn_unsent(c), (long long)(c->config.stall_ms / 1000));
+	          conn_unsent(c), (long long)(c->config.stall_ms / 1000));
 	conn_leave(c);
 }
 
@@ -322,7 +323,8 @@ no_delay(int fd)
 }
 
 struct conn *
-conn_new(struct loop *loop, int fd, const struct net_address *peer, const struct conn_config *config)
+conn_new(struct loop *loop, int fd, const struct net_address *peer,
+         const struct conn_config *config)
 {
 	struct conn *c = conn_make(loop, config);
 
@@ -346,8 +348,8 @@ conn_new(struct loop *loop, int fd, const struct net_address *peer, const struct
 /* --- connecting ------------------------------------------------------------------ */
 
 struct conn *
-conn_connect(struct loop *loop, const struct net_address *addresses, size_t count, bool public_only,
-    const struct conn_config *config)
+conn_connect(struct loop *loop, const struct net_address *addresses, size_t count,
+             bool public_only, const struct conn_config *config)
 {
 	struct conn *c = conn_make(loop, config);
 
@@ -367,7 +369,10 @@ conn_connect(struct loop *loop, const struct net_address *addresses, size_t coun
 	return c;
 }
 
-/* Begins to connect to c->peer; 0 when it is under way or done, -1 for an address that is closed to us, else errno. */
+/*
+ * Begins to connect to c->peer; 0 when it is under way or done, -1 for an address that is
+ * closed to us, else errno.
+ */
 static int
 connect_try(struct conn *c)
 {
@@ -377,9 +382,11 @@ connect_try(struct conn *c)
 	if (c->fd < 0)
 		return errno;
 	no_delay(c->fd);
-	if (connect(c->fd, (const struct sockaddr *)&c->peer.ss, c->peer.len) != 0 && errno != EINPROGRESS)
+	if (connect(c->fd, (const struct sockaddr *)&c->peer.ss, c->peer.len) != 0 &&
+	    errno != EINPROGRESS)
 		return errno;
-	if (!loop_fd_init(&c->watch, c->loop, c->fd, on_ready, c) || !loop_fd_want(&c->watch, LOOP_WRITE))
+	if (!loop_fd_init(&c->watch, c->loop, c->fd, on_ready, c) ||
+	    !loop_fd_want(&c->watch, LOOP_WRITE))
 		return ENOMEM;
 	loop_timer_set(&c->deadline, c->config.connect_ms);
 	return 0;
@@ -395,7 +402,8 @@ connect_failed(struct conn *c)
 		conn_fail(c, CONN_END_CONNECT, "no address to connect to");
 	else
 		conn_fail(c, end, "%s: %s", net_address_format(&c->peer, address),
-		    c->connect_error == -1 ? "not a public address" : strerror(c->connect_error));
+		          c->connect_error == -1 ? "not a public address"
+		                                 : strerror(c->connect_error));
 }
 
 /* Goes to the next address that can be tried, or fails. */
@@ -442,7 +450,8 @@ start_tls(struct conn *c, struct tls_stream *stream)
 {
 	if (stream == NULL)
 		return CONN_NO_MEMORY;
-	if (conn_is_dead(c) || c->tls != NULL || c->tls_next != NULL || c->shut_wanted || c->eof) {
+	if (conn_is_dead(c) || c->tls != NULL || c->tls_next != NULL || c->shut_wanted ||
+	    c->eof) {
 		tls_stream_free(&stream);
 		return CONN_CLOSED;
 	}
@@ -460,7 +469,8 @@ conn_start_tls_server(struct conn *conn, struct tls_server *server, bool require
 }
 
 enum conn_rc
-conn_start_tls_client(struct conn *conn, struct tls_client *client, const char *expected, const char *own)
+conn_start_tls_client(struct conn *conn, struct tls_client *client, const char *expected,
+                      const char *own)
 {
 	return start_tls(conn, tls_stream_new_client(client, expected, own));
 }
@@ -489,7 +499,8 @@ conn_write(struct conn *conn, struct slice octets)
 		loop_defer(c->loop, &c->flush);
 		return CONN_FULL;
 	}
-	if (c->out_at > 0 && (c->out_at >= c->out.len - c->out_at || c->out.len + octets.len > c->out.max)) {
+	if (c->out_at > 0 &&
+	    (c->out_at >= c->out.len - c->out_at || c->out.len + octets.len > c->out.max)) {
 		buffer_consume(&c->out, c->out_at);
 		c->out_at = 0;
 	}
@@ -516,7 +527,8 @@ conn_write_room(const struct conn *conn)
 size_t
 conn_unsent(const struct conn *conn)
 {
-	return conn_waiting(conn).len + (conn->tls == NULL ? 0 : conn->tls->wire.len - conn->wire_at);
+	return conn_waiting(conn).len +
+	       (conn->tls == NULL ? 0 : conn->tls->wire.len - conn->wire_at);
 }
 
 int64_t

@@ -19,15 +19,15 @@ enum conn_rc {
 };
 
 enum conn_end {
-	CONN_END_EOF = 1,      /* the peer ended its half and nobody wants that told (no `ended`) */
-	CONN_END_RESET,        /* the network or the peer broke the connection */
-	CONN_END_CONNECT,      /* no address could be connected to */
-	CONN_END_HANDSHAKE,    /* TLS failed */
-	CONN_END_UNVERIFIED,   /* TLS failed: the server's certificate didn't stand the check */
-	CONN_END_TIMEOUT,      /* connecting or the handshake took too long */
-	CONN_END_STALLED,      /* the peer took no octet of waiting output for stall_ms */
-	CONN_END_INJECTED,     /* plaintext stood behind the octets that began TLS */
-	CONN_END_TLS,          /* a broken or forbidden record after the handshake */
+	CONN_END_EOF = 1, /* the peer ended its half and nobody wants that told (no `ended`) */
+	CONN_END_RESET,   /* the network or the peer broke the connection */
+	CONN_END_CONNECT, /* no address could be connected to */
+	CONN_END_HANDSHAKE,  /* TLS failed */
+	CONN_END_UNVERIFIED, /* TLS failed: the server's certificate didn't stand the check */
+	CONN_END_TIMEOUT,    /* connecting or the handshake took too long */
+	CONN_END_STALLED,    /* the peer took no octet of waiting output for stall_ms */
+	CONN_END_INJECTED,   /* plaintext stood behind the octets that began TLS */
+	CONN_END_TLS,        /* a broken or forbidden record after the handshake */
 	CONN_END_NO_MEMORY,
 };
 
@@ -50,7 +50,10 @@ struct conn_events {
 	 * Without this callback input waits as if paused.
 	 */
 	size_t (*data)(struct conn *conn, void *arg, struct slice in);
-	/* Waiting output fell to out_low or below after it was above out_high, or after a write that didn't fit. */
+	/*
+	 * Waiting output fell to out_low or below after it was above out_high, or after a write
+	 * that didn't fit.
+	 */
 	void (*drained)(struct conn *conn, void *arg);
 	/*
 	 * The peer ended its sending half; nothing more will be read, writing still
@@ -58,7 +61,10 @@ struct conn_events {
 	 * bare FIN, which is an error within a message and a close at a boundary.
 	 */
 	void (*ended)(struct conn *conn, void *arg, bool clean);
-	/* Broken. Nothing follows; the owner still calls conn_close, here or later. text: one line, for people. */
+	/*
+	 * Broken. Nothing follows; the owner still calls conn_close, here or later. text: one
+	 * line, for people.
+	 */
 	void (*closed)(struct conn *conn, void *arg, enum conn_end end, const char *text);
 };
 
@@ -73,12 +79,16 @@ struct conn_config {
 	int64_t connect_ms;   /* for each address; default 10,000 */
 	int64_t handshake_ms; /* default 30,000 */
 	int64_t stall_ms;     /* default 300,000 */
-	struct listener_seat *seat; /* taken, also when conn_new fails; given back at the close */
+	/* Taken, also by a failing conn_new; given back at the close. */
+	struct listener_seat *seat;
 };
 
-/* Takes fd (connected, non-blocking) and reads as soon as the loop turns. NULL: no memory, fd is closed. */
+/*
+ * Takes fd (connected, non-blocking) and reads as soon as the loop turns. NULL: no memory, fd
+ * is closed.
+ */
 struct conn *conn_new(struct loop *loop, int fd, const struct net_address *peer,
-    const struct conn_config *config);
+                      const struct conn_config *config);
 
 /*
  * Connects to the first address that answers, in the given order; then
@@ -86,9 +96,12 @@ struct conn *conn_new(struct loop *loop, int fd, const struct net_address *peer,
  * public_only: addresses that net_address_is_public refuses are not tried.
  */
 struct conn *conn_connect(struct loop *loop, const struct net_address *addresses, size_t count,
-    bool public_only, const struct conn_config *config);
+                          bool public_only, const struct conn_config *config);
 
-/* At once and without a farewell; unsent output is lost. No callback follows. Sets *conn to NULL; NULL is harmless. */
+/*
+ * At once and without a farewell; unsent output is lost. No callback follows. Sets *conn to
+ * NULL; NULL is harmless.
+ */
 void conn_close(struct conn **conn);
 
 /*
@@ -105,15 +118,16 @@ void conn_linger(struct conn **conn, int64_t linger_ms);
  * connected. require_alpn: a client that doesn't offer the server's protocol is
  * refused (no_application_protocol).
  */
-enum conn_rc conn_start_tls_server(struct conn *conn, struct tls_server *server, bool require_alpn)
-    __attribute__((warn_unused_result));
+enum conn_rc conn_start_tls_server(struct conn *conn, struct tls_server *server,
+                                   bool require_alpn) __attribute__((warn_unused_result));
 
 /*
  * expected  the domain that the server's certificate must name; also the SNI
  * own       whose certificate of the client's identities to present; NULL or unknown: none
  */
-enum conn_rc conn_start_tls_client(struct conn *conn, struct tls_client *client, const char *expected,
-    const char *own) __attribute__((warn_unused_result));
+enum conn_rc conn_start_tls_client(struct conn *conn, struct tls_client *client,
+                                   const char *expected, const char *own)
+    __attribute__((warn_unused_result));
 
 /* NULL before `secured`. */
 const struct tls_peer *conn_tls_peer(const struct conn *conn);
@@ -126,8 +140,12 @@ const struct tls_peer *conn_tls_peer(const struct conn *conn);
 bool conn_tls_exporter(struct conn *conn, const char *label, uint8_t *out, size_t len)
     __attribute__((warn_unused_result));
 
-/* All or nothing; octets leave together at the end of the loop's turn. Before the handshake is done they wait. */
-enum conn_rc conn_write(struct conn *conn, struct slice octets) __attribute__((warn_unused_result));
+/*
+ * All or nothing; octets leave together at the end of the loop's turn. Before the handshake is
+ * done they wait.
+ */
+enum conn_rc conn_write(struct conn *conn, struct slice octets)
+    __attribute__((warn_unused_result));
 
 /* How many octets conn_write would take now. */
 size_t conn_write_room(const struct conn *conn);

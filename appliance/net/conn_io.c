@@ -62,7 +62,8 @@ tls_read_done(struct conn *c)
 		buffer_add_slice(&c->raw, rest);
 	buffer_shrink(&c->raw, 0);
 	if (c->tls->wire.len > c->wire_at)
-		loop_defer(c->loop, &c->flush); /* reading makes TLS answer: key updates, alerts */
+		loop_defer(c->loop,
+		           &c->flush); /* reading makes TLS answer: key updates, alerts */
 	if (c->raw.failed)
 		conn_fail(c, CONN_END_NO_MEMORY, "no memory");
 }
@@ -120,7 +121,8 @@ is_stopped(const struct conn *c)
 		return true;
 	if (c->state == CONN_SECURING)
 		return false;
-	return c->paused || c->tls_next != NULL || c->events->data == NULL || c->in.len >= c->config.in_max;
+	return c->paused || c->tls_next != NULL || c->events->data == NULL ||
+	       c->in.len >= c->config.in_max;
 }
 
 static size_t
@@ -172,7 +174,8 @@ send_alert(struct conn *c)
 	const struct buffer *wire = &c->tls->wire;
 
 	if (wire->len > c->wire_at)
-		(void)send(c->fd, wire->data + c->wire_at, wire->len - c->wire_at, MSG_NOSIGNAL);
+		(void)send(c->fd, wire->data + c->wire_at, wire->len - c->wire_at,
+		           MSG_NOSIGNAL);
 }
 
 static void
@@ -232,8 +235,9 @@ handshake(struct conn *c)
 		}
 		if (step != TLS_MORE) {
 			send_alert(c);
-			conn_fail(c, c->tls->unverified ? CONN_END_UNVERIFIED : CONN_END_HANDSHAKE, "%s",
-			    c->tls->error);
+			conn_fail(c,
+			          c->tls->unverified ? CONN_END_UNVERIFIED : CONN_END_HANDSHAKE,
+			          "%s", c->tls->error);
 			return IO_FAILED;
 		}
 		if (wire_is_high(c))
@@ -256,8 +260,8 @@ read_step(struct conn *c)
 	if (c->state == CONN_SECURING) {
 		rc = handshake(c);
 	} else {
-		rc = c->transport->read(c, loop_scratch_out(c->loop), room < LOOP_SCRATCH ? room : LOOP_SCRATCH,
-		    &got);
+		rc = c->transport->read(c, loop_scratch_out(c->loop),
+		                        room < LOOP_SCRATCH ? room : LOOP_SCRATCH, &got);
 		if (rc == IO_DONE)
 			deliver(c, slice_mem(loop_scratch_out(c->loop), got));
 	}
@@ -271,8 +275,8 @@ conn_process(struct conn *c)
 {
 	bool more = true;
 
-	if (c->offer && c->in.len > 0 && !c->paused && !conn_is_dead(c) && c->events->data != NULL &&
-	    c->tls_next == NULL)
+	if (c->offer && c->in.len > 0 && !c->paused && !conn_is_dead(c) &&
+	    c->events->data != NULL && c->tls_next == NULL)
 		deliver(c, slice_mem(NULL, 0));
 	if (c->tls != NULL && !conn_is_dead(c))
 		c->tls->in = buffer_slice(&c->raw);
@@ -301,7 +305,8 @@ conn_update_watch(struct conn *c)
 	if (c->broken && (want & LOOP_READ) == 0)
 		conn_fail(c, CONN_END_RESET, "%s", c->broken_text);
 	else if (!loop_fd_want(&c->watch, want))
-		conn_fail(c, CONN_END_NO_MEMORY, "can't watch the connection: %s", strerror(errno));
+		conn_fail(c, CONN_END_NO_MEMORY, "can't watch the connection: %s",
+		          strerror(errno));
 }
 
 /* --- sending ------------------------------------------------------------------------- */
@@ -326,7 +331,8 @@ tls_next(struct conn *c, struct slice *out)
 {
 	struct buffer *wire = &c->tls->wire;
 
-	while (c->state == CONN_OPEN && wire->len - c->wire_at < TLS_WIRE_HIGH && conn_waiting(c).len > 0) {
+	while (c->state == CONN_OPEN && wire->len - c->wire_at < TLS_WIRE_HIGH &&
+	       conn_waiting(c).len > 0) {
 		struct slice s = conn_waiting(c);
 
 		if (s.len > RECORD)
@@ -337,7 +343,8 @@ tls_next(struct conn *c, struct slice *out)
 		}
 		out_sent(c, s.len);
 	}
-	*out = slice_mem(wire->data == NULL ? NULL : wire->data + c->wire_at, wire->len - c->wire_at);
+	*out = slice_mem(wire->data == NULL ? NULL : wire->data + c->wire_at,
+	                 wire->len - c->wire_at);
 	return IO_DONE;
 }
 
@@ -358,7 +365,8 @@ tls_end(struct conn *c)
 	tls_stream_shutdown(c->tls);
 }
 
-const struct transport conn_plain = { plain_read, plain_read_done, plain_next, out_sent, plain_end };
+const struct transport conn_plain = { plain_read, plain_read_done, plain_next, out_sent,
+	                              plain_end };
 const struct transport conn_tls = { tls_read, tls_read_done, tls_next, tls_sent, tls_end };
 
 /* The peer may have said why before it went: what it said is read before the owner is told. */
@@ -372,7 +380,10 @@ break_off(struct conn *c, int error)
 	conn_update_watch(c);
 }
 
-/* Sends until nothing waits (IO_DONE), the kernel takes no more (IO_MORE), or it can't be (IO_FAILED). */
+/*
+ * Sends until nothing waits (IO_DONE), the kernel takes no more (IO_MORE), or it can't be
+ * (IO_FAILED).
+ */
 static enum io_rc
 send_waiting(struct conn *c, bool *progress)
 {
@@ -435,7 +446,8 @@ conn_flush(struct conn *c)
 		loop_timer_cancel(&c->stall);
 	else if (progress || !c->stall.set)
 		loop_timer_set(&c->stall, c->config.stall_ms);
-	if (rc == IO_DONE && c->shut_wanted && !c->shut_done && c->state == CONN_OPEN && c->tls_next == NULL)
+	if (rc == IO_DONE && c->shut_wanted && !c->shut_done && c->state == CONN_OPEN &&
+	    c->tls_next == NULL)
 		shut(c);
 	if (!conn_is_dead(c) && c->tell_drained && conn_unsent(c) <= c->config.out_low) {
 		c->tell_drained = false;

@@ -58,22 +58,25 @@ struct conn {
 	enum conn_state state;
 	bool public_only;
 	bool paused;
-	bool may_receive;   /* this round hasn't received yet */
-	bool eof;           /* nothing more comes; told */
-	bool blocked;       /* the kernel's send buffer is full */
-	bool broken;        /* sending failed; what the peer said before is still read */
+	bool may_receive; /* this round hasn't received yet */
+	bool eof;         /* nothing more comes; told */
+	bool blocked;     /* the kernel's send buffer is full */
+	bool broken;      /* sending failed; what the peer said before is still read */
 	bool tell_drained;
-	bool interrupted;   /* the last round ended though there may be more to read */
-	bool offer;         /* untaken input shall be offered again */
+	bool interrupted; /* the last round ended though there may be more to read */
+	bool offer;       /* untaken input shall be offered again */
 	bool shut_wanted, end_queued, shut_done;
 	bool lingering;
-	bool gone;          /* conn_close was called within a callback */
+	bool gone; /* conn_close was called within a callback */
 	char broken_text[80];
 };
 
 extern const struct transport conn_plain, conn_tls;
 
-/* Around everything that may call the owner: the memory stays until the outermost conn_leave. */
+/*
+ * Around everything that may call the owner: the memory stays until the
+ * outermost conn_leave.
+ */
 void conn_enter(struct conn *c);
 void conn_leave(struct conn *c);
 
@@ -103,7 +106,8 @@ void conn_update_watch(struct conn *c);
 static inline struct slice
 conn_waiting(const struct conn *c)
 {
-	return slice_mem(c->out.data == NULL ? NULL : c->out.data + c->out_at, c->out.len - c->out_at);
+	return slice_mem(c->out.data == NULL ? NULL : c->out.data + c->out_at,
+	                 c->out.len - c->out_at);
 }
 
 #endif

@@ -50,7 +50,8 @@ struct fetch {
 	struct fetch *next, *prev_all, *next_all;
 	void (*fn)(void *arg, const struct fetch_answer *answer);
 	void *arg;
-	struct fetch_request request; /* url, ca_file, pin and headers don't hold here: see below */
+	/* Its url, ca_file, pin and headers don't hold here: see below. */
+	struct fetch_request request;
 	CURLU *url;
 	char *ca_file, *name;
 	unsigned port;
@@ -62,9 +63,9 @@ struct fetch {
 	struct buffer body;
 	size_t header_octets, discarded;
 	enum fetch_state state;
-	enum fetch_rc failed;  /* what a callback of libcurl's stopped it for */
-	bool cut;              /* enough was read of an answer that isn't 2xx */
-	bool blocked, opened;  /* addresses refused, sockets made */
+	enum fetch_rc failed; /* what a callback of libcurl's stopped it for */
+	bool cut;             /* enough was read of an answer that isn't 2xx */
+	bool blocked, opened; /* addresses refused, sockets made */
 	char text[CURL_ERROR_SIZE];
 };
 
@@ -220,14 +221,18 @@ on_header(char *data, size_t size, size_t count, void *arg)
 		at++;
 	while (n > at && (data[n - 1] == '\r' || data[n - 1] == '\n' || data[n - 1] == ' '))
 		n--;
-	if (text_parse_u64(slice_mem(data + at, n - at), UINT64_MAX, &octets) && octets > f->request.max_body) {
+	if (text_parse_u64(slice_mem(data + at, n - at), UINT64_MAX, &octets) &&
+	    octets > f->request.max_body) {
 		f->failed = FETCH_TOO_LARGE;
 		return 0;
 	}
 	return size * count;
 }
 
-/* The guard stands where the address is really used: behind every resolver, cache and literal. */
+/*
+ * The guard stands where the address is really used: behind every resolver,
+ * cache and literal.
+ */
 static curl_socket_t
 on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
@@ -260,8 +265,9 @@ on_socket_ready(struct loop_fd *watch, unsigned ready)
 {
 	struct pool *p = ((struct socket_watch *)watch->arg)->pool;
 
-	pool_act(p, watch->fd, ((ready & LOOP_READ) != 0 ? CURL_CSELECT_IN : 0) |
-	    ((ready & LOOP_WRITE) != 0 ? CURL_CSELECT_OUT : 0));
+	pool_act(p, watch->fd,
+	         ((ready & LOOP_READ) != 0 ? CURL_CSELECT_IN : 0) |
+	             ((ready & LOOP_WRITE) != 0 ? CURL_CSELECT_OUT : 0));
 }
 
 static int
@@ -279,15 +285,19 @@ on_want(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
 	}
 	if (w == NULL) {
 		w = calloc(1, sizeof(*w));
-		if (w == NULL || !loop_fd_init(&w->watch, p->fetcher->loop, fd, on_socket_ready, w)) {
+		if (w == NULL ||
+		    !loop_fd_init(&w->watch, p->fetcher->loop, fd, on_socket_ready, w)) {
 			free(w);
 			return -1;
 		}
 		w->pool = p;
 		(void)curl_multi_assign(p->multi, fd, w);
 	}
-	return loop_fd_want(&w->watch, ((what & CURL_POLL_IN) != 0 ? (unsigned)LOOP_READ : 0) |
-	    ((what & CURL_POLL_OUT) != 0 ? (unsigned)LOOP_WRITE : 0)) ? 0 : -1;
+	return loop_fd_want(&w->watch,
+	                    ((what & CURL_POLL_IN) != 0 ? (unsigned)LOOP_READ : 0) |
+	                        ((what & CURL_POLL_OUT) != 0 ? (unsigned)LOOP_WRITE : 0))
+	           ? 0
+	           : -1;
 }
 
 static void
@@ -404,7 +414,8 @@ header_of(struct fetch *f, const char *name)
 {
 	struct curl_header *h;
 
-	if (f->easy == NULL || curl_easy_header(f->easy, name, 0, CURLH_HEADER, -1, &h) != CURLHE_OK)
+	if (f->easy == NULL ||
+	    curl_easy_header(f->easy, name, 0, CURLH_HEADER, -1, &h) != CURLHE_OK)
 		return "";
 	return h->value;
 }
@@ -415,14 +426,17 @@ static void
 finish(struct fetch *f, enum fetch_rc rc, const char *text)
 {
 	struct fetcher *owner = f->fetcher;
-	struct fetch_answer answer = { .rc = rc, .text = rc == FETCH_OK ? "" : text, .retry_after_s = -1 };
+	struct fetch_answer answer = { .rc = rc,
+		                       .text = rc == FETCH_OK ? "" : text,
+		                       .retry_after_s = -1 };
 	long connects = 1;
 	curl_off_t after = 0;
 
 	if (f->easy != NULL) {
 		(void)curl_easy_getinfo(f->easy, CURLINFO_RESPONSE_CODE, &answer.status);
 		(void)curl_easy_getinfo(f->easy, CURLINFO_NUM_CONNECTS, &connects);
-		if (curl_easy_getinfo(f->easy, CURLINFO_RETRY_AFTER, &after) == CURLE_OK && after > 0)
+		if (curl_easy_getinfo(f->easy, CURLINFO_RETRY_AFTER, &after) == CURLE_OK &&
+		    after > 0)
 			answer.retry_after_s = after;
 	}
 	answer.reused = connects == 0;
@@ -472,7 +486,8 @@ static const char *
 say(const struct fetch *f, enum fetch_rc rc, CURLcode code)
 {
 	if (rc == FETCH_TOO_LARGE)
-		return f->header_octets > MAX_HEADERS ? "more than 64 KiB of headers" : "more octets than announced";
+		return f->header_octets > MAX_HEADERS ? "more than 64 KiB of headers"
+		                                      : "more octets than announced";
 	if (rc == FETCH_BLOCKED)
 		return "no address of the host is public";
 	if (rc == FETCH_OVERLOAD)
@@ -492,7 +507,9 @@ pool_finished(struct pool *p)
 		enum fetch_rc rc;
 
 		if (message->msg != CURLMSG_DONE ||
-		    curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&f) != CURLE_OK || f == NULL)
+		    curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&f) !=
+		        CURLE_OK ||
+		    f == NULL)
 			continue;
 		rc = judge(f, code);
 		finish(f, rc, say(f, rc, code));
@@ -535,7 +552,8 @@ set_common(struct fetcher *owner, CURL *e)
 	(void)curl_easy_setopt(e, CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
 	(void)curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	(void)curl_easy_setopt(e, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-	(void)curl_easy_setopt(e, CURLOPT_CAPATH, NULL); /* libcurl caches parsed roots only of a file */
+	(void)curl_easy_setopt(e, CURLOPT_CAPATH,
+	                       NULL); /* libcurl caches parsed roots only of a file */
 	(void)curl_easy_setopt(e, CURLOPT_SHARE, owner->share);
 	(void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body);
 	(void)curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_header);
@@ -571,13 +589,15 @@ set_method(struct fetch *f)
 
 	if (r->post) {
 		(void)curl_easy_setopt(f->easy, CURLOPT_POST, 1L);
-		(void)curl_easy_setopt(f->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body.len);
-		(void)curl_easy_setopt(f->easy, CURLOPT_POSTFIELDS, r->body.len > 0 ? (const char *)r->body.data : "");
+		(void)curl_easy_setopt(f->easy, CURLOPT_POSTFIELDSIZE_LARGE,
+		                       (curl_off_t)r->body.len);
+		(void)curl_easy_setopt(f->easy, CURLOPT_POSTFIELDS,
+		                       r->body.len > 0 ? (const char *)r->body.data : "");
 	} else {
 		(void)curl_easy_setopt(f->easy, CURLOPT_HTTPGET, 1L);
 	}
 	(void)snprintf(range, sizeof(range), "%llu-%llu", (unsigned long long)r->range_first,
-	    (unsigned long long)r->range_last);
+	               (unsigned long long)r->range_last);
 	(void)curl_easy_setopt(f->easy, CURLOPT_RANGE, r->ranged ? range : NULL);
 }
 
@@ -601,8 +621,9 @@ set_own(struct fetch *f)
 	(void)curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, to_long((uint64_t)r->connect_ms));
 	(void)curl_easy_setopt(e, CURLOPT_LOW_SPEED_LIMIT, to_long(r->low_speed_bytes));
 	(void)curl_easy_setopt(e, CURLOPT_LOW_SPEED_TIME, to_long((uint64_t)r->low_speed_s));
-	return good && curl_easy_setopt(e, CURLOPT_CAINFO, f->ca_file != NULL ? f->ca_file : f->fetcher->ca_file) ==
-	    CURLE_OK;
+	return good && curl_easy_setopt(e, CURLOPT_CAINFO,
+	                                f->ca_file != NULL ? f->ca_file
+	                                                   : f->fetcher->ca_file) == CURLE_OK;
 }
 
 static void
@@ -632,9 +653,11 @@ give_addresses(struct fetch *f, const struct resolve_answer *answer)
 		const struct net_address *a = &answer->addresses[i];
 		bool v6 = a->ss.ss_family == AF_INET6;
 
-		if (!f->request.allow_private && !net_address_is_public((const struct sockaddr *)&a->ss))
+		if (!f->request.allow_private &&
+		    !net_address_is_public((const struct sockaddr *)&a->ss))
 			continue;
-		buffer_add_fmt(&text, v6 ? "%s[%s]" : "%s%s", given++ == 0 ? "" : ",", net_address_format_ip(a, ip));
+		buffer_add_fmt(&text, v6 ? "%s[%s]" : "%s%s", given++ == 0 ? "" : ",",
+		               net_address_format_ip(a, ip));
 	}
 	buffer_add_u8(&text, '\0');
 	if (given > 0 && !text.failed)
@@ -664,8 +687,8 @@ start(struct fetch *f)
 	struct net_address a;
 
 	f->state = FETCH_RESOLVING;
-	if (f->fetcher->config.resolver != NULL && f->connect_to == NULL && !net_address_make(f->name, 0, &a) &&
-	    f->name[0] != '[')
+	if (f->fetcher->config.resolver != NULL && f->connect_to == NULL &&
+	    !net_address_make(f->name, 0, &a) && f->name[0] != '[')
 		resolve_host(f->fetcher->config.resolver, &f->query, f->name, on_resolved, f);
 	else
 		run(f);
@@ -681,7 +704,8 @@ start_waiting(struct fetcher *owner)
 		struct fetch *f = h->first;
 
 		next = h->next;
-		if (owner->active > 0 && owner->octets + f->request.max_body > owner->config.max_octets)
+		if (owner->active > 0 &&
+		    owner->octets + f->request.max_body > owner->config.max_octets)
 			continue;
 		h->first = f->next;
 		if (h->first == NULL)
@@ -709,7 +733,8 @@ start_waiting(struct fetcher *owner)
 static const char *
 check_authority(const char *url)
 {
-	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]";
+	static const char allowed[] =
+	    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]";
 	size_t len;
 
 	for (const char *c = url; *c != '\0'; c++) {
@@ -725,7 +750,10 @@ check_authority(const char *url)
 	return len > 0 && strspn(url, allowed) >= len ? NULL : "no host";
 }
 
-/* NULL when the URL may be fetched, with url and *name to be freed in any case; else why not. */
+/*
+ * NULL when the URL may be fetched, with url and *name to be freed in any case;
+ * else why not.
+ */
 static const char *
 read_url(const char *text, CURLU **url, char **name, unsigned *port)
 {
@@ -735,13 +763,16 @@ read_url(const char *text, CURLU **url, char **name, unsigned *port)
 
 	*name = NULL;
 	*url = curl_url();
-	if (why == NULL && (*url == NULL || curl_url_set(*url, CURLUPART_URL, text, 0) != CURLUE_OK))
+	if (why == NULL &&
+	    (*url == NULL || curl_url_set(*url, CURLUPART_URL, text, 0) != CURLUE_OK))
 		why = "not a URL";
-	else if (why == NULL && (curl_url_get(*url, CURLUPART_HOST, name, 0) != CURLUE_OK || (*name)[0] == '\0' ||
-	    strlen(*name) >= RESOLVE_NAME))
+	else if (why == NULL && (curl_url_get(*url, CURLUPART_HOST, name, 0) != CURLUE_OK ||
+	                         (*name)[0] == '\0' || strlen(*name) >= RESOLVE_NAME))
 		why = "no host";
-	else if (why == NULL && (curl_url_get(*url, CURLUPART_PORT, &number, CURLU_DEFAULT_PORT) != CURLUE_OK ||
-	    !text_parse_u64(slice_str(number), 65535, &value) || value == 0))
+	else if (why == NULL &&
+	         (curl_url_get(*url, CURLUPART_PORT, &number, CURLU_DEFAULT_PORT) !=
+	              CURLUE_OK ||
+	          !text_parse_u64(slice_str(number), 65535, &value) || value == 0))
 		why = "no such port";
 	*port = (unsigned)value;
 	curl_free(number);
@@ -853,7 +884,8 @@ accept_request(struct fetch *f, const struct fetch_request *request)
 	}
 	if (request->ca_file != NULL)
 		f->ca_file = strdup(request->ca_file);
-	if ((request->ca_file != NULL && f->ca_file == NULL) || !copy_headers(f, request->headers) ||
+	if ((request->ca_file != NULL && f->ca_file == NULL) ||
+	    !copy_headers(f, request->headers) ||
 	    f->fetcher->waiting >= f->fetcher->config.max_waiting || !enqueue(f)) {
 		end_later(f, FETCH_OVERLOAD, "too many fetches wait, or no memory");
 		return;
@@ -864,7 +896,7 @@ accept_request(struct fetch *f, const struct fetch_request *request)
 
 struct fetch *
 fetch_start(struct fetcher *fetcher, const struct fetch_request *request,
-    void (*fn)(void *arg, const struct fetch_answer *answer), void *arg)
+            void (*fn)(void *arg, const struct fetch_answer *answer), void *arg)
 {
 	struct fetch *f = calloc(1, sizeof(*f));
 
@@ -904,7 +936,7 @@ fetch_cancel(struct fetch **fetch)
 	start_waiting(owner);
 }
 
-/* --- the fetcher ----------------------------------------------------------------------------- */
+/* --- the fetcher ------------------------------------------------------------------ */
 
 static pthread_once_t global_once = PTHREAD_ONCE_INIT;
 
@@ -928,7 +960,8 @@ pool_init(struct pool *p, struct fetcher *owner)
 	(void)curl_multi_setopt(p->multi, CURLMOPT_TIMERFUNCTION, on_want_timer);
 	(void)curl_multi_setopt(p->multi, CURLMOPT_TIMERDATA, p);
 	(void)curl_multi_setopt(p->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
-	(void)curl_multi_setopt(p->multi, CURLMOPT_MAXCONNECTS, to_long(owner->config.max_total));
+	(void)curl_multi_setopt(p->multi, CURLMOPT_MAXCONNECTS,
+	                        to_long(owner->config.max_total));
 	return true;
 }
 
@@ -971,10 +1004,11 @@ fetcher_init(struct fetcher *f, struct loop *loop, const struct fetcher_config *
 	f->user_agent = config->user_agent == NULL ? NULL : strdup(config->user_agent);
 	f->ca_file = strdup(roots != NULL ? roots : "/etc/ssl/certs/ca-certificates.crt");
 	f->share = curl_share_init();
-	return f->idle != NULL && (f->user_agent != NULL || config->user_agent == NULL) && f->ca_file != NULL &&
-	    f->share != NULL &&
-	    curl_share_setopt(f->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION) == CURLSHE_OK &&
-	    pool_init(&f->guarded, f) && pool_init(&f->open, f);
+	return f->idle != NULL && (f->user_agent != NULL || config->user_agent == NULL) &&
+	       f->ca_file != NULL && f->share != NULL &&
+	       curl_share_setopt(f->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION) ==
+	           CURLSHE_OK &&
+	       pool_init(&f->guarded, f) && pool_init(&f->open, f);
 }
 
 struct fetcher *

@@ -68,7 +68,8 @@ caller_find(struct counts *counts, const uint8_t *key, size_t key_len)
 	for (size_t i = 0; i < key_len; i++)
 		hash = (hash ^ key[i]) * UINT64_C(1099511628211);
 	at = &counts->buckets[(hash ^ hash >> 32) % BUCKETS];
-	while (*at != NULL && ((*at)->key_len != key_len || memcmp((*at)->key, key, key_len) != 0))
+	while (*at != NULL &&
+	       ((*at)->key_len != key_len || memcmp((*at)->key, key, key_len) != 0))
 		at = &(*at)->next;
 	return at;
 }
@@ -117,7 +118,8 @@ seat_new(struct counts *counts, struct caller *caller, bool refused)
 
 	if (seat == NULL)
 		return NULL;
-	*seat = (struct listener_seat){ .counts = counts, .caller = caller, .refused = refused };
+	*seat =
+	    (struct listener_seat){ .counts = counts, .caller = caller, .refused = refused };
 	counts->references++;
 	if (refused)
 		counts->refused_now++;
@@ -148,7 +150,8 @@ listener_leave(struct listener_seat **seat)
 	else
 		counts->now--;
 	if (counts->listener != NULL && counts->listener->exhausted)
-		loop_timer_set(&counts->listener->retry, 0); /* a descriptor will be free by then */
+		loop_timer_set(&counts->listener->retry,
+		               0); /* a descriptor will be free by then */
 	free(s);
 	counts_release(counts);
 }
@@ -214,7 +217,8 @@ on_retry(struct loop_timer *timer)
 static void
 exhausted(struct listener *l, int error)
 {
-	log_warn("accept-paused", LOG_S("reason", strerror(error)), LOG_I("connections", l->counts->now));
+	log_warn("accept-paused", LOG_S("reason", strerror(error)),
+	         LOG_I("connections", l->counts->now));
 	l->exhausted = true;
 	update_watch(l);
 	loop_timer_set(&l->retry, PAUSE_MS);
@@ -233,12 +237,14 @@ on_ready(struct loop_fd *watch, unsigned ready)
 	for (int i = 0; i < ACCEPTS_A_TURN && !l->paused; i++) {
 		memset(&peer, 0, sizeof(peer));
 		peer.len = sizeof(peer.ss);
-		fd = accept4(l->fd, (struct sockaddr *)&peer.ss, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		fd = accept4(l->fd, (struct sockaddr *)&peer.ss, &peer.len,
+		             SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
 			admit(l, fd, &peer);
 			if (freed)
 				return;
-		} else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+		} else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
+		           errno == ENOMEM) {
 			exhausted(l, errno);
 			break;
 		} else if (errno == EAGAIN || errno == EWOULDBLOCK) {
@@ -277,17 +283,21 @@ open_socket(const struct listener_config *config, char *why)
 	int fd;
 
 	if (!net_address_parse(config->bind, &a)) {
-		(void)snprintf(why, NET_TEXT, "\"%s\" is no address to listen on: write 192.0.2.1:port, "
-		    "[2001:db8::1]:port or *:port", config->bind);
+		(void)snprintf(why, NET_TEXT,
+		               "\"%s\" is no address to listen on: write 192.0.2.1:port, "
+		               "[2001:db8::1]:port or *:port",
+		               config->bind);
 		return -1;
 	}
 	fd = bind_to(&a, backlog);
-	if (fd < 0 && errno == EAFNOSUPPORT && config->bind[0] == '*') { /* a machine without IPv6 */
+	if (fd < 0 && errno == EAFNOSUPPORT &&
+	    config->bind[0] == '*') { /* a machine without IPv6 */
 		(void)net_address_make("0.0.0.0", net_address_port(&a), &a);
 		fd = bind_to(&a, backlog);
 	}
 	if (fd < 0)
-		(void)snprintf(why, NET_TEXT, "can't listen on %s: %s", config->bind, strerror(errno));
+		(void)snprintf(why, NET_TEXT, "can't listen on %s: %s", config->bind,
+		               strerror(errno));
 	return fd;
 }
 
@@ -310,7 +320,8 @@ listener_init(struct listener *l, struct loop *loop, const struct listener_confi
 	l->bound.len = sizeof(l->bound.ss);
 	if (getsockname(l->fd, (struct sockaddr *)&l->bound.ss, &l->bound.len) != 0)
 		return false;
-	return loop_fd_init(&l->watch, loop, l->fd, on_ready, l) && loop_fd_want(&l->watch, LOOP_READ);
+	return loop_fd_init(&l->watch, loop, l->fd, on_ready, l) &&
+	       loop_fd_want(&l->watch, LOOP_READ);
 }
 
 struct listener *
@@ -328,7 +339,8 @@ listener_new(struct loop *loop, const struct listener_config *config, char why[s
 		return NULL;
 	}
 	if (!listener_init(l, loop, config)) {
-		(void)snprintf(why, NET_TEXT, "can't watch %s: %s", config->bind, strerror(errno));
+		(void)snprintf(why, NET_TEXT, "can't watch %s: %s", config->bind,
+		               strerror(errno));
 		listener_free(&l);
 	}
 	return l;
@@ -380,7 +392,7 @@ listener_counts(const struct listener *listener)
 	const struct counts *c = listener->counts;
 
 	return (struct listener_counts){ .now = c->now,
-		.accepted = c->accepted,
-		.refused = c->refused,
-		.paused = listener->paused || listener->exhausted };
+		                         .accepted = c->accepted,
+		                         .refused = c->refused,
+		                         .paused = listener->paused || listener->exhausted };
 }

@@ -10,7 +10,10 @@
 
 struct listener;
 
-/* A connection's place in the counts; given back by conn (conn_config.seat) or listener_leave. */
+/*
+ * A connection's place in the counts; given back by conn (conn_config.seat) or
+ * listener_leave.
+ */
 struct listener_seat;
 
 enum listener_refusal {
@@ -19,18 +22,19 @@ enum listener_refusal {
 };
 
 struct listener_config {
-	const char *bind; /* net_address_parse's form; "*:port" serves both families */
+	const char *bind;       /* net_address_parse's form; "*:port" serves both families */
 	size_t max_total;       /* 0: 10,000 */
 	size_t max_per_address; /* an IPv4 address or an IPv6 /64; 0: no limit */
 	int backlog;            /* 0: 1024 */
 	/* Takes fd (non-blocking, close-on-exec) and seat. */
-	void (*accepted)(void *arg, int fd, const struct net_address *peer, struct listener_seat *seat);
+	void (*accepted)(void *arg, int fd, const struct net_address *peer,
+	                 struct listener_seat *seat);
 	/*
 	 * Takes fd and seat of a connection above the limits, to say why and close.
 	 * At most 64 such at a time; beyond, or without this, they are closed unseen.
 	 */
-	void (*refused)(void *arg, int fd, const struct net_address *peer, struct listener_seat *seat,
-	    enum listener_refusal why);
+	void (*refused)(void *arg, int fd, const struct net_address *peer,
+	                struct listener_seat *seat, enum listener_refusal why);
 	void *arg;
 };
 
@@ -43,9 +47,12 @@ struct listener_counts {
 
 /* Binds and listens; config is copied. NULL: why says what failed. */
 struct listener *listener_new(struct loop *loop, const struct listener_config *config,
-    char why[static NET_TEXT]);
+                              char why[static NET_TEXT]);
 
-/* Stops accepting and frees; seats still taken stay valid until they are given back. Allowed in its callbacks. */
+/*
+ * Stops accepting and frees; seats still taken stay valid until they are given back. Allowed in
+ * its callbacks.
+ */
 void listener_free(struct listener **listener);
 
 /* What it is bound to: the port is never 0. */

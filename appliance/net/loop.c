@@ -61,7 +61,10 @@ meld(struct loop_timer *a, struct loop_timer *b)
 	return a;
 }
 
-/* Melds a list of siblings into one root: pairs from the left, then the pairs from the right. */
+/*
+ * Melds a list of siblings into one root: pairs from the left, then the pairs
+ * from the right.
+ */
 static struct loop_timer *
 meld_siblings(struct loop_timer *first)
 {
@@ -116,7 +119,8 @@ heap_remove(struct loop *loop, struct loop_timer *t)
 }
 
 void
-loop_timer_init(struct loop_timer *timer, struct loop *loop, void (*fn)(struct loop_timer *), void *arg)
+loop_timer_init(struct loop_timer *timer, struct loop *loop, void (*fn)(struct loop_timer *),
+                void *arg)
 {
 	*timer = (struct loop_timer){ .loop = loop, .fn = fn, .arg = arg };
 }
@@ -130,7 +134,8 @@ loop_timer_set(struct loop_timer *timer, int64_t ms)
 	refresh(loop); /* outside a turn the time is old */
 	due_ms = loop->now_ms + (ms < 0 ? 0 : ms);
 	if (loop->in_timers && due_ms <= loop->now_ms)
-		due_ms = loop->now_ms + 1; /* a timer that sets itself to 0 must not hold the turn */
+		due_ms =
+		    loop->now_ms + 1; /* a timer that sets itself to 0 must not hold the turn */
 	if (timer->set && due_ms >= timer->heap_ms) {
 		timer->due_ms = due_ms; /* moved when its old place comes up */
 		return;
@@ -210,7 +215,10 @@ run_deferred(struct loop *loop)
 
 	if (loop->waiting.next == &loop->waiting)
 		return;
-	/* The whole list changes its head; what is put off from here on waits for the next turn. */
+	/*
+	 * The whole list changes its head; what is put off from here on waits for the next
+	 * turn.
+	 */
 	loop->ready = loop->waiting;
 	loop->ready.next->prev = &loop->ready;
 	loop->ready.prev->next = &loop->ready;
@@ -234,8 +242,8 @@ on_event(evutil_socket_t fd, short what, void *arg)
 }
 
 bool
-loop_fd_init(struct loop_fd *watch, struct loop *loop, int fd, void (*fn)(struct loop_fd *, unsigned),
-    void *arg)
+loop_fd_init(struct loop_fd *watch, struct loop *loop, int fd,
+             void (*fn)(struct loop_fd *, unsigned), void *arg)
 {
 	*watch = (struct loop_fd){ .loop = loop, .fn = fn, .arg = arg, .fd = fd };
 	watch->read_event = event_new(loop->base, fd, EV_READ | EV_PERSIST, on_event, watch);
@@ -259,10 +267,12 @@ loop_fd_want(struct loop_fd *watch, unsigned want)
 {
 	if (want == watch->want)
 		return true;
-	if (!want_one(watch->read_event, (watch->want & LOOP_READ) != 0, (want & LOOP_READ) != 0))
+	if (!want_one(watch->read_event, (watch->want & LOOP_READ) != 0,
+	              (want & LOOP_READ) != 0))
 		return false;
 	watch->want = (watch->want & LOOP_WRITE) | (want & LOOP_READ);
-	if (!want_one(watch->write_event, (watch->want & LOOP_WRITE) != 0, (want & LOOP_WRITE) != 0))
+	if (!want_one(watch->write_event, (watch->want & LOOP_WRITE) != 0,
+	              (want & LOOP_WRITE) != 0))
 		return false;
 	watch->want = want;
 	return true;
@@ -337,11 +347,15 @@ wait_ms(const struct loop *loop, int64_t max_wait_ms)
 	return max_wait_ms >= 0 && max_wait_ms < ms ? max_wait_ms : ms;
 }
 
-/* Sets libevent's timer for the end of the wait. A system that refuses it makes the wait a poll. */
+/*
+ * Sets libevent's timer for the end of the wait. A system that refuses it makes the wait a
+ * poll.
+ */
 static int
 set_alarm(struct loop *loop, int64_t ms)
 {
-	struct timeval tv = { .tv_sec = (time_t)(ms / 1000), .tv_usec = (suseconds_t)(ms % 1000) * 1000 };
+	struct timeval tv = { .tv_sec = (time_t)(ms / 1000),
+		              .tv_usec = (suseconds_t)(ms % 1000) * 1000 };
 
 	if (ms == 0)
 		return EVLOOP_NONBLOCK;
@@ -413,8 +427,8 @@ loop_init(struct loop *loop)
 		return false;
 	loop->alarm = evtimer_new(loop->base, on_alarm, loop);
 	return loop->alarm != NULL &&
-	    loop_fd_init(&loop->box_watch, loop, loop->box.fd, on_mail, loop) &&
-	    loop_fd_want(&loop->box_watch, LOOP_READ);
+	       loop_fd_init(&loop->box_watch, loop, loop->box.fd, on_mail, loop) &&
+	       loop_fd_want(&loop->box_watch, LOOP_READ);
 }
 
 struct loop *

@@ -57,15 +57,21 @@ struct loop_timer {
 };
 
 /* Not set yet. The timer must be cancelled before its memory goes. */
-void loop_timer_init(struct loop_timer *timer, struct loop *loop, void (*fn)(struct loop_timer *),
-    void *arg);
+void loop_timer_init(struct loop_timer *timer, struct loop *loop,
+                     void (*fn)(struct loop_timer *), void *arg);
 
-/* Fires once, ms from now (at least 0); an earlier setting is replaced. Never fails; putting off costs nothing. */
+/*
+ * Fires once, ms from now (at least 0); an earlier setting is replaced. Never fails; putting
+ * off costs nothing.
+ */
 void loop_timer_set(struct loop_timer *timer, int64_t ms);
 
 void loop_timer_cancel(struct loop_timer *timer);
 
-/* Work put off to the end of the turn, so that many causes share one effect. Embeds in its owner. */
+/*
+ * Work put off to the end of the turn, so that many causes share one effect. Embeds in its
+ * owner.
+ */
 struct loop_defer {
 	void (*fn)(struct loop_defer *defer);
 	void *arg;
@@ -74,7 +80,10 @@ struct loop_defer {
 
 void loop_defer_init(struct loop_defer *defer, void (*fn)(struct loop_defer *), void *arg);
 
-/* Runs once before the loop waits again; asking twice is asking once. What is put off by such work runs in the next turn, at once. */
+/*
+ * Runs once before the loop waits again; asking twice is asking once. What is put off by such
+ * work runs in the next turn, at once.
+ */
 void loop_defer(struct loop *loop, struct loop_defer *defer);
 
 void loop_defer_cancel(struct loop_defer *defer);
@@ -83,7 +92,8 @@ enum loop_want { LOOP_READ = 1, LOOP_WRITE = 2 };
 
 /* Watches a descriptor, level-triggered. Embeds in its owner. */
 struct loop_fd {
-	void (*fn)(struct loop_fd *watch, unsigned ready); /* LOOP_READ | LOOP_WRITE; errors show as both */
+	void (*fn)(struct loop_fd *watch,
+	           unsigned ready); /* LOOP_READ | LOOP_WRITE; errors show as both */
 	void *arg;
 	struct loop *loop;
 	struct event *read_event, *write_event;
@@ -93,9 +103,13 @@ struct loop_fd {
 
 /* Watches nothing yet. False when memory is short; deinit is harmless then. */
 bool loop_fd_init(struct loop_fd *watch, struct loop *loop, int fd,
-    void (*fn)(struct loop_fd *, unsigned), void *arg) __attribute__((warn_unused_result));
+                  void (*fn)(struct loop_fd *, unsigned), void *arg)
+    __attribute__((warn_unused_result));
 
-/* Watches for exactly these. False when the system refused; then nothing changed for the new ones. */
+/*
+ * Watches for exactly these. False when the system refused; then nothing changed for the new
+ * ones.
+ */
 bool loop_fd_want(struct loop_fd *watch, unsigned want);
 
 /* Allowed from within fn. */
@@ -114,7 +128,10 @@ void loop_guest_remove(struct loop_guest *guest);
 
 #define LOOP_SCRATCH 65536
 
-/* Memory of LOOP_SCRATCH octets for whatever one callback of a descriptor reads, until that returns. */
+/*
+ * Memory of LOOP_SCRATCH octets for whatever one callback of a descriptor reads, until that
+ * returns.
+ */
 uint8_t *loop_scratch_in(struct loop *loop);
 
 /* The same, for what is made out of that (decrypted). */

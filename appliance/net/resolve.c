@@ -25,7 +25,7 @@ struct resolve_entry {
 	struct resolver *resolver;
 	struct resolve_entry *chain;         /* of the bucket */
 	struct resolve_entry *older, *newer; /* use */
-	struct resolve_query *waiting; /* the last comer first */
+	struct resolve_query *waiting;       /* the last comer first */
 	struct loop_defer deliver;
 	int64_t expires_ms;
 	uint32_t ttl_s; /* the least so far, while asking */
@@ -33,11 +33,11 @@ struct resolve_entry {
 	struct resolve_target *targets;
 	struct net_address *v6, *v4; /* while asking; then v6 holds both */
 	size_t v6_count, v4_count;
-	int asking;             /* questions under way */
-	int failed, none;       /* of those: how they came back */
-	int held;               /* callbacks on the stack */
+	int asking;       /* questions under way */
+	int failed, none; /* of those: how they came back */
+	int held;         /* callbacks on the stack */
 	bool service;
-	bool forgotten;         /* out of the table; freed when nothing needs it */
+	bool forgotten; /* out of the table; freed when nothing needs it */
 	char name[RESOLVE_NAME];
 	char text[96];
 };
@@ -140,7 +140,8 @@ entry_find(struct resolver *r, bool service, const char *name)
 
 	while (e != NULL && (e->service != service || strcmp(e->name, name) != 0))
 		e = e->chain;
-	if (e != NULL && e->asking == 0 && e->waiting == NULL && e->expires_ms <= loop_mono_ms(r->loop)) {
+	if (e != NULL && e->asking == 0 && e->waiting == NULL &&
+	    e->expires_ms <= loop_mono_ms(r->loop)) {
 		entry_forget(e);
 		return NULL;
 	}
@@ -208,7 +209,7 @@ static bool
 has_message(int status, const unsigned char *data, int len)
 {
 	return data != NULL && len > 0 &&
-	    (status == ARES_SUCCESS || status == ARES_ENODATA || status == ARES_ENOTFOUND);
+	       (status == ARES_SUCCESS || status == ARES_ENODATA || status == ARES_ENOTFOUND);
 }
 
 static void
@@ -227,7 +228,8 @@ on_service(void *arg, int status, int timeouts, unsigned char *data, int len)
 	}
 	e->targets = calloc(RESOLVE_MAX, sizeof(*e->targets));
 	if (e->targets != NULL && has_message(status, data, len))
-		rc = resolve_parse_service(slice_mem(data, (size_t)len), e->name, e->targets, &count, &ttl_s);
+		rc = resolve_parse_service(slice_mem(data, (size_t)len), e->name, e->targets,
+		                           &count, &ttl_s);
 	if (rc == RESOLVE_FOUND) {
 		struct resolve_target *less = realloc(e->targets, count * sizeof(*less));
 
@@ -235,9 +237,11 @@ on_service(void *arg, int status, int timeouts, unsigned char *data, int len)
 		e->answer.targets = e->targets;
 		e->answer.count = count;
 	}
-	finish(e, rc, ttl_s, rc == RESOLVE_FOUND ? ""
-		: rc != RESOLVE_FAIL	     ? "no such service"
-		: has_message(status, data, len) ? "unusable answer" : ares_strerror(status));
+	finish(e, rc, ttl_s,
+	       rc == RESOLVE_FOUND              ? ""
+	       : rc != RESOLVE_FAIL             ? "no such service"
+	       : has_message(status, data, len) ? "unusable answer"
+	                                        : ares_strerror(status));
 }
 
 /* IPv6 and IPv4 taking turns, so that one family that leads nowhere costs one try at a time. */
@@ -292,7 +296,8 @@ on_addresses(struct resolve_entry *e, bool v6, int status, const unsigned char *
 		return;
 	}
 	if (list != NULL && has_message(status, data, len))
-		rc = resolve_parse_addresses(slice_mem(data, (size_t)len), e->name, v6, list, &count, &ttl_s);
+		rc = resolve_parse_addresses(slice_mem(data, (size_t)len), e->name, v6, list,
+		                             &count, &ttl_s);
 	else
 		count = 0;
 	if (rc == RESOLVE_FOUND && ttl_s < e->ttl_s)
@@ -303,7 +308,8 @@ on_addresses(struct resolve_entry *e, bool v6, int status, const unsigned char *
 	*(v6 ? &e->v6_count : &e->v4_count) = count;
 	if (rc == RESOLVE_FAIL)
 		(void)snprintf(e->text, sizeof(e->text), "%s",
-		    has_message(status, data, len) ? "unusable answer" : ares_strerror(status));
+		               has_message(status, data, len) ? "unusable answer"
+		                                              : ares_strerror(status));
 	if (e->asking == 0)
 		finish_host(e, e->ttl_s, e->text);
 }
@@ -351,10 +357,13 @@ answer_locally(struct resolve_entry *e)
 		int family = i == 0 ? AF_INET6 : AF_INET;
 		char ip[64];
 
-		if (ares_gethostbyname_file(e->resolver->channel, e->name, family, &host) != ARES_SUCCESS)
+		if (ares_gethostbyname_file(e->resolver->channel, e->name, family, &host) !=
+		    ARES_SUCCESS)
 			continue;
-		for (char **at = host->h_addr_list; *at != NULL && e->v6_count < RESOLVE_MAX; at++) {
-			if (ares_inet_ntop(family, *at, ip, sizeof(ip)) != NULL && net_address_make(ip, 0, &a))
+		for (char **at = host->h_addr_list; *at != NULL && e->v6_count < RESOLVE_MAX;
+		     at++) {
+			if (ares_inet_ntop(family, *at, ip, sizeof(ip)) != NULL &&
+			    net_address_make(ip, 0, &a))
 				e->v6[e->v6_count++] = a;
 		}
 		ares_free_hostent(host);
@@ -403,7 +412,7 @@ on_no_memory(struct loop_defer *defer)
 
 static void
 resolve(struct resolver *r, struct resolve_query *q, bool service, const char *name,
-    void (*fn)(struct resolve_query *, const struct resolve_answer *), void *arg)
+        void (*fn)(struct resolve_query *, const struct resolve_answer *), void *arg)
 {
 	struct resolve_entry *e;
 	char lower[RESOLVE_NAME];
@@ -416,7 +425,8 @@ resolve(struct resolver *r, struct resolve_query *q, bool service, const char *n
 	if (len >= sizeof(lower))
 		len = 0; /* as good as any other bad name */
 	for (size_t i = 0; i < len; i++)
-		lower[i] = (char)(name[i] >= 'A' && name[i] <= 'Z' ? name[i] - 'A' + 'a' : name[i]);
+		lower[i] =
+		    (char)(name[i] >= 'A' && name[i] <= 'Z' ? name[i] - 'A' + 'a' : name[i]);
 	lower[len] = '\0';
 	e = entry_find(r, service, lower);
 	if (e != NULL) {
@@ -435,14 +445,14 @@ resolve(struct resolver *r, struct resolve_query *q, bool service, const char *n
 
 void
 resolve_service(struct resolver *resolver, struct resolve_query *query, const char *name,
-    void (*fn)(struct resolve_query *, const struct resolve_answer *), void *arg)
+                void (*fn)(struct resolve_query *, const struct resolve_answer *), void *arg)
 {
 	resolve(resolver, query, true, name, fn, arg);
 }
 
 void
 resolve_host(struct resolver *resolver, struct resolve_query *query, const char *name,
-    void (*fn)(struct resolve_query *, const struct resolve_answer *), void *arg)
+             void (*fn)(struct resolve_query *, const struct resolve_answer *), void *arg)
 {
 	resolve(resolver, query, false, name, fn, arg);
 }
@@ -473,7 +483,7 @@ on_socket_ready(struct loop_fd *watch, unsigned ready)
 	int fd = watch->fd;
 
 	ares_process_fd(r->channel, (ready & LOOP_READ) != 0 ? fd : ARES_SOCKET_BAD,
-	    (ready & LOOP_WRITE) != 0 ? fd : ARES_SOCKET_BAD);
+	                (ready & LOOP_WRITE) != 0 ? fd : ARES_SOCKET_BAD);
 	set_timer(r);
 }
 
@@ -492,7 +502,8 @@ on_socket_state(void *arg, ares_socket_t fd, int readable, int writable)
 {
 	struct resolver *r = arg;
 	struct socket_watch **at = &r->watches, *w;
-	unsigned want = (readable ? (unsigned)LOOP_READ : 0) | (writable ? (unsigned)LOOP_WRITE : 0);
+	unsigned want =
+	    (readable ? (unsigned)LOOP_READ : 0) | (writable ? (unsigned)LOOP_WRITE : 0);
 
 	while (*at != NULL && (*at)->watch.fd != fd)
 		at = &(*at)->next;
@@ -528,8 +539,10 @@ channel_init(struct resolver *r)
 		.sock_state_cb = on_socket_state,
 		.sock_state_cb_data = r,
 	};
-	int rc = ares_init_options(&r->channel, &options, ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES |
-	    ARES_OPT_EDNSPSZ | ARES_OPT_SOCK_STATE_CB | ARES_OPT_DOMAINS);
+	int rc =
+	    ares_init_options(&r->channel, &options,
+	                      ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES |
+	                          ARES_OPT_EDNSPSZ | ARES_OPT_SOCK_STATE_CB | ARES_OPT_DOMAINS);
 
 	if (rc != ARES_SUCCESS) {
 		r->channel = NULL;
@@ -579,8 +592,9 @@ resolver_new(struct loop *loop, const struct resolver_config *config, char why[s
 		rc = channel_init(r);
 	}
 	if (rc != ARES_SUCCESS) {
-		(void)snprintf(why, NET_TEXT, "DNS: %s%s%s", config->servers == NULL ? "" : config->servers,
-		    config->servers == NULL ? "" : ": ", ares_strerror(rc));
+		(void)snprintf(why, NET_TEXT, "DNS: %s%s%s",
+		               config->servers == NULL ? "" : config->servers,
+		               config->servers == NULL ? "" : ": ", ares_strerror(rc));
 		resolver_free(&r);
 	}
 	return r;

@@ -17,12 +17,12 @@ struct resolver_config {
 	size_t cache_max;    /* answers kept; 0: 10,000 */
 	int64_t ttl_min_s;   /* 0: 5 */
 	int64_t ttl_max_s;   /* 0: 3600 */
-	int64_t ttl_none_s;  /* for NO_RECORD, NO_NAME and REFUSED; 0: 60. FAIL is never kept. */
+	int64_t ttl_none_s; /* for NO_RECORD, NO_NAME and REFUSED; 0: 60. FAIL is never kept. */
 };
 
 /* NULL: why says what failed. */
 struct resolver *resolver_new(struct loop *loop, const struct resolver_config *config,
-    char why[static NET_TEXT]);
+                              char why[static NET_TEXT]);
 
 /* Every query must be over or cancelled. Not from within a query's callback. */
 void resolver_free(struct resolver **resolver);
@@ -32,10 +32,10 @@ void resolver_forget(struct resolver *resolver);
 
 enum resolve_rc {
 	RESOLVE_FOUND = 0,
-	RESOLVE_NO_RECORD, /* the name exists without such records; for services also NXDOMAIN */
+	RESOLVE_NO_RECORD, /* the name exists without such records; services: or NXDOMAIN */
 	RESOLVE_NO_NAME,   /* hosts only: NXDOMAIN */
-	RESOLVE_REFUSED,   /* services only: the target "." (RFC 2782), none of this kind here */
-	RESOLVE_FAIL,      /* no usable answer: timeout, SERVFAIL, REFUSED, garbage */
+	RESOLVE_REFUSED, /* services only: the target "." (RFC 2782), none of this kind here */
+	RESOLVE_FAIL,    /* no usable answer: timeout, SERVFAIL, REFUSED, garbage */
 };
 
 const char *resolve_rc_name(enum resolve_rc rc);
@@ -63,7 +63,10 @@ struct resolve_answer {
 
 struct resolve_entry;
 
-/* Embeds in its owner, which keeps it until the callback or resolve_cancel. Fields are the resolver's. */
+/*
+ * Embeds in its owner, which keeps it until the callback or resolve_cancel. Fields are the
+ * resolver's.
+ */
 struct resolve_query {
 	void (*fn)(struct resolve_query *query, const struct resolve_answer *answer);
 	void *arg;
@@ -72,13 +75,17 @@ struct resolve_query {
 	struct loop_defer no_memory;
 };
 
-/* name: "_dmtps._tcp.example.org". The callback comes from the loop, later, exactly once; it may free the query. */
+/*
+ * name: "_dmtps._tcp.example.org". The callback comes from the loop, later, exactly once; it
+ * may free the query.
+ */
 void resolve_service(struct resolver *resolver, struct resolve_query *query, const char *name,
-    void (*fn)(struct resolve_query *, const struct resolve_answer *), void *arg);
+                     void (*fn)(struct resolve_query *, const struct resolve_answer *),
+                     void *arg);
 
 /* A and AAAA; also literals and the hosts file. No search domains. */
 void resolve_host(struct resolver *resolver, struct resolve_query *query, const char *name,
-    void (*fn)(struct resolve_query *, const struct resolve_answer *), void *arg);
+                  void (*fn)(struct resolve_query *, const struct resolve_answer *), void *arg);
 
 /* No callback follows. Harmless when it came already. */
 void resolve_cancel(struct resolve_query *query);
@@ -94,7 +101,7 @@ uint32_t resolve_random(void *arg, uint32_t n);
  * Source: RFC 2782, "Weight".
  */
 void resolve_order(struct resolve_target *targets, size_t count,
-    uint32_t (*random)(void *arg, uint32_t n), void *arg);
+                   uint32_t (*random)(void *arg, uint32_t n), void *arg);
 
 /*
  * Reads the SRV records of name out of a DNS message, following CNAMEs within
@@ -104,10 +111,12 @@ void resolve_order(struct resolve_target *targets, size_t count,
  * (malformed, or an error code). Source: RFC 1035 section 4, RFC 2782.
  */
 enum resolve_rc resolve_parse_service(struct slice message, const char *name,
-    struct resolve_target *out, size_t *count, uint32_t *ttl_s);
+                                      struct resolve_target *out, size_t *count,
+                                      uint32_t *ttl_s);
 
 /* The same for addresses, port 0: A records, or AAAA when v6. NXDOMAIN is NO_NAME here. */
 enum resolve_rc resolve_parse_addresses(struct slice message, const char *name, bool v6,
-    struct net_address *out, size_t *count, uint32_t *ttl_s);
+                                        struct net_address *out, size_t *count,
+                                        uint32_t *ttl_s);
 
 #endif

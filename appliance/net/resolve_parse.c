@@ -1,4 +1,7 @@
-/* The pure parts of resolve.h: reading answers, ordering targets. Nothing here waits or remembers. */
+/*
+ * The pure parts of resolve.h: reading answers, ordering targets. Nothing here waits or
+ * remembers.
+ */
 #include "net/resolve.h"
 
 #include <errno.h>
@@ -54,7 +57,10 @@ skip(struct cursor *c, size_t n)
 		c->at += n;
 }
 
-/* Appends one label in lower case; false when it holds what no host name does, or is too much. */
+/*
+ * Appends one label in lower case; false when it holds what no host name does,
+ * or is too much.
+ */
 static bool
 add_label(struct cursor *c, size_t n, char *out, size_t *used)
 {
@@ -67,7 +73,8 @@ add_label(struct cursor *c, size_t n, char *out, size_t *used)
 
 		if (o >= 'A' && o <= 'Z')
 			o = (uint8_t)(o - 'A' + 'a');
-		plain = plain && ((o >= 'a' && o <= 'z') || (o >= '0' && o <= '9') || o == '-' || o == '_');
+		plain = plain && ((o >= 'a' && o <= 'z') || (o >= '0' && o <= '9') ||
+		                  o == '-' || o == '_');
 		if (plain)
 			out[(*used)++] = (char)o;
 	}
@@ -180,7 +187,10 @@ open_message(struct slice message, struct answers *a)
 	return (flags & 15) == RCODE_OK ? RESOLVE_FOUND : RESOLVE_FAIL;
 }
 
-/* One more CNAME of a->name, if there is one. False: none (or the message is broken: later reading finds that too). */
+/*
+ * One more CNAME of a->name, if there is one. False: none (or the message is broken: later
+ * reading finds that too).
+ */
 static bool
 follow(struct answers *a)
 {
@@ -210,7 +220,8 @@ lower_name(const char *name, char out[static RESOLVE_NAME])
 	if (len >= RESOLVE_NAME)
 		len = 0;
 	for (size_t i = 0; i < len; i++)
-		out[i] = (char)(name[i] >= 'A' && name[i] <= 'Z' ? name[i] - 'A' + 'a' : name[i]);
+		out[i] =
+		    (char)(name[i] >= 'A' && name[i] <= 'Z' ? name[i] - 'A' + 'a' : name[i]);
 	out[len] = '\0';
 }
 
@@ -239,8 +250,8 @@ get_target(struct record *r, struct resolve_target *t, bool *usable)
 }
 
 enum resolve_rc
-resolve_parse_service(struct slice message, const char *name, struct resolve_target *out, size_t *count,
-    uint32_t *ttl_s)
+resolve_parse_service(struct slice message, const char *name, struct resolve_target *out,
+                      size_t *count, uint32_t *ttl_s)
 {
 	struct answers a;
 	struct record r;
@@ -281,17 +292,19 @@ make_address(const struct record *r, bool v6, struct net_address *out)
 	if (r->end - r->data.at != len)
 		return false;
 	if (v6)
-		memcpy(&((struct sockaddr_in6 *)(void *)&ss)->sin6_addr, r->data.data + r->data.at, len);
+		memcpy(&((struct sockaddr_in6 *)(void *)&ss)->sin6_addr,
+		       r->data.data + r->data.at, len);
 	else
-		memcpy(&((struct sockaddr_in *)(void *)&ss)->sin_addr, r->data.data + r->data.at, len);
+		memcpy(&((struct sockaddr_in *)(void *)&ss)->sin_addr,
+		       r->data.data + r->data.at, len);
 	net_address_copy(out, (const struct sockaddr *)&ss,
-	    v6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in));
+	                 v6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in));
 	return true;
 }
 
 enum resolve_rc
-resolve_parse_addresses(struct slice message, const char *name, bool v6, struct net_address *out,
-    size_t *count, uint32_t *ttl_s)
+resolve_parse_addresses(struct slice message, const char *name, bool v6,
+                        struct net_address *out, size_t *count, uint32_t *ttl_s)
 {
 	struct answers a;
 	struct record r;
@@ -304,7 +317,8 @@ resolve_parse_addresses(struct slice message, const char *name, bool v6, struct 
 	for (uint16_t i = 0; i < a.count; i++) {
 		if (!get_record(&a.at, &r))
 			return RESOLVE_FAIL;
-		if (r.type != (v6 ? TYPE_AAAA : TYPE_A) || !r.plain || strcmp(r.owner, a.name) != 0)
+		if (r.type != (v6 ? TYPE_AAAA : TYPE_A) || !r.plain ||
+		    strcmp(r.owner, a.name) != 0)
 			continue;
 		take_ttl(&a, r.ttl_s);
 		if (found < room && !make_address(&r, v6, &out[found++]))
@@ -333,7 +347,10 @@ resolve_random(void *arg, uint32_t n)
 	return v % n;
 }
 
-/* Lowest priority first; within one, weight 0 first: they then have their small chance below. */
+/*
+ * Lowest priority first; within one, weight 0 first: they then have their small
+ * chance below.
+ */
 static int
 by_priority(const void *a, const void *b)
 {
@@ -345,8 +362,8 @@ by_priority(const void *a, const void *b)
 }
 
 void
-resolve_order(struct resolve_target *targets, size_t count, uint32_t (*random)(void *arg, uint32_t n),
-    void *arg)
+resolve_order(struct resolve_target *targets, size_t count,
+              uint32_t (*random)(void *arg, uint32_t n), void *arg)
 {
 	if (count > 0)
 		qsort(targets, count, sizeof(*targets), by_priority);

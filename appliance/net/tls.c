@@ -110,7 +110,7 @@ tls_set_resume(const struct tls_set *set, SSL *ssl, const char *name, struct tls
 
 void
 tls_set_remember(struct tls_set *set, const char *name, SSL_SESSION *session,
-    const struct tls_memory *memory)
+                 const struct tls_memory *memory)
 {
 	struct tls_session *s = session_slot(set, name);
 	char *copy = strdup(name);
@@ -145,10 +145,13 @@ on_make_ticket(SSL *ssl, void *arg)
 	return SSL_SESSION_set1_ticket_appdata(SSL_get_session(ssl), memory, sizeof(*memory));
 }
 
-/* A ticket is renewed at each use: only what it remembers tells how old the identity in it is. */
+/*
+ * A ticket is renewed at each use: only what it remembers tells how old the
+ * identity in it is.
+ */
 static SSL_TICKET_RETURN
 on_read_ticket(SSL *ssl, SSL_SESSION *session, const unsigned char *name, size_t name_len,
-    SSL_TICKET_STATUS status, void *arg)
+               SSL_TICKET_STATUS status, void *arg)
 {
 	struct tls_stream *stream = SSL_get_app_data(ssl);
 	struct tls_memory memory;
@@ -171,7 +174,8 @@ on_read_ticket(SSL *ssl, SSL_SESSION *session, const unsigned char *name, size_t
 	if (tls_pins_concern(stream->set, SSL_SESSION_get0_peer(session)))
 		return SSL_TICKET_RETURN_IGNORE_RENEW;
 	stream->memory = memory;
-	return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
+	return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE
+	                                    : SSL_TICKET_RETURN_USE_RENEW;
 }
 
 /* --- names and protocols -------------------------------------------------------- */
@@ -214,14 +218,15 @@ on_server_name(SSL *ssl, int *alert, void *arg)
 
 /* Source: RFC 7301 section 3.2: no protocol in common is fatal. */
 static int
-on_choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen, const unsigned char *in,
-    unsigned inlen, void *arg)
+on_choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen,
+               const unsigned char *in, unsigned inlen, void *arg)
 {
 	const uint8_t *own = ((struct tls_stream *)SSL_get_app_data(ssl))->set->alpn;
 
 	(void)arg;
 	for (size_t i = 0; i < inlen; i += 1u + in[i]) {
-		if (in[i] == own[0] && (size_t)in[i] <= inlen - i - 1 && memcmp(in + i + 1, own + 1, own[0]) == 0) {
+		if (in[i] == own[0] && (size_t)in[i] <= inlen - i - 1 &&
+		    memcmp(in + i + 1, own + 1, own[0]) == 0) {
 			*out = in + i + 1;
 			*outlen = in[i];
 			return SSL_TLSEXT_ERR_OK;
@@ -240,7 +245,8 @@ on_hello(SSL *ssl, int *alert, void *arg)
 
 	(void)arg;
 	if (!stream->require_alpn || stream->set->alpn[0] == 0 ||
-	    SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_application_layer_protocol_negotiation, &data, &len) == 1)
+	    SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_application_layer_protocol_negotiation,
+	                              &data, &len) == 1)
 		return SSL_CLIENT_HELLO_SUCCESS;
 	*alert = SSL_AD_NO_APPLICATION_PROTOCOL;
 	return SSL_CLIENT_HELLO_ERROR;
@@ -282,7 +288,7 @@ load_chain(struct tls_key *key, const char *file, char *why)
 	key->cert = PEM_read_bio_X509_AUX(in, NULL, no_passphrase, NULL);
 	key->chain = sk_X509_new_null();
 	while (key->cert != NULL && key->chain != NULL &&
-	    (cert = PEM_read_bio_X509(in, NULL, no_passphrase, NULL)) != NULL) {
+	       (cert = PEM_read_bio_X509(in, NULL, no_passphrase, NULL)) != NULL) {
 		if (sk_X509_push(key->chain, cert) <= 0) {
 			X509_free(cert);
 			break;
@@ -308,7 +314,8 @@ load_private_key(struct tls_key *key, const char *file, char *why)
 	key->key = PEM_read_bio_PrivateKey(in, NULL, no_passphrase, NULL);
 	BIO_free(in);
 	if (key->key == NULL)
-		return failed(TLS_BAD_FILE, why, file, "no private key in PEM without a passphrase");
+		return failed(TLS_BAD_FILE, why, file,
+		              "no private key in PEM without a passphrase");
 	if (X509_check_private_key(key->cert, key->key) != 1)
 		return failed(TLS_BAD_KEY, why, file, "isn't the certificate's key");
 	return TLS_OK;
@@ -320,7 +327,7 @@ try_key(struct tls_set *set, const struct tls_key *key, const char *file, char *
 {
 	SSL *probe = SSL_new(set->ctx);
 	bool good = probe != NULL &&
-	    SSL_use_cert_and_key(probe, key->cert, key->key, key->chain, 1) == 1;
+	            SSL_use_cert_and_key(probe, key->cert, key->key, key->chain, 1) == 1;
 
 	SSL_free(probe);
 	return good ? TLS_OK : failed(TLS_BAD_KEY, why, file, NULL);
@@ -331,9 +338,12 @@ warn_of_other_names(const struct tls_key *key)
 {
 	struct tls_names names;
 
-	if (tls_names_read(key->cert, true, &names) && !tls_names_have(&names, slice_str(key->domain)))
-		log_warn("certificate-names-other", LOG_S("domain", key->domain),
-		    LOG_S("reason", "peers will refuse it: the certificate doesn't name this domain"));
+	if (tls_names_read(key->cert, true, &names) &&
+	    !tls_names_have(&names, slice_str(key->domain)))
+		log_warn(
+		    "certificate-names-other", LOG_S("domain", key->domain),
+		    LOG_S("reason",
+		          "peers will refuse it: the certificate doesn't name this domain"));
 	tls_names_free(&names);
 }
 
@@ -385,11 +395,14 @@ load_trust(struct tls_set *set, const char *ca_file, char *why)
 	X509_VERIFY_PARAM_set_depth(param, 8);
 	if (ca_file == NULL)
 		return SSL_CTX_set_default_verify_paths(set->ctx) == 1
-		    ? TLS_OK
-		    : failed(TLS_BAD_TRUST, why, "the system's trust roots", NULL);
+		           ? TLS_OK
+		           : failed(TLS_BAD_TRUST, why, "the system's trust roots", NULL);
 	if (SSL_CTX_load_verify_file(set->ctx, ca_file) != 1)
 		return failed(TLS_BAD_TRUST, why, ca_file, NULL);
-	/* A pinned file may hold an intermediate or the server's own certificate: that is the anchor then. */
+	/*
+	 * A pinned file may hold an intermediate or the server's own certificate: that is the
+	 * anchor then.
+	 */
 	(void)X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_PARTIAL_CHAIN);
 	return TLS_OK;
 }
@@ -402,7 +415,7 @@ load_pins(struct tls_set *set, const struct tls_server_config *config, char *why
 	if (tls_pins_load(set, config->pins, config->pin_count, &bad_file))
 		return TLS_OK;
 	return bad_file != NULL ? failed(TLS_BAD_TRUST, why, bad_file, NULL)
-				: failed(TLS_NO_MEMORY, why, "pinned CAs", "no memory");
+	                        : failed(TLS_NO_MEMORY, why, "pinned CAs", "no memory");
 }
 
 static enum tls_error
@@ -432,8 +445,9 @@ set_new(const SSL_METHOD *method, struct tls_set **out, char *why)
 	if (set->ctx == NULL || SSL_CTX_set_min_proto_version(set->ctx, TLS1_2_VERSION) != 1)
 		return failed(TLS_NO_MEMORY, why, "TLS", NULL);
 	(void)SSL_CTX_set_options(set->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-	(void)SSL_CTX_set_mode(set->ctx,
-	    SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+	(void)SSL_CTX_set_mode(set->ctx, SSL_MODE_RELEASE_BUFFERS |
+	                                     SSL_MODE_ENABLE_PARTIAL_WRITE |
+	                                     SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	(void)SSL_CTX_set_timeout(set->ctx, TLS_SESSION_S);
 	return TLS_OK;
 }
@@ -467,7 +481,8 @@ server_set(const struct tls_server_config *config, struct tls_set **out, char *w
 	enum tls_error error = set_new(TLS_server_method(), out, why);
 
 	if (error == TLS_OK && config->count == 0)
-		error = failed(TLS_BAD_CONFIG, why, "TLS server", "no certificate is configured");
+		error =
+		    failed(TLS_BAD_CONFIG, why, "TLS server", "no certificate is configured");
 	if (error == TLS_OK)
 		error = set_alpn(*out, config->alpn, why);
 	if (error == TLS_OK)
@@ -488,7 +503,8 @@ client_settings(struct tls_set *set, char *why)
 {
 	SSL_CTX *ctx = set->ctx;
 
-	(void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+	(void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT |
+	                                              SSL_SESS_CACHE_NO_INTERNAL);
 	SSL_CTX_sess_set_new_cb(ctx, on_new_session);
 	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
 	SSL_CTX_set_cert_verify_callback(ctx, tls_stream_verify_server, NULL);
@@ -524,7 +540,7 @@ client_set(const struct tls_client_config *config, struct tls_set **out, char *w
 
 enum tls_error
 tls_server_reload(struct tls_server *server, const struct tls_server_config *config,
-    char why[static NET_TEXT])
+                  char why[static NET_TEXT])
 {
 	struct tls_set *set;
 	enum tls_error error = server_set(config, &set, why);
@@ -537,7 +553,8 @@ tls_server_reload(struct tls_server *server, const struct tls_server_config *con
 }
 
 enum tls_error
-tls_server_new(const struct tls_server_config *config, struct tls_server **out, char why[static NET_TEXT])
+tls_server_new(const struct tls_server_config *config, struct tls_server **out,
+               char why[static NET_TEXT])
 {
 	struct tls_server *server = calloc(1, sizeof(*server));
 	enum tls_error error;
@@ -576,7 +593,7 @@ tls_server_set(const struct tls_server *server)
 
 enum tls_error
 tls_client_reload(struct tls_client *client, const struct tls_client_config *config,
-    char why[static NET_TEXT])
+                  char why[static NET_TEXT])
 {
 	struct tls_set *set;
 	enum tls_error error = client_set(config, &set, why);
@@ -589,7 +606,8 @@ tls_client_reload(struct tls_client *client, const struct tls_client_config *con
 }
 
 enum tls_error
-tls_client_new(const struct tls_client_config *config, struct tls_client **out, char why[static NET_TEXT])
+tls_client_new(const struct tls_client_config *config, struct tls_client **out,
+               char why[static NET_TEXT])
 {
 	struct tls_client *client = calloc(1, sizeof(*client));
 	enum tls_error error;

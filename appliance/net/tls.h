@@ -18,7 +18,10 @@ enum tls_error {
 	TLS_NO_MEMORY,
 };
 
-/* A domain's certificate. The same domain may stand twice with keys of different kinds (ECDSA and RSA). */
+/*
+ * A domain's certificate. The same domain may stand twice with keys of different kinds (ECDSA
+ * and RSA).
+ */
 struct tls_identity {
 	const char *domain;    /* lower-case A-labels */
 	const char *cert_file; /* PEM, the leaf first, then its chain */
@@ -38,7 +41,8 @@ struct tls_pin {
 };
 
 struct tls_server_config {
-	const struct tls_identity *identities; /* at least one; the first serves unknown and absent SNI */
+	/* At least one; the first serves unknown and absent SNI. */
+	const struct tls_identity *identities;
 	size_t count;
 	const char *ca_file; /* PEM, what clients' chains lead to; NULL: the system's roots */
 	const char *alpn;    /* the protocol served, "dmtp/1"; NULL: none */
@@ -52,11 +56,15 @@ struct tls_server_config {
  * unverified. On error *out is NULL and why says which file and what.
  */
 enum tls_error tls_server_new(const struct tls_server_config *config, struct tls_server **out,
-    char why[static NET_TEXT]) __attribute__((warn_unused_result));
+                              char why[static NET_TEXT]) __attribute__((warn_unused_result));
 
-/* Swaps in new contexts when all of them are good, else keeps the old. Sessions go on; tickets are forgotten. */
-enum tls_error tls_server_reload(struct tls_server *server, const struct tls_server_config *config,
-    char why[static NET_TEXT]) __attribute__((warn_unused_result));
+/*
+ * Swaps in new contexts when all of them are good, else keeps the old. Sessions go on; tickets
+ * are forgotten.
+ */
+enum tls_error tls_server_reload(struct tls_server *server,
+                                 const struct tls_server_config *config,
+                                 char why[static NET_TEXT]) __attribute__((warn_unused_result));
 
 void tls_server_free(struct tls_server **server);
 
@@ -64,10 +72,11 @@ void tls_server_free(struct tls_server **server);
 int64_t tls_server_expires(const struct tls_server *server);
 
 struct tls_client_config {
-	const struct tls_identity *identities; /* own certificates, by own domain; may be none */
+	/* Own certificates, by own domain; may be none. */
+	const struct tls_identity *identities;
 	size_t count;
 	const char *ca_file; /* NULL: the system's roots */
-	const char *alpn;    /* asked for; whether the server chose it stands in tls_peer.alpn */
+	const char *alpn; /* asked for; whether the server chose it stands in tls_peer.alpn */
 	/*
 	 * Only for a route that an operator pinned so: a server that fails the
 	 * check is connected to all the same, with tls_peer.verified false.
@@ -77,14 +86,18 @@ struct tls_client_config {
 
 /* As tls_server_new. */
 enum tls_error tls_client_new(const struct tls_client_config *config, struct tls_client **out,
-    char why[static NET_TEXT]) __attribute__((warn_unused_result));
+                              char why[static NET_TEXT]) __attribute__((warn_unused_result));
 
-enum tls_error tls_client_reload(struct tls_client *client, const struct tls_client_config *config,
-    char why[static NET_TEXT]) __attribute__((warn_unused_result));
+enum tls_error tls_client_reload(struct tls_client *client,
+                                 const struct tls_client_config *config,
+                                 char why[static NET_TEXT]) __attribute__((warn_unused_result));
 
 void tls_client_free(struct tls_client **client);
 
-/* What is known of the other side after the handshake. Borrowed from the connection until it is closed. */
+/*
+ * What is known of the other side after the handshake. Borrowed from the connection until it is
+ * closed.
+ */
 struct tls_peer {
 	bool presented; /* a certificate */
 	/*
@@ -100,7 +113,8 @@ struct tls_peer {
 	 */
 	const char *const *names;
 	size_t name_count;
-	int64_t valid_until; /* wall seconds: identity holds no longer (its end; for resumed sessions also 24 h) */
+	/* Wall seconds; the identity ends then. When resumed, within 24 h at most. */
+	int64_t valid_until;
 	const char *sni;     /* what the client asked for, lower case; "" when it didn't */
 	const char *alpn;    /* what was agreed; "" when nothing was */
 	const char *version; /* "TLSv1.3" */

@@ -20,8 +20,8 @@ copy_host_name(struct slice s, char *out)
 
 		if (c >= 'A' && c <= 'Z')
 			c = (uint8_t)(c - 'A' + 'a');
-		if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
-			(c == '.' && before != '.')))
+		if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' ||
+		      c == '_' || (c == '.' && before != '.')))
 			return false;
 		out[i] = (char)c;
 		before = c;
@@ -79,7 +79,10 @@ tls_names_have(const struct tls_names *names, struct slice domain)
 	return false;
 }
 
-/* Pointers first, then room for every name at its longest is too much: the texts follow as they come. */
+/*
+ * Pointers first, then room for every name at its longest is too much: the texts follow as they
+ * come.
+ */
 static bool
 collect(const GENERAL_NAMES *all, bool srv_ids, struct tls_names *out)
 {

@@ -26,7 +26,8 @@ store_of(const char *ca_file)
 }
 
 bool
-tls_pins_load(struct tls_set *set, const struct tls_pin *pins, size_t count, const char **bad_file)
+tls_pins_load(struct tls_set *set, const struct tls_pin *pins, size_t count,
+              const char **bad_file)
 {
 	*bad_file = NULL;
 	set->pins = count == 0 ? NULL : calloc(count, sizeof(*set->pins));

@@ -19,7 +19,7 @@ struct tls_key {
 	char *domain;
 	X509 *cert;
 	EVP_PKEY *key;
-	STACK_OF(X509) *chain;
+	STACK_OF(X509) * chain;
 };
 
 /* What resumption must remember beside OpenSSL's own session; travels inside server tickets. */
@@ -45,7 +45,7 @@ struct tls_set {
 	struct tls_key *keys;
 	size_t count;
 	uint8_t alpn[1 + 255 + 1]; /* wire form: length, name; length 0: none; a NUL behind */
-	bool unchecked;        /* client: a failed check isn't fatal */
+	bool unchecked;            /* client: a failed check isn't fatal */
 	int64_t expires;
 	struct tls_pinned *pins; /* server */
 	size_t pin_count;
@@ -60,12 +60,16 @@ void tls_set_release(struct tls_set **set);
 /* Presents every key of this domain; false when there is none or OpenSSL refuses. */
 bool tls_set_present(const struct tls_set *set, SSL *ssl, const char *domain);
 
-/* The last session under this name into ssl, with its memory; false when there is none that still counts. */
-bool tls_set_resume(const struct tls_set *set, SSL *ssl, const char *name, struct tls_memory *memory);
+/*
+ * The last session under this name into ssl, with its memory; false when there is none that
+ * still counts.
+ */
+bool tls_set_resume(const struct tls_set *set, SSL *ssl, const char *name,
+                    struct tls_memory *memory);
 
 /* Takes the session; an older one under the same name, or of the same slot, goes. */
 void tls_set_remember(struct tls_set *set, const char *name, SSL_SESSION *session,
-    const struct tls_memory *memory);
+                      const struct tls_memory *memory);
 
 /* --- certificates, tls_names.c ------------------------------------------------ */
 
@@ -86,7 +90,8 @@ void tls_names_free(struct tls_names *names);
 /* --- pinned CAs, tls_pins.c ----------------------------------------------------- */
 
 /* False: *bad_file couldn't be loaded, or (NULL) no memory. */
-bool tls_pins_load(struct tls_set *set, const struct tls_pin *pins, size_t count, const char **bad_file);
+bool tls_pins_load(struct tls_set *set, const struct tls_pin *pins, size_t count,
+                   const char **bad_file);
 void tls_pins_free(struct tls_set *set);
 
 /* The certificate names a pinned domain. */

@@ -120,10 +120,12 @@ tls_stream_new_server(struct tls_server *server, bool require_alpn)
 static bool
 client_init(struct tls_stream *stream, const char *expected, const char *own)
 {
-	const char *shown = own != NULL && tls_set_present(stream->set, stream->ssl, own) ? own : "";
+	const char *shown =
+	    own != NULL && tls_set_present(stream->set, stream->ssl, own) ? own : "";
 
 	stream->expected = strdup(expected);
-	if (stream->expected == NULL || asprintf(&stream->session_name, "%s %s", shown, expected) < 0) {
+	if (stream->expected == NULL ||
+	    asprintf(&stream->session_name, "%s %s", shown, expected) < 0) {
 		stream->session_name = NULL;
 		return false;
 	}
@@ -182,7 +184,7 @@ stream_of(X509_STORE_CTX *check)
  * a CA that is held to some domains could name any other in an SRV-ID.
  */
 static bool
-chain_is_constrained(const STACK_OF(X509) *chain)
+chain_is_constrained(const STACK_OF(X509) * chain)
 {
 	for (int i = 1; i < sk_X509_num(chain); i++) {
 		if (X509_get_ext_by_NID(sk_X509_value(chain, i), NID_name_constraints, -1) >= 0)
@@ -191,7 +193,10 @@ chain_is_constrained(const STACK_OF(X509) *chain)
 	return false;
 }
 
-/* Checks the chain for one purpose, apart from the check that OpenSSL prepared; X509_V_OK or the error. */
+/*
+ * Checks the chain for one purpose, apart from the check that OpenSSL prepared; X509_V_OK or
+ * the error.
+ */
 static int
 verify_as(X509_STORE_CTX *given, X509_STORE *store, int purpose, bool *constrained)
 {
@@ -200,17 +205,17 @@ verify_as(X509_STORE_CTX *given, X509_STORE *store, int purpose, bool *constrain
 	int error = X509_V_ERR_OUT_OF_MEM;
 
 	if (check == NULL || X509_STORE_CTX_init(check, store, X509_STORE_CTX_get0_cert(given),
-	    X509_STORE_CTX_get0_untrusted(given)) != 1)
+	                                         X509_STORE_CTX_get0_untrusted(given)) != 1)
 		goto out;
 	param = X509_STORE_CTX_get0_param(check);
 	if ((store == X509_STORE_CTX_get0_store(given) &&
-	    X509_VERIFY_PARAM_set1(param, X509_STORE_CTX_get0_param(given)) != 1) ||
+	     X509_VERIFY_PARAM_set1(param, X509_STORE_CTX_get0_param(given)) != 1) ||
 	    X509_STORE_CTX_set_purpose(check, purpose) != 1 ||
 	    X509_VERIFY_PARAM_set_purpose(param, purpose) != 1)
 		goto out;
 	/* The least strength of keys and signatures holds for pinned CAs too. */
-	X509_VERIFY_PARAM_set_auth_level(param,
-	    X509_VERIFY_PARAM_get_auth_level(X509_STORE_CTX_get0_param(given)));
+	X509_VERIFY_PARAM_set_auth_level(
+	    param, X509_VERIFY_PARAM_get_auth_level(X509_STORE_CTX_get0_param(given)));
 	X509_VERIFY_PARAM_set_time(param, (time_t)clock_wall_s());
 	if (X509_verify_cert(check) == 1)
 		error = X509_V_OK;
@@ -239,7 +244,8 @@ static bool
 cert_names(X509 *cert, bool srv_ids, const char *domain)
 {
 	struct tls_names names;
-	bool found = tls_names_read(cert, srv_ids, &names) && tls_names_have(&names, slice_str(domain));
+	bool found =
+	    tls_names_read(cert, srv_ids, &names) && tls_names_have(&names, slice_str(domain));
 
 	tls_names_free(&names);
 	return found;
@@ -252,13 +258,15 @@ check_pins(struct tls_stream *stream, X509_STORE_CTX *given)
 	X509 *cert = X509_STORE_CTX_get0_cert(given);
 
 	free(stream->held);
-	stream->held = stream->set->pin_count == 0 ? NULL
-						   : calloc(stream->set->pin_count, sizeof(*stream->held));
+	stream->held = stream->set->pin_count == 0
+	                   ? NULL
+	                   : calloc(stream->set->pin_count, sizeof(*stream->held));
 	for (size_t i = 0; stream->held != NULL && i < stream->set->pin_count; i++) {
 		const struct tls_pinned *pin = &stream->set->pins[i];
 		bool constrained = false;
 
-		stream->held[i] = cert_names(cert, true, pin->domain) &&
+		stream->held[i] =
+		    cert_names(cert, true, pin->domain) &&
 		    verify_client_as(given, pin->store, &constrained) == X509_V_OK &&
 		    cert_names(cert, !constrained, pin->domain);
 	}
@@ -290,12 +298,13 @@ tls_stream_verify_server(X509_STORE_CTX *check, void *arg)
 {
 	struct tls_stream *stream = stream_of(check);
 	bool constrained = false;
-	int error =
-	    verify_as(check, X509_STORE_CTX_get0_store(check), X509_PURPOSE_SSL_SERVER, &constrained);
+	int error = verify_as(check, X509_STORE_CTX_get0_store(check), X509_PURPOSE_SSL_SERVER,
+	                      &constrained);
 
 	(void)arg;
 	stream->srv_ids = error == X509_V_OK && !constrained;
-	if (error == X509_V_OK && !names_expected(stream, X509_STORE_CTX_get0_cert(check), stream->srv_ids))
+	if (error == X509_V_OK &&
+	    !names_expected(stream, X509_STORE_CTX_get0_cert(check), stream->srv_ids))
 		error = X509_V_ERR_HOSTNAME_MISMATCH;
 	X509_STORE_CTX_set_error(check, error);
 	return error == X509_V_OK || stream->set->unchecked;
@@ -330,7 +339,8 @@ fill_pinned(struct tls_stream *stream, X509 *cert)
 
 	if (!tls_pins_concern(stream->set, cert))
 		return true;
-	if (stream->held == NULL) /* no memory: the ordinary roots must not speak for a pinned domain */
+	if (stream->held ==
+	    NULL) /* no memory: the ordinary roots must not speak for a pinned domain */
 		return false;
 	if (!tls_pins_apply(stream->set, stream->held, &stream->names))
 		return false;
@@ -404,7 +414,8 @@ tls_peer_is(const struct tls_peer *peer, struct slice domain)
 {
 	struct tls_names names = { (const char **)(uintptr_t)peer->names, peer->name_count };
 
-	return peer->verified && peer->valid_until > clock_wall_s() && tls_names_have(&names, domain);
+	return peer->verified && peer->valid_until > clock_wall_s() &&
+	       tls_names_have(&names, domain);
 }
 
 /* --- octets ---------------------------------------------------------------------- */
@@ -422,7 +433,7 @@ fail(struct tls_stream *stream, const char *while_doing)
 	if (stream->wire.failed)
 		reason = "no room for what is to be sent";
 	(void)snprintf(stream->error, sizeof(stream->error), "%s: %s", while_doing,
-	    reason == NULL ? "unknown error" : reason);
+	               reason == NULL ? "unknown error" : reason);
 	ERR_clear_error();
 	return TLS_FAILED;
 }
@@ -437,13 +448,16 @@ tls_stream_handshake(struct tls_stream *stream)
 	ERR_clear_error();
 	rc = SSL_do_handshake(stream->ssl);
 	if (rc != 1)
-		return SSL_get_error(stream->ssl, rc) == SSL_ERROR_WANT_READ ? TLS_MORE
-									      : fail(stream, "TLS handshake");
+		return SSL_get_error(stream->ssl, rc) == SSL_ERROR_WANT_READ
+		           ? TLS_MORE
+		           : fail(stream, "TLS handshake");
 	if (!fill_peer(stream))
 		return fail(stream, "TLS handshake");
 	if (!stream->server && !stream->peer.verified && !stream->set->unchecked) {
-		stream->unverified = true; /* a resumed session whose identity doesn't hold any more */
-		(void)snprintf(stream->error, sizeof(stream->error), "TLS handshake: %s", stream->peer.problem);
+		stream->unverified =
+		    true; /* a resumed session whose identity doesn't hold any more */
+		(void)snprintf(stream->error, sizeof(stream->error), "TLS handshake: %s",
+		               stream->peer.problem);
 		return TLS_FAILED;
 	}
 	stream->done = true;
@@ -494,11 +508,12 @@ tls_stream_exporter(struct tls_stream *stream, const char *label, uint8_t *out, 
 {
 	uint8_t secret[64];
 
-	if (len > sizeof(secret) ||
-	    (SSL_version(stream->ssl) < TLS1_3_VERSION && SSL_get_extms_support(stream->ssl) != 1))
+	if (len > sizeof(secret) || (SSL_version(stream->ssl) < TLS1_3_VERSION &&
+	                             SSL_get_extms_support(stream->ssl) != 1))
 		return false;
 	ERR_clear_error();
-	if (SSL_export_keying_material(stream->ssl, secret, len, label, strlen(label), NULL, 0, 0) != 1)
+	if (SSL_export_keying_material(stream->ssl, secret, len, label, strlen(label), NULL, 0,
+	                               0) != 1)
 		return false;
 	memcpy(out, secret, len);
 	OPENSSL_cleanse(secret, sizeof(secret));

@@ -1,4 +1,7 @@
-/* How many small fetches a second go over reused TLS connections, server and client in one thread. */
+/*
+ * How many small fetches a second go over reused TLS connections, server and client in one
+ * thread.
+ */
 #include "https.h"
 
 #include "net/fetch.h"
@@ -10,7 +13,8 @@ static struct fetch_request request;
 static long left, failed;
 
 static bool
-answer(struct https *h, const char *path, struct slice head, struct slice body, struct buffer *out)
+answer(struct https *h, const char *path, struct slice head, struct slice body,
+       struct buffer *out)
 {
 	(void)h;
 	(void)path;
@@ -44,8 +48,10 @@ run(long count, long at_once)
 	while (left > 0)
 		(void)loop_turn(loop, 100);
 	us = clock_mono_us() - begin;
-	printf("%ld fetches, %ld asked for at once: %.0f/s, %.1f us each, %d new connections, %ld failed\n", count,
-	    at_once, (double)count * 1e6 / (double)us, (double)us / (double)count, web.connections - before, failed);
+	printf("%ld fetches, %ld asked for at once: %.0f/s, %.1f us each, %d new connections, "
+	       "%ld failed\n",
+	       count, at_once, (double)count * 1e6 / (double)us, (double)us / (double)count,
+	       web.connections - before, failed);
 }
 
 int
@@ -56,7 +62,8 @@ main(void)
 	struct tls_identity id;
 
 	test_cert_write("ca", &ca, NULL);
-	test_cert_put("files", &(struct test_cert){ .cn = "f", .issuer = &ca, .san = "DNS:files.example" });
+	test_cert_put("files", &(struct test_cert){
+				   .cn = "f", .issuer = &ca, .san = "DNS:files.example" });
 	test_cert_free(&ca);
 	id = test_identity("files.example", "files");
 	loop = loop_new();
@@ -66,9 +73,13 @@ main(void)
 		char url[128];
 
 		(void)snprintf(url, sizeof(url), "https://files.example:%u/m/x", web.port);
-		request = (struct fetch_request){ .url = url, .max_body = 300, .ca_file = test_path("ca.crt"),
-			.pin = &web.here, .allow_private = true };
-		fetcher = fetcher_new(loop, &(struct fetcher_config){ .max_per_host = per_host });
+		request = (struct fetch_request){ .url = url,
+			                          .max_body = 300,
+			                          .ca_file = test_path("ca.crt"),
+			                          .pin = &web.here,
+			                          .allow_private = true };
+		fetcher =
+		    fetcher_new(loop, &(struct fetcher_config){ .max_per_host = per_host });
 		printf("%zu connections a host: ", per_host);
 		run(20000, 64);
 		fetcher_free(&fetcher);

@@ -1,4 +1,7 @@
-/* A tiny HTTPS server over net/conn, for the tests of fetching: what it answers is decided by the path. */
+/*
+ * A tiny HTTPS server over net/conn, for the tests of fetching: what it answers is decided by
+ * the path.
+ */
 #ifndef TMTP_TEST_HTTPS_H
 #define TMTP_TEST_HTTPS_H
 
@@ -12,8 +15,12 @@ struct https {
 	unsigned port;
 	int connections, requests;
 	struct web *all;
-	/* Writes the whole answer for one request into out; path is NUL-terminated. Returns whether to close then. */
-	bool (*answer)(struct https *https, const char *path, struct slice head, struct slice body, struct buffer *out);
+	/*
+	 * Writes the whole answer for one request into out; path is NUL-terminated. Returns
+	 * whether to close then.
+	 */
+	bool (*answer)(struct https *https, const char *path, struct slice head,
+	               struct slice body, struct buffer *out);
 };
 
 struct web {
@@ -65,7 +72,8 @@ web_data(struct conn *conn, void *arg, struct slice in)
 	(void)sscanf((const char *)in.data, "%*s %255s", path);
 	w->https->requests++;
 	buffer_init(&out, (size_t)64 << 20);
-	ends = w->https->answer(w->https, path, slice_mem(in.data, head), slice_mem(in.data + head, body), &out);
+	ends = w->https->answer(w->https, path, slice_mem(in.data, head),
+	                        slice_mem(in.data + head, body), &out);
 	if (out.len > 0)
 		assert_int_equal(conn_write(conn, buffer_slice(&out)), CONN_OK);
 	buffer_free(&out);
@@ -80,8 +88,11 @@ https_accepted(void *arg, int fd, const struct net_address *peer, struct listene
 	static const struct conn_events events = { .data = web_data, .closed = web_closed };
 	struct https *h = arg;
 	struct web *w = calloc(1, sizeof(*w));
-	struct conn_config config = { .events = &events, .arg = w, .seat = seat, .out_max = (size_t)64 << 20,
-		.in_max = (size_t)4 << 20 };
+	struct conn_config config = { .events = &events,
+		                      .arg = w,
+		                      .seat = seat,
+		                      .out_max = (size_t)64 << 20,
+		                      .in_max = (size_t)4 << 20 };
 
 	assert_non_null(w);
 	w->https = h;
@@ -96,7 +107,9 @@ https_accepted(void *arg, int fd, const struct net_address *peer, struct listene
 TEST_FN void
 https_start(struct https *h, struct loop *loop, const struct tls_server_config *tls)
 {
-	struct listener_config config = { .bind = "127.0.0.1:0", .accepted = https_accepted, .arg = h };
+	struct listener_config config = { .bind = "127.0.0.1:0",
+		                          .accepted = https_accepted,
+		                          .arg = h };
 	char why[NET_TEXT];
 
 	h->loop = loop;

@@ -82,7 +82,7 @@ struct test_cert {
 	const char *constraints; /* nameConstraints or NULL */
 	bool ca;
 	bool rsa;
-	long from_s, until_s; /* relative to now; 0, 0: a day around now */
+	long from_s, until_s;         /* relative to now; 0, 0: a day around now */
 	const struct test_ca *issuer; /* NULL: itself */
 };
 
@@ -99,9 +99,10 @@ test_cert_make(const struct test_cert *t)
 	X509_gmtime_adj(X509_getm_notAfter(made.cert), t->until_s == 0 ? 86400 : t->until_s);
 	X509_set_pubkey(made.cert, made.key);
 	X509_NAME_add_entry_by_txt(X509_get_subject_name(made.cert), "CN", MBSTRING_ASC,
-	    (const unsigned char *)t->cn, -1, -1, 0);
+	                           (const unsigned char *)t->cn, -1, -1, 0);
 	X509_set_issuer_name(made.cert, X509_get_subject_name(issuer));
-	test_add_ext(made.cert, issuer, NID_basic_constraints, t->ca ? "critical,CA:TRUE" : "CA:FALSE");
+	test_add_ext(made.cert, issuer, NID_basic_constraints,
+	             t->ca ? "critical,CA:TRUE" : "CA:FALSE");
 	test_add_ext(made.cert, issuer, NID_subject_key_identifier, "hash");
 	if (t->san != NULL)
 		test_add_ext(made.cert, issuer, NID_subject_alt_name, t->san);
@@ -109,7 +110,8 @@ test_cert_make(const struct test_cert *t)
 		test_add_ext(made.cert, issuer, NID_ext_key_usage, t->eku);
 	if (t->constraints != NULL)
 		test_add_ext(made.cert, issuer, NID_name_constraints, t->constraints);
-	assert_true(X509_sign(made.cert, t->issuer == NULL ? made.key : t->issuer->key, EVP_sha256()) > 0);
+	assert_true(X509_sign(made.cert, t->issuer == NULL ? made.key : t->issuer->key,
+	                      EVP_sha256()) > 0);
 	return made;
 }
 
@@ -121,7 +123,10 @@ test_cert_free(struct test_ca *c)
 	*c = (struct test_ca){ NULL, NULL };
 }
 
-/* Writes <name>.crt (with the chain behind it, if any) and <name>.key into the directory of the test. */
+/*
+ * Writes <name>.crt (with the chain behind it, if any) and <name>.key into the directory of the
+ * test.
+ */
 TEST_FN void
 test_cert_write(const char *name, const struct test_ca *c, const struct test_ca *chain)
 {
@@ -168,14 +173,14 @@ test_identity(const char *domain, const char *name)
 /* --- turning the loop ----------------------------------------------------------- */
 
 /* Turns until cond holds; fails the test after 20 real seconds. */
-#define TURN_UNTIL(loop, cond)                                                                     \
-	do {                                                                                       \
-		time_t until_ = time(NULL) + 20;                                                   \
-		while (!(cond)) {                                                                  \
-			(void)loop_turn(loop, 200);                                                \
-			if (time(NULL) > until_)                                                   \
-				fail_msg("never held: %s", #cond);                                 \
-		}                                                                                  \
+#define TURN_UNTIL(loop, cond)                                     \
+	do {                                                       \
+		time_t until_ = time(NULL) + 20;                   \
+		while (!(cond)) {                                  \
+			(void)loop_turn(loop, 200);                \
+			if (time(NULL) > until_)                   \
+				fail_msg("never held: %s", #cond); \
+		}                                                  \
 	} while (0)
 
 /* --- a connection's events -------------------------------------------------------- */
@@ -183,7 +188,7 @@ test_identity(const char *domain, const char *name)
 struct side {
 	struct conn *conn;
 	struct buffer got;
-	size_t take;    /* octets taken a call; 0: everything */
+	size_t take; /* octets taken a call; 0: everything */
 	bool take_none;
 	size_t most_seen; /* the longest input offered */
 	int connected, secured, drained, ended, closed;

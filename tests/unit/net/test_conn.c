@@ -1,4 +1,7 @@
-/* net/conn over real sockets on loopback: plain, TLS, the change between them, bounds, deadlines, ends. */
+/*
+ * net/conn over real sockets on loopback: plain, TLS, the change between them, bounds,
+ * deadlines, ends.
+ */
 #include "net_test.h"
 
 #include "net/conn_state.h"
@@ -71,15 +74,27 @@ group_setup(void **state)
 
 	(void)state;
 	test_cert_write("ca", &ca, NULL);
-	test_cert_put("home", &(struct test_cert){ .cn = "h", .san = "DNS:home.example", .issuer = &ca });
-	test_cert_put("sender", &(struct test_cert){ .cn = "s", .san = "DNS:sender.example", .issuer = &ca });
+	test_cert_put(
+	    "home", &(struct test_cert){ .cn = "h", .san = "DNS:home.example", .issuer = &ca });
+	test_cert_put("sender", &(struct test_cert){
+				    .cn = "s", .san = "DNS:sender.example", .issuer = &ca });
 	test_cert_free(&ca);
 	home = test_identity("home.example", "home");
 	sender = test_identity("sender.example", "sender");
-	assert_int_equal(tls_server_new(&(struct tls_server_config){ .identities = &home, .count = 1,
-	    .ca_file = test_path("ca.crt"), .alpn = "dmtp/1" }, &tls_server, why), TLS_OK);
-	assert_int_equal(tls_client_new(&(struct tls_client_config){ .identities = &sender, .count = 1,
-	    .ca_file = test_path("ca.crt"), .alpn = "dmtp/1" }, &tls_client, why), TLS_OK);
+	assert_int_equal(
+	    tls_server_new(&(struct tls_server_config){ .identities = &home,
+	                                                .count = 1,
+	                                                .ca_file = test_path("ca.crt"),
+	                                                .alpn = "dmtp/1" },
+	                   &tls_server, why),
+	    TLS_OK);
+	assert_int_equal(
+	    tls_client_new(&(struct tls_client_config){ .identities = &sender,
+	                                                .count = 1,
+	                                                .ca_file = test_path("ca.crt"),
+	                                                .alpn = "dmtp/1" },
+	                   &tls_client, why),
+	    TLS_OK);
 	return 0;
 }
 
@@ -111,8 +126,9 @@ establish(bool tls, const struct conn_config *base)
 	server_tls = tls;
 	connect_client(base);
 	if (tls)
-		assert_int_equal(conn_start_tls_client(client.conn, tls_client, "home.example", "sender.example"),
-		    CONN_OK);
+		assert_int_equal(conn_start_tls_client(client.conn, tls_client, "home.example",
+		                                       "sender.example"),
+		                 CONN_OK);
 	TURN_UNTIL(loop, client.connected == 1 && server.conn != NULL);
 	if (tls)
 		TURN_UNTIL(loop, client.secured == 1 && server.secured == 1);
@@ -172,7 +188,8 @@ test_octets_both_ways_and_half_close(void **state)
 		say(&client, "one ");
 		say(&client, "two");
 		TURN_UNTIL(loop, side_got(&server, "one two"));
-		assert_int_equal(server.most_seen, 7); /* what one turn writes comes in one piece */
+		assert_int_equal(server.most_seen,
+		                 7); /* what one turn writes comes in one piece */
 		conn_shutdown(client.conn);
 		assert_int_equal(conn_write(client.conn, SLICE("late")), CONN_CLOSED);
 		TURN_UNTIL(loop, server.ended == 1);
@@ -219,7 +236,8 @@ test_half_close_in_tls_1_2(void **state)
 	{
 		char text[32] = "";
 
-		assert_int_equal(tls_stream_read(tls, (uint8_t *)text, sizeof(text), &got), TLS_DONE);
+		assert_int_equal(tls_stream_read(tls, (uint8_t *)text, sizeof(text), &got),
+		                 TLS_DONE);
 		assert_string_equal(text, "answered");
 	}
 	while (tls_stream_read(tls, buf, 1, &got) == TLS_MORE)
@@ -252,7 +270,8 @@ test_a_bare_fin_in_tls_is_told_apart(void **state)
 static void
 test_a_handshake_octet_by_octet(void **state)
 {
-	struct tls_stream *tls = tls_stream_new_client(tls_client, "home.example", "sender.example");
+	struct tls_stream *tls =
+	    tls_stream_new_client(tls_client, "home.example", "sender.example");
 	int fd;
 
 	(void)state;
@@ -346,22 +365,28 @@ test_a_reader_that_takes_nothing_stops_the_writer_at_the_bound(void **state)
 		establish(tls, &small);
 		server.take_none = true;
 		written = at = 0;
-		/* Until nothing has moved for a while: the kernel's buffers and both bounds are full. */
+		/*
+		 * Until nothing has moved for a while: the kernel's buffers and both bounds are
+		 * full.
+		 */
 		for (int still = 0; still < 200; still++) {
 			for (size_t i = 0; i < sizeof(block); i++)
 				block[i] = (uint8_t)((written + i) % 251);
-			while (conn_write(client.conn, slice_mem(block, sizeof(block))) == CONN_OK) {
+			while (conn_write(client.conn, slice_mem(block, sizeof(block))) ==
+			       CONN_OK) {
 				written += sizeof(block);
 				still = 0;
 				for (size_t i = 0; i < sizeof(block); i++)
 					block[i] = (uint8_t)((written + i) % 251);
-				assert_true(conn_unsent(client.conn) <= 100000 + 2 * TLS_WIRE_HIGH);
+				assert_true(conn_unsent(client.conn) <=
+				            100000 + 2 * TLS_WIRE_HIGH);
 			}
 			(void)loop_turn(loop, 0);
 		}
 		assert_int_equal(conn_unread(server.conn), 5000);
 		assert_int_equal(server.most_seen, 5000);
-		assert_int_equal(conn_write(client.conn, slice_mem(block, sizeof(block))), CONN_FULL);
+		assert_int_equal(conn_write(client.conn, slice_mem(block, sizeof(block))),
+		                 CONN_FULL);
 		drained = client.drained;
 		for (int i = 0; i < 20; i++)
 			(void)loop_turn(loop, 0);
@@ -429,7 +454,8 @@ test_key_updates_without_end_do_not_grow_memory(void **state)
 	fd = raw_connect();
 	raw_handshake(fd, tls, 4096);
 	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
-	assert_int_equal(setsockopt(server.conn->fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+	assert_int_equal(
+	    setsockopt(server.conn->fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
 	for (int i = 0; i < 20000; i++) {
 		assert_int_equal(SSL_key_update(tls->ssl, SSL_KEY_UPDATE_REQUESTED), 1);
 		assert_int_equal(SSL_do_handshake(tls->ssl), 1);
@@ -488,7 +514,8 @@ test_addresses_are_tried_in_order(void **state)
 	client.conn = conn_connect(loop, list, 3, false, &config);
 	assert_int_equal(client.connected, 0);
 	TURN_UNTIL(loop, client.connected == 1 && server.conn != NULL);
-	assert_int_equal(net_address_port(conn_peer_address(client.conn)), net_address_port(&here));
+	assert_int_equal(net_address_port(conn_peer_address(client.conn)),
+	                 net_address_port(&here));
 	conn_close(&client.conn);
 	client.conn = conn_connect(loop, list, 2, false, &config);
 	TURN_UNTIL(loop, client.closed == 1);
@@ -516,7 +543,9 @@ test_public_only_never_connects_to_loopback(void **state)
 static void
 test_an_address_that_never_answers_times_out(void **state)
 {
-	struct conn_config config = { .events = &side_events, .arg = &client, .connect_ms = 50 };
+	struct conn_config config = { .events = &side_events,
+		                      .arg = &client,
+		                      .connect_ms = 50 };
 	struct net_address full, list[2];
 	int fill[16], fd = socket(AF_INET, SOCK_STREAM, 0), n = 0;
 	struct pollfd p;
@@ -566,7 +595,8 @@ client_starts_tls(struct side *s, struct slice in, size_t *taken)
 		return;
 	assert_int_equal(in.data[0], 'K');
 	*taken = 1;
-	assert_int_equal(conn_start_tls_client(s->conn, tls_client, "home.example", NULL), CONN_OK);
+	assert_int_equal(conn_start_tls_client(s->conn, tls_client, "home.example", NULL),
+	                 CONN_OK);
 }
 
 static void
@@ -596,7 +626,8 @@ test_what_is_written_after_asking_for_tls_never_leaves_in_plaintext(void **state
 	server.on_data = server_starts_tls;
 	fd = raw_connect();
 	assert_int_equal(send(fd, "STARTTLS", 8, 0), 8);
-	TURN_UNTIL(loop, (len = (size_t)recv(fd, seen, sizeof(seen), MSG_DONTWAIT)) != (size_t)-1);
+	TURN_UNTIL(loop,
+	           (len = (size_t)recv(fd, seen, sizeof(seen), MSG_DONTWAIT)) != (size_t)-1);
 	for (int i = 0; i < 20; i++)
 		(void)loop_turn(loop, 0);
 	assert_int_equal(len, 1); /* only the K until the handshake is done */
@@ -651,14 +682,17 @@ test_early_writes_wait_for_the_handshake(void **state)
 	(void)state;
 	server_tls = true;
 	connect_client(NULL);
-	assert_int_equal(conn_start_tls_client(client.conn, tls_client, "home.example", NULL), CONN_OK);
+	assert_int_equal(conn_start_tls_client(client.conn, tls_client, "home.example", NULL),
+	                 CONN_OK);
 	say(&client, "before anything is connected");
 	TURN_UNTIL(loop, side_got(&server, "before anything is connected"));
 	assert_int_equal(client.secured, 1);
-	assert_int_equal(conn_start_tls_client(client.conn, tls_client, "home.example", NULL), CONN_CLOSED);
+	assert_int_equal(conn_start_tls_client(client.conn, tls_client, "home.example", NULL),
+	                 CONN_CLOSED);
 }
 
-/* --- failing handshakes -------------------------------------------------------------------- */
+/* --- failing handshakes --------------------------------------------------------------------
+ */
 
 static void
 test_handshakes_that_fail_say_why(void **state)
@@ -669,7 +703,8 @@ test_handshakes_that_fail_say_why(void **state)
 	(void)state;
 	server_tls = true; /* the wrong name */
 	connect_client(NULL);
-	assert_int_equal(conn_start_tls_client(client.conn, tls_client, "other.example", NULL), CONN_OK);
+	assert_int_equal(conn_start_tls_client(client.conn, tls_client, "other.example", NULL),
+	                 CONN_OK);
 	TURN_UNTIL(loop, client.closed == 1 && server.closed == 1);
 	assert_int_equal(client.end, CONN_END_UNVERIFIED);
 	assert_non_null(strstr(client.text, "hostname mismatch"));
@@ -779,7 +814,9 @@ test_last_words_are_heard_though_sending_failed(void **state)
 	(void)loop_turn(loop, 0);
 	assert_int_equal(send(fd, "last words", 10, 0), 10);
 	(void)close(fd); /* with an unread x: the peer's kernel resets at the next octet */
-	for (int i = 0; i < 50 && conn_write(server.conn, SLICE("more")) == CONN_OK && server.closed == 0; i++) {
+	for (int i = 0;
+	     i < 50 && conn_write(server.conn, SLICE("more")) == CONN_OK && server.closed == 0;
+	     i++) {
 		conn_read_resume(server.conn);
 		(void)loop_turn(loop, 10);
 	}
@@ -859,8 +896,13 @@ c_closed(struct conn *c, void *arg, enum conn_end end, const char *text)
 static void
 test_closing_within_any_callback(void **state)
 {
-	static const struct conn_events closers = { c_connected, c_secured, c_data, c_drained, c_ended, c_closed };
-	struct conn_config config = { .events = &closers, .arg = &client, .out_max = 2000, .out_high = 10, .out_low = 5 };
+	static const struct conn_events closers = { c_connected, c_secured, c_data,
+		                                    c_drained,   c_ended,   c_closed };
+	struct conn_config config = { .events = &closers,
+		                      .arg = &client,
+		                      .out_max = 2000,
+		                      .out_high = 10,
+		                      .out_low = 5 };
 
 	(void)state;
 	for (int i = 0; i < 2 * (IN_CLOSED + 1); i++) {
@@ -874,17 +916,24 @@ test_closing_within_any_callback(void **state)
 		server_tls = tls;
 		client.conn = conn_connect(loop, &here, 1, false, &config);
 		if (tls)
-			assert_int_equal(conn_start_tls_client(client.conn, tls_client,
-			    which == IN_CLOSED ? "other.example" : "home.example", NULL), CONN_OK);
-		assert_int_equal(conn_write(client.conn, SLICE("some output, above the mark")), CONN_OK);
+			assert_int_equal(
+			    conn_start_tls_client(
+				client.conn, tls_client,
+				which == IN_CLOSED ? "other.example" : "home.example", NULL),
+			    CONN_OK);
+		assert_int_equal(conn_write(client.conn, SLICE("some output, above the mark")),
+		                 CONN_OK);
 		TURN_UNTIL(loop, server.conn != NULL || client.conn == NULL);
-		if (server.conn != NULL && conn_write(server.conn, SLICE("hello")) == CONN_OK && which != IN_CLOSED)
+		if (server.conn != NULL && conn_write(server.conn, SLICE("hello")) == CONN_OK &&
+		    which != IN_CLOSED)
 			conn_shutdown(server.conn);
 		if (which == IN_CLOSED && !tls) {
 			TURN_UNTIL(loop, side_got(&server, "some output, above the mark"));
-			side_free(&server); /* unread data none: FIN; so make it a broken connection */
-			TURN_UNTIL(loop, client.conn == NULL ||
-			    conn_write(client.conn, SLICE("x")) == CONN_CLOSED);
+			side_free(&server); /* unread data none: FIN; so make it a broken
+			                       connection */
+			TURN_UNTIL(loop,
+			           client.conn == NULL ||
+			               conn_write(client.conn, SLICE("x")) == CONN_CLOSED);
 			conn_close(&client.conn);
 		}
 		TURN_UNTIL(loop, client.conn == NULL);

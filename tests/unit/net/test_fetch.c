@@ -10,17 +10,21 @@ static char last_head[4096], last_body[4096];
 static size_t last_body_len;
 
 static bool
-answer(struct https *h, const char *path, struct slice head, struct slice body, struct buffer *out)
+answer(struct https *h, const char *path, struct slice head, struct slice body,
+       struct buffer *out)
 {
 	int n = 0;
 
 	(void)h;
-	(void)snprintf(last_head, sizeof(last_head), "%.*s", (int)head.len, (const char *)head.data);
-	(void)snprintf(last_body, sizeof(last_body), "%.*s", (int)(body.len < 4000 ? body.len : 4000), (const char *)body.data);
+	(void)snprintf(last_head, sizeof(last_head), "%.*s", (int)head.len,
+	               (const char *)head.data);
+	(void)snprintf(last_body, sizeof(last_body), "%.*s",
+	               (int)(body.len < 4000 ? body.len : 4000), (const char *)body.data);
 	last_body_len = body.len;
 	if (strcmp(path, "/ok") == 0) {
-		buffer_add_str(out, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: text/x\r\nETag: \"e\"\r\n"
-				    "Cache-Control: max-age=60\r\n\r\nhello");
+		buffer_add_str(out, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: "
+		                    "text/x\r\nETag: \"e\"\r\n"
+		                    "Cache-Control: max-age=60\r\n\r\nhello");
 	} else if (sscanf(path, "/size/%d", &n) == 1) {
 		buffer_add_fmt(out, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", n);
 		memset(buffer_reserve(out, (size_t)n), 'x', (size_t)n);
@@ -38,21 +42,27 @@ answer(struct https *h, const char *path, struct slice head, struct slice body, 
 		memset(buffer_reserve(out, 1 << 20), 'z', 1 << 20);
 		buffer_added(out, 1 << 20);
 	} else if (strcmp(path, "/redirect") == 0) {
-		buffer_add_fmt(out, "HTTP/1.1 302 Found\r\nLocation: https://files.example:%u/ok\r\n"
-				    "Content-Length: 4\r\n\r\nmove", web.port);
+		buffer_add_fmt(out,
+		               "HTTP/1.1 302 Found\r\nLocation: https://files.example:%u/ok\r\n"
+		               "Content-Length: 4\r\n\r\nmove",
+		               web.port);
 	} else if (strcmp(path, "/gone") == 0) {
-		buffer_add_str(out, "HTTP/1.1 410 Gone\r\nContent-Length: 200000\r\nRetry-After: 30\r\n\r\n");
+		buffer_add_str(
+		    out,
+		    "HTTP/1.1 410 Gone\r\nContent-Length: 200000\r\nRetry-After: 30\r\n\r\n");
 		memset(buffer_reserve(out, 200000), 'g', 200000);
 		buffer_added(out, 200000);
 	} else if (strcmp(path, "/headers") == 0) {
 		buffer_add_str(out, "HTTP/1.1 200 OK\r\n");
 		for (n = 0; n < 3000; n++)
-			buffer_add_fmt(out, "X-Flood-%d: 0123456789012345678901234567890\r\n", n);
+			buffer_add_fmt(out, "X-Flood-%d: 0123456789012345678901234567890\r\n",
+			               n);
 		buffer_add_str(out, "Content-Length: 0\r\n\r\n");
 	} else if (strcmp(path, "/garbage") == 0) {
 		buffer_add_str(out, "SSH-2.0-not-http\r\n\r\n");
 	} else if (strcmp(path, "/gzip") == 0) {
-		buffer_add_str(out, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope");
+		buffer_add_str(out, "HTTP/1.1 200 OK\r\nContent-Encoding: "
+		                    "gzip\r\nContent-Length: 4\r\n\r\nnope");
 	} else if (strcmp(path, "/cut") == 0) {
 		return true;
 	} /* else: silence */
@@ -67,7 +77,9 @@ group_setup(void **state)
 
 	(void)state;
 	test_cert_write("ca", &ca, NULL);
-	test_cert_put("files", &(struct test_cert){ .cn = "f", .issuer = &ca, .san = "DNS:files.example,DNS:localhost" });
+	test_cert_put("files", &(struct test_cert){ .cn = "f",
+	                                            .issuer = &ca,
+	                                            .san = "DNS:files.example,DNS:localhost" });
 	test_cert_free(&ca);
 	return 0;
 }
@@ -84,13 +96,16 @@ static int
 setup(void **state)
 {
 	struct tls_identity id = test_identity("files.example", "files");
-	struct tls_server_config tls = { .identities = &id, .count = 1, .ca_file = test_path("ca.crt") };
+	struct tls_server_config tls = { .identities = &id,
+		                         .count = 1,
+		                         .ca_file = test_path("ca.crt") };
 
 	(void)state;
 	loop = loop_new();
 	web = (struct https){ .answer = answer };
 	https_start(&web, loop, &tls);
-	fetcher = fetcher_new(loop, &(struct fetcher_config){ .user_agent = "test/1", .max_per_host = 2 });
+	fetcher = fetcher_new(
+	    loop, &(struct fetcher_config){ .user_agent = "test/1", .max_per_host = 2 });
 	assert_non_null(fetcher);
 	return 0;
 }
@@ -147,8 +162,11 @@ request_for(const char *path, size_t max_body)
 	char *u = url[next++ % 8];
 
 	(void)snprintf(u, sizeof(url[0]), "https://files.example:%u%s", web.port, path);
-	return (struct fetch_request){ .url = u, .max_body = max_body, .ca_file = test_path("ca.crt"),
-		.pin = &web.here, .allow_private = true };
+	return (struct fetch_request){ .url = u,
+		                       .max_body = max_body,
+		                       .ca_file = test_path("ca.crt"),
+		                       .pin = &web.here,
+		                       .allow_private = true };
 }
 
 static struct got *
@@ -204,12 +222,12 @@ test_sizes(void **state)
 		size_t max;
 		enum fetch_rc rc;
 	} table[] = {
-		{ "/size/0", 10, FETCH_OK },	     { "/size/10", 10, FETCH_OK },
+		{ "/size/0", 10, FETCH_OK },         { "/size/10", 10, FETCH_OK },
 		{ "/size/11", 10, FETCH_TOO_LARGE }, { "/size/500000", 500000, FETCH_OK },
 		{ "/chunked/10", 10, FETCH_OK },     { "/chunked/11", 10, FETCH_TOO_LARGE },
 		{ "/short", 100, FETCH_BROKEN },     { "/endless", 1000, FETCH_TOO_LARGE },
 		{ "/headers", 10, FETCH_TOO_LARGE }, { "/garbage", 10, FETCH_BROKEN },
-		{ "/cut", 10, FETCH_BROKEN },	     { "/size/1", 0, FETCH_TOO_LARGE },
+		{ "/cut", 10, FETCH_BROKEN },        { "/size/1", 0, FETCH_TOO_LARGE },
 	};
 
 	(void)state;
@@ -220,7 +238,8 @@ test_sizes(void **state)
 			fail_msg("%s: %s (%s)", table[i].path, fetch_rc_name(g->rc), g->text);
 		assert_true(g->rc == FETCH_OK || g->body.len == 0);
 	}
-	assert_int_equal(get("/gzip", 10)->body.len, 4); /* encodings are the caller's to see, never undone */
+	assert_int_equal(get("/gzip", 10)->body.len,
+	                 4); /* encodings are the caller's to see, never undone */
 }
 
 static void
@@ -233,7 +252,8 @@ test_answers_other_than_2xx_are_answers(void **state)
 	assert_int_equal(g->status, 302);
 	assert_int_equal(g->body.len, 0);
 	assert_int_equal(web.requests, 1); /* and not followed */
-	g = get("/gone", 10); /* its body is longer than what is allowed, and than what is thrown away */
+	g = get("/gone",
+	        10); /* its body is longer than what is allowed, and than what is thrown away */
 	assert_int_equal(g->rc, FETCH_OK);
 	assert_int_equal(g->status, 410);
 	assert_int_equal(g->retry_after_s, 30);
@@ -242,12 +262,30 @@ test_answers_other_than_2xx_are_answers(void **state)
 static void
 test_urls_that_are_not_fetched(void **state)
 {
-	static const char *const urls[] = { "http://files.example/ok", "ftp://files.example/", "files.example/ok",
-		"file:///etc/passwd", "https://", "https:///ok", "https://user@files.example/",
-		"https://user:pw@files.example/", "https://files.example:0/", "https://files.example:99999/",
-		"https://fi les.example/", "https://f\xc3\xa4.example/", "", "gopher://x/", "https://@x/",
-		"HTTP://x/", "https://a\nb/", "https:/files.example/", "https:files.example", "https://a\\@b/",
-		"https://a%2eb/", "https://[::1", "https://?x", "https://#x" };
+	static const char *const urls[] = { "http://files.example/ok",
+		                            "ftp://files.example/",
+		                            "files.example/ok",
+		                            "file:///etc/passwd",
+		                            "https://",
+		                            "https:///ok",
+		                            "https://user@files.example/",
+		                            "https://user:pw@files.example/",
+		                            "https://files.example:0/",
+		                            "https://files.example:99999/",
+		                            "https://fi les.example/",
+		                            "https://f\xc3\xa4.example/",
+		                            "",
+		                            "gopher://x/",
+		                            "https://@x/",
+		                            "HTTP://x/",
+		                            "https://a\nb/",
+		                            "https:/files.example/",
+		                            "https:files.example",
+		                            "https://a\\@b/",
+		                            "https://a%2eb/",
+		                            "https://[::1",
+		                            "https://?x",
+		                            "https://#x" };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(urls) / sizeof(urls[0]); i++) {
@@ -291,22 +329,30 @@ test_the_host_of_a_url(void **state)
 static void
 test_private_addresses_are_refused_however_they_come(void **state)
 {
-	static const char *const hosts[] = { "127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0",
-		"2130706433", "0x7f.1", "10.1.2.3", "169.254.169.254", "[fe80::1]", "[64:ff9b::7f00:1]" };
+	static const char *const hosts[] = {
+		"127.0.0.1",        "localhost", "[::1]",    "[::ffff:127.0.0.1]", "0.0.0.0",
+		"2130706433",       "0x7f.1",    "10.1.2.3", "169.254.169.254",    "[fe80::1]",
+		"[64:ff9b::7f00:1]"
+	};
 	struct resolver *resolver;
 	char url[128], why[NET_TEXT];
 
 	(void)state;
 	for (int with = 0; with < 2; with++) { /* libcurl's resolver, then ours */
-		resolver = resolver_new(loop, &(struct resolver_config){ .servers = "127.0.0.1:1" }, why);
+		resolver = resolver_new(
+		    loop, &(struct resolver_config){ .servers = "127.0.0.1:1" }, why);
 		if (with) {
 			fetcher_free(&fetcher);
-			fetcher = fetcher_new(loop, &(struct fetcher_config){ .resolver = resolver });
+			fetcher =
+			    fetcher_new(loop, &(struct fetcher_config){ .resolver = resolver });
 		}
 		for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
-			struct fetch_request r = { .url = url, .max_body = 10, .ca_file = test_path("ca.crt") };
+			struct fetch_request r = { .url = url,
+				                   .max_body = 10,
+				                   .ca_file = test_path("ca.crt") };
 
-			(void)snprintf(url, sizeof(url), "https://%s:%u/ok", hosts[i], web.port);
+			(void)snprintf(url, sizeof(url), "https://%s:%u/ok", hosts[i],
+			               web.port);
 			if (fetch_now(&r)->rc != FETCH_BLOCKED)
 				fail_msg("%s", url);
 		}
@@ -332,15 +378,23 @@ static void
 test_a_host_through_our_resolver(void **state)
 {
 	char why[NET_TEXT], url[128];
-	struct resolver *resolver = resolver_new(loop,
-	    &(struct resolver_config){ .servers = "127.0.0.1:1", .timeout_ms = 50, .tries = 1 }, why);
-	struct fetch_request r = { .url = url, .max_body = 10, .ca_file = test_path("ca.crt"), .allow_private = true };
+	struct resolver *resolver = resolver_new(
+	    loop,
+	    &(struct resolver_config){ .servers = "127.0.0.1:1", .timeout_ms = 50, .tries = 1 },
+	    why);
+	struct fetch_request r = { .url = url,
+		                   .max_body = 10,
+		                   .ca_file = test_path("ca.crt"),
+		                   .allow_private = true };
 
 	(void)state;
 	fetcher_free(&fetcher);
 	fetcher = fetcher_new(loop, &(struct fetcher_config){ .resolver = resolver });
 	(void)snprintf(url, sizeof(url), "https://localhost:%u/ok", web.port);
-	/* The hosts file may name ::1 first, where nobody listens: the pin is the same name by another way. */
+	/*
+	 * The hosts file may name ::1 first, where nobody listens: the pin is the same name by
+	 * another way.
+	 */
 	assert_true(fetch_now(&r)->rc == FETCH_OK || fetch_now(&r)->rc == FETCH_CONNECT);
 	(void)snprintf(url, sizeof(url), "https://nowhere.example:%u/ok", web.port);
 	assert_int_equal(fetch_now(&r)->rc, FETCH_RESOLVE);
@@ -430,7 +484,8 @@ test_ranges_headers_and_posts(void **state)
 	r.body = slice_mem(NULL, 0);
 	assert_int_equal(fetch_now(&r)->rc, FETCH_OK);
 	assert_non_null(strstr(last_head, "Content-Length: 0\r\n"));
-	assert_int_equal(get("/ok", 10)->rc, FETCH_OK); /* the same handle, nothing of the POST left */
+	assert_int_equal(get("/ok", 10)->rc,
+	                 FETCH_OK); /* the same handle, nothing of the POST left */
 	assert_non_null(strstr(last_head, "GET /ok"));
 	assert_null(strstr(last_head, "Content-Length"));
 }
@@ -438,7 +493,8 @@ test_ranges_headers_and_posts(void **state)
 static void
 test_a_host_has_its_share_and_others_go_on(void **state)
 {
-	struct fetch_request silent = request_for("/silence", 10), other = request_for("/ok", 10);
+	struct fetch_request silent = request_for("/silence", 10),
+			     other = request_for("/ok", 10);
 	struct got a[5], b;
 	char url[128];
 
@@ -455,7 +511,7 @@ test_a_host_has_its_share_and_others_go_on(void **state)
 	assert_int_equal(b.rc, FETCH_OK);
 	TURN_UNTIL(loop, web.requests == 3);
 	assert_int_equal(web.connections, 3); /* two of the five, and the other */
-	fetch_cancel(&a[0].fetch); /* running; the next may start */
+	fetch_cancel(&a[0].fetch);            /* running; the next may start */
 	assert_null(a[0].fetch);
 	fetch_cancel(&a[4].fetch); /* waiting */
 	TURN_UNTIL(loop, web.requests == 4);
@@ -473,7 +529,8 @@ test_octets_at_once_are_bounded(void **state)
 
 	(void)state;
 	fetcher_free(&fetcher);
-	fetcher = fetcher_new(loop, &(struct fetcher_config){ .max_octets = 1000, .max_waiting = 2 });
+	fetcher =
+	    fetcher_new(loop, &(struct fetcher_config){ .max_octets = 1000, .max_waiting = 2 });
 	memset(a, 0, sizeof(a));
 	for (int i = 0; i < 3; i++)
 		a[i].fetch = fetch_start(fetcher, &r, on_answer, &a[i]);

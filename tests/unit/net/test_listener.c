@@ -38,7 +38,7 @@ on_accepted(void *arg, int fd, const struct net_address *peer, struct listener_s
 
 static void
 on_refused(void *arg, int fd, const struct net_address *peer, struct listener_seat *seat,
-    enum listener_refusal why)
+           enum listener_refusal why)
 {
 	(void)arg;
 	(void)peer;
@@ -48,8 +48,12 @@ on_refused(void *arg, int fd, const struct net_address *peer, struct listener_se
 static void
 start(const char *bind, size_t total, size_t per_address, bool refuse_aloud)
 {
-	struct listener_config config = { .bind = bind, .max_total = total, .max_per_address = per_address,
-		.accepted = on_accepted, .refused = refuse_aloud ? on_refused : NULL, .arg = &listener };
+	struct listener_config config = { .bind = bind,
+		                          .max_total = total,
+		                          .max_per_address = per_address,
+		                          .accepted = on_accepted,
+		                          .refused = refuse_aloud ? on_refused : NULL,
+		                          .arg = &listener };
 	char why[NET_TEXT];
 
 	loop = loop_new();
@@ -197,7 +201,8 @@ test_no_descriptors_left_pauses_instead_of_spinning(void **state)
 	log_set_fd(STDERR_FILENO);
 	assert_true(turns < 10);
 	assert_int_equal(caught_count, 1);
-	(void)close(caught[0].fd); /* one becomes free; giving the seat back wakes the listener */
+	(void)close(
+	    caught[0].fd); /* one becomes free; giving the seat back wakes the listener */
 	caught[0].fd = -1;
 	listener_leave(&caught[0].seat);
 	log_set_fd(-1);

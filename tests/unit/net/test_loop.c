@@ -181,8 +181,8 @@ test_work_put_off_runs_once_at_the_end_of_the_turn(void **state)
 	loop_defer_init(&a.defer, on_put_off, &a);
 	loop_defer_init(&b.defer, on_put_off, &b);
 	loop_defer_init(&c.defer, on_put_off, &c);
-	a.also = &a;      /* again: in the next turn */
-	a.cancels = &b;   /* though it waits in the same list */
+	a.also = &a;    /* again: in the next turn */
+	a.cancels = &b; /* though it waits in the same list */
 	loop_defer(loop, &a.defer);
 	loop_defer(loop, &b.defer);
 	loop_defer(loop, &c.defer);
@@ -257,7 +257,7 @@ run_job(struct loop_task *task)
 	struct job *job = (struct job *)task;
 
 	assert_true(job->number % 10000 > job_last[job->number / 10000] ||
-	    (job->number % 10000 == 0 && job_last[job->number / 10000] == 0));
+	            (job->number % 10000 == 0 && job_last[job->number / 10000] == 0));
 	job_last[job->number / 10000] = job->number % 10000;
 	free(job);
 	if (++jobs_run == 40000)
@@ -299,13 +299,20 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_timers_fire_in_order_once_and_not_when_cancelled, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_a_timer_put_off_fires_at_its_last_time_only, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+		    test_timers_fire_in_order_once_and_not_when_cancelled, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+		    test_a_timer_put_off_fires_at_its_last_time_only, setup, teardown),
 		cmocka_unit_test(test_a_timer_set_outside_a_turn_counts_from_now),
-		cmocka_unit_test_setup_teardown(test_a_timer_that_sets_itself_to_zero_does_not_hold_the_turn, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_work_put_off_runs_once_at_the_end_of_the_turn, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_descriptors_are_watched_for_what_is_wanted, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_tasks_of_four_threads_all_run_in_their_order, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+		    test_a_timer_that_sets_itself_to_zero_does_not_hold_the_turn, setup,
+		    teardown),
+		cmocka_unit_test_setup_teardown(
+		    test_work_put_off_runs_once_at_the_end_of_the_turn, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_descriptors_are_watched_for_what_is_wanted,
+		                                setup, teardown),
+		cmocka_unit_test_setup_teardown(
+		    test_tasks_of_four_threads_all_run_in_their_order, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

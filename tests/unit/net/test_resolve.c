@@ -1,4 +1,7 @@
-/* net/resolve: reading raw answers, ordering, and the cache before a small responder on loopback. */
+/*
+ * net/resolve: reading raw answers, ordering, and the cache before a small responder on
+ * loopback.
+ */
 #include "net_test.h"
 
 #include "net/resolve.h"
@@ -21,7 +24,8 @@ put_u32(struct buffer *b, uint32_t v)
 	put_u16(b, v & 0xffff);
 }
 
-/* "a.b" as labels; "." is the root; "@12" a pointer to octet 12, also behind labels: "x.@12". */
+/* "a.b" as labels; "." is the root; "@12" a pointer to octet 12, also behind labels: "x.@12".
+ */
 static void
 put_name(struct buffer *b, const char *name)
 {
@@ -41,7 +45,8 @@ put_name(struct buffer *b, const char *name)
 }
 
 static void
-put_header(struct buffer *b, unsigned id, unsigned flags, unsigned answers, const char *question, unsigned type)
+put_header(struct buffer *b, unsigned id, unsigned flags, unsigned answers,
+           const char *question, unsigned type)
 {
 	put_u16(b, id);
 	put_u16(b, flags);
@@ -54,7 +59,8 @@ put_header(struct buffer *b, unsigned id, unsigned flags, unsigned answers, cons
 }
 
 static void
-put_record(struct buffer *b, const char *owner, unsigned type, uint32_t ttl, const struct buffer *data)
+put_record(struct buffer *b, const char *owner, unsigned type, uint32_t ttl,
+           const struct buffer *data)
 {
 	put_name(b, owner);
 	put_u16(b, type);
@@ -65,8 +71,8 @@ put_record(struct buffer *b, const char *owner, unsigned type, uint32_t ttl, con
 }
 
 static void
-put_srv(struct buffer *b, const char *owner, uint32_t ttl, unsigned prio, unsigned weight, unsigned port,
-    const char *target)
+put_srv(struct buffer *b, const char *owner, uint32_t ttl, unsigned prio, unsigned weight,
+        unsigned port, const char *target)
 {
 	struct buffer data;
 
@@ -118,7 +124,8 @@ parse(struct slice message, struct resolve_target *out, size_t *count, uint32_t 
 	assert_non_null(copy);
 	memcpy(copy, message.data, message.len);
 	*count = 8;
-	rc = resolve_parse_service(slice_mem(copy, message.len), "_DMTPS._tcp.Example.org.", out, count, ttl);
+	rc = resolve_parse_service(slice_mem(copy, message.len), "_DMTPS._tcp.Example.org.",
+	                           out, count, ttl);
 	free(copy);
 	return rc;
 }
@@ -135,9 +142,11 @@ test_srv_records_with_compression_and_aliases(void **state)
 
 	(void)state;
 	buffer_init(&b, 2000);
-	put_header(&b, 1, ANSWER, 5, service, 33); /* the question's name is at 12, "example.org" in it at 24 */
+	put_header(&b, 1, ANSWER, 5, service,
+	           33); /* the question's name is at 12, "example.org" in it at 24 */
 	put_srv(&b, "_x.example.org", 1, 0, 0, 1, "elsewhere.example.org");
-	put_srv(&b, "alias.@24", 500, 20, 0, 3689, "B.@24"); /* before the alias that leads here */
+	put_srv(&b, "alias.@24", 500, 20, 0, 3689,
+	        "B.@24"); /* before the alias that leads here */
 	put_cname(&b, "@12", 300, "alias.@24");
 	put_srv(&b, "alias.example.ORG", 600, 10, 65535, 3688, "A.Example.Org");
 	put_address(&b, "a.@24", 7, "192.0.2.1");
@@ -192,15 +201,16 @@ test_kinds_of_no(void **state)
 	} table[] = {
 		{ ANSWER, NULL, 0, RESOLVE_NO_RECORD },
 		{ ANSWER | 3, NULL, 0, RESOLVE_NO_RECORD }, /* NXDOMAIN */
-		{ ANSWER | 2, NULL, 0, RESOLVE_FAIL },	    /* SERVFAIL */
-		{ ANSWER | 5, NULL, 0, RESOLVE_FAIL },	    /* REFUSED */
+		{ ANSWER | 2, NULL, 0, RESOLVE_FAIL },      /* SERVFAIL */
+		{ ANSWER | 5, NULL, 0, RESOLVE_FAIL },      /* REFUSED */
 		{ ANSWER, ".", 0, RESOLVE_REFUSED },
-		{ ANSWER, "a.example", 0, RESOLVE_NO_RECORD }, /* nothing can listen on port 0 */
+		{ ANSWER, "a.example", 0,
+		  RESOLVE_NO_RECORD }, /* nothing can listen on port 0 */
 		{ ANSWER, "a b.example", 5, RESOLVE_NO_RECORD },
 		{ ANSWER, "a.example", 5, RESOLVE_FOUND },
-		{ 0x0100, "a.example", 5, RESOLVE_FAIL },	  /* a question */
+		{ 0x0100, "a.example", 5, RESOLVE_FAIL },          /* a question */
 		{ ANSWER | 0x0200, "a.example", 5, RESOLVE_FAIL }, /* truncated */
-		{ ANSWER, "@82", 5, RESOLVE_FAIL },		  /* at octet 82: points at itself */
+		{ ANSWER, "@82", 5, RESOLVE_FAIL }, /* at octet 82: points at itself */
 		{ ANSWER, "x.@500", 5, RESOLVE_FAIL },
 		{ ANSWER, "@83", 5, RESOLVE_FAIL },
 	};
@@ -270,14 +280,18 @@ static void
 test_order_follows_priority_then_the_weighted_draw(void **state)
 {
 	struct resolve_target t[] = {
-		{ "p2", 1, 2, 5 }, { "w1", 1, 1, 1 }, { "w0", 1, 1, 0 }, { "w3", 1, 1, 3 },
+		{ "p2", 1, 2, 5 },
+		{ "w1", 1, 1, 1 },
+		{ "w0", 1, 1, 0 },
+		{ "w3", 1, 1, 3 },
 	};
 	/* sums: 0, 1, 4. Drawn: 4 of 0..4 -> w3 (or w1, by place); then of the rest; then p2 */
 	uint32_t draws[] = { 0, 4, 1, 0 }, *next = draws;
 
 	(void)state;
 	resolve_order(t, 4, fixed_random, &next);
-	assert_string_equal(t[0].host, "w0"); /* weight 0 stands first: only a draw of 0 takes it */
+	assert_string_equal(t[0].host,
+	                    "w0"); /* weight 0 stands first: only a draw of 0 takes it */
 	assert_string_equal(t[3].host, "p2");
 	resolve_order(t, 0, fixed_random, &next);
 }
@@ -289,12 +303,17 @@ test_order_draws_by_weight(void **state)
 
 	(void)state;
 	for (int i = 0; i < 20000; i++) {
-		struct resolve_target t[] = { { "0", 1, 7, 0 }, { "1", 1, 7, 10 }, { "2", 1, 7, 30 } };
+		struct resolve_target t[] = { { "0", 1, 7, 0 },
+			                      { "1", 1, 7, 10 },
+			                      { "2", 1, 7, 30 } };
 
 		resolve_order(t, 3, resolve_random, NULL);
 		first[t[0].host[0] - '0']++;
 	}
-	/* of 41 draws 1, 10 and 30: 488, 4878, 14634 expected; five standard deviations either way */
+	/*
+	 * of 41 draws 1, 10 and 30: 488, 4878, 14634 expected; five standard deviations either
+	 * way
+	 */
 	assert_in_range(first[0], 378, 598);
 	assert_in_range(first[1], 4577, 5179);
 	assert_in_range(first[2], 14321, 14947);
@@ -321,12 +340,15 @@ respond(struct buffer *out, unsigned id, const char *name, unsigned type)
 		put_srv(out, name, 100, 0, 0, 0, ".");
 	} else if (strcmp(name, "both.example.org") == 0) {
 		put_header(out, id, ANSWER, 2, name, type);
-		put_address(out, name, type == 28 ? 50 : 100, type == 28 ? "2001:db8::1" : "192.0.2.1");
-		put_address(out, name, type == 28 ? 50 : 100, type == 28 ? "2001:db8::2" : "192.0.2.2");
+		put_address(out, name, type == 28 ? 50 : 100,
+		            type == 28 ? "2001:db8::1" : "192.0.2.1");
+		put_address(out, name, type == 28 ? 50 : 100,
+		            type == 28 ? "2001:db8::2" : "192.0.2.2");
 	} else if (strcmp(name, "half.example.org") == 0 && type == 1) {
 		put_header(out, id, ANSWER, 1, name, type);
 		put_address(out, name, 1000, "192.0.2.3");
-	} else if (strcmp(name, "half.example.org") == 0 || strcmp(name, "broken.example.org") == 0) {
+	} else if (strcmp(name, "half.example.org") == 0 ||
+	           strcmp(name, "broken.example.org") == 0) {
 		put_header(out, id, ANSWER | 2, 0, name, type);
 	} else if (strcmp(name, "empty.example.org") == 0) {
 		put_header(out, id, ANSWER, 0, name, type);
@@ -352,12 +374,13 @@ on_question(struct loop_fd *watch, unsigned ready)
 	if (mute)
 		return;
 	while (in[at] != 0) {
-		(void)snprintf(name + strlen(name), sizeof(name) - strlen(name), "%s%.*s", at == 12 ? "" : ".", in[at],
-		    (const char *)in + at + 1);
+		(void)snprintf(name + strlen(name), sizeof(name) - strlen(name), "%s%.*s",
+		               at == 12 ? "" : ".", in[at], (const char *)in + at + 1);
 		at += 1u + in[at];
 	}
 	buffer_init(&out, 2000);
-	respond(&out, (unsigned)in[0] << 8 | in[1], name, (unsigned)in[at + 1] << 8 | in[at + 2]);
+	respond(&out, (unsigned)in[0] << 8 | in[1], name,
+	        (unsigned)in[at + 1] << 8 | in[at + 2]);
 	assert_true(sendto(watch->fd, out.data, out.len, 0, (struct sockaddr *)&from, len) > 0);
 	buffer_free(&out);
 }
@@ -367,7 +390,9 @@ setup(void **state)
 {
 	struct net_address a;
 	char servers[NET_ADDRESS_TEXT], why[NET_TEXT];
-	struct resolver_config config = { .servers = servers, .timeout_ms = 200, .tries = 2, .cache_max = 4 };
+	struct resolver_config config = {
+		.servers = servers, .timeout_ms = 200, .tries = 2, .cache_max = 4
+	};
 
 	(void)state;
 	loop = loop_new();
@@ -425,8 +450,10 @@ on_answer(struct resolve_query *q, const struct resolve_answer *answer)
 		a->target = answer->targets[0];
 	a->addresses[0] = '\0';
 	for (size_t i = 0; answer->addresses != NULL && i < answer->count; i++)
-		(void)snprintf(a->addresses + strlen(a->addresses), sizeof(a->addresses) - strlen(a->addresses),
-		    i == 0 ? "%s" : " %s", net_address_format_ip(&answer->addresses[i], text));
+		(void)snprintf(a->addresses + strlen(a->addresses),
+		               sizeof(a->addresses) - strlen(a->addresses),
+		               i == 0 ? "%s" : " %s",
+		               net_address_format_ip(&answer->addresses[i], text));
 	if (a->then != NULL)
 		a->then(a);
 }
@@ -457,7 +484,8 @@ test_services_and_hosts_of_a_real_responder(void **state)
 		{ true, "broken.example.org", RESOLVE_FAIL, "" },
 		{ true, "", RESOLVE_FAIL, "" },
 		{ true, "a..b", RESOLVE_FAIL, "" },
-		{ false, "both.example.org", RESOLVE_FOUND, "2001:db8::1 192.0.2.1 2001:db8::2 192.0.2.2" },
+		{ false, "both.example.org", RESOLVE_FOUND,
+		  "2001:db8::1 192.0.2.1 2001:db8::2 192.0.2.2" },
 		{ false, "half.example.org", RESOLVE_FOUND, "192.0.2.3" },
 		{ false, "broken.example.org", RESOLVE_FAIL, "" },
 		{ false, "empty.example.org", RESOLVE_NO_RECORD, "" },
@@ -480,7 +508,8 @@ test_services_and_hosts_of_a_real_responder(void **state)
 			assert_string_equal(a.addresses, table[i].addresses);
 	}
 	assert_int_equal(ask_and_wait(false, "both.example.org").ttl_s, 50);
-	assert_true(ask_and_wait(false, "half.example.org").ttl_s <= 5); /* the other half is asked again soon */
+	assert_true(ask_and_wait(false, "half.example.org").ttl_s <=
+	            5); /* the other half is asked again soon */
 }
 
 static void
@@ -586,10 +615,14 @@ main(void)
 		cmocka_unit_test(test_bounds_of_an_answer),
 		cmocka_unit_test(test_order_follows_priority_then_the_weighted_draw),
 		cmocka_unit_test(test_order_draws_by_weight),
-		cmocka_unit_test_setup_teardown(test_services_and_hosts_of_a_real_responder, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_answers_are_kept_for_their_ttl_within_bounds, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_equal_questions_are_asked_once_and_may_be_cancelled, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_silence_is_a_failure_in_time, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_services_and_hosts_of_a_real_responder,
+		                                setup, teardown),
+		cmocka_unit_test_setup_teardown(
+		    test_answers_are_kept_for_their_ttl_within_bounds, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+		    test_equal_questions_are_asked_once_and_may_be_cancelled, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_silence_is_a_failure_in_time, setup,
+		                                teardown),
 		cmocka_unit_test_setup_teardown(test_bad_servers_are_said, setup, teardown),
 	};
 

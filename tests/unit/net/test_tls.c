@@ -1,11 +1,14 @@
-/* net/tls: identities, names, protocols, resumption, reloading. Octets go from stream to stream, without sockets. */
+/*
+ * net/tls: identities, names, protocols, resumption, reloading. Octets go from stream to
+ * stream, without sockets.
+ */
 #include "net_test.h"
 
 #include "net/tls_stream.h"
 
 #include <openssl/err.h>
 
-#define DAYS(n) ((n) * 86400L)
+#define DAYS(n) ((n)*86400L)
 
 static struct test_ca ca, other_ca;
 
@@ -25,10 +28,11 @@ drive(struct end *e)
 
 	while (!e->failed && !e->ended) {
 		enum tls_rc rc = e->done ? tls_stream_read(e->s, out, sizeof(out), &got)
-					 : tls_stream_handshake(e->s);
+		                         : tls_stream_handshake(e->s);
 
 		if (rc == TLS_MORE) {
-			assert_int_equal(e->s->in.len, 0); /* it must have looked at everything */
+			assert_int_equal(e->s->in.len,
+			                 0); /* it must have looked at everything */
 			return;
 		}
 		e->failed = rc == TLS_FAILED;
@@ -70,7 +74,7 @@ pump(struct end *a, struct end *b, size_t chunk)
 
 static void
 begin(struct end *client, struct end *server, struct tls_client *tc, struct tls_server *ts,
-    const char *expected, const char *own)
+      const char *expected, const char *own)
 {
 	*client = (struct end){ .s = tls_stream_new_client(tc, expected, own) };
 	*server = (struct end){ .s = tls_stream_new_server(ts, false) };
@@ -93,8 +97,10 @@ finish(struct end *client, struct end *server)
 static struct tls_server *
 server_with(const struct tls_identity *identities, size_t count, const char *alpn)
 {
-	struct tls_server_config config = { .identities = identities, .count = count,
-		.ca_file = test_path("ca.crt"), .alpn = alpn };
+	struct tls_server_config config = { .identities = identities,
+		                            .count = count,
+		                            .ca_file = test_path("ca.crt"),
+		                            .alpn = alpn };
 	struct tls_server *server;
 	char why[NET_TEXT];
 
@@ -106,8 +112,11 @@ static struct tls_client *
 client_with(const char *cert, const char *alpn, bool unchecked)
 {
 	struct tls_identity own = test_identity("sender.example", cert == NULL ? "" : cert);
-	struct tls_client_config config = { .identities = &own, .count = cert == NULL ? 0 : 1,
-		.ca_file = test_path("ca.crt"), .alpn = alpn, .unchecked = unchecked };
+	struct tls_client_config config = { .identities = &own,
+		                            .count = cert == NULL ? 0 : 1,
+		                            .ca_file = test_path("ca.crt"),
+		                            .alpn = alpn,
+		                            .unchecked = unchecked };
 	struct tls_client *client;
 	char why[NET_TEXT];
 
@@ -126,7 +135,9 @@ plain_server(const char *cert)
 static int
 group_setup(void **state)
 {
-	struct test_cert t = { .cn = "Test CA", .ca = true, .from_s = -DAYS(400), .until_s = DAYS(400) };
+	struct test_cert t = {
+		.cn = "Test CA", .ca = true, .from_s = -DAYS(400), .until_s = DAYS(400)
+	};
 
 	(void)state;
 	ca = test_cert_make(&t);
@@ -135,13 +146,25 @@ group_setup(void **state)
 	test_cert_write("other_ca", &other_ca, NULL);
 	test_cert_write("ca", &ca, NULL);
 	test_cert_write("other-ca", &other_ca, NULL);
-	test_cert_put("home", &(struct test_cert){ .cn = "h", .san = "DNS:home.example", .issuer = &ca,
-	    .from_s = -DAYS(1), .until_s = DAYS(30) });
-	test_cert_put("home2", &(struct test_cert){ .cn = "h2", .san = "DNS:home.example", .issuer = &ca });
-	test_cert_put("home-rsa", &(struct test_cert){ .cn = "hr", .san = "DNS:home.example", .issuer = &ca, .rsa = true });
-	test_cert_put("second", &(struct test_cert){ .cn = "s", .san = "DNS:second.example", .issuer = &ca });
-	test_cert_put("sender", &(struct test_cert){ .cn = "c", .issuer = &ca, .eku = "clientAuth",
-	    .san = "DNS:sender.example,DNS:Mail.Sender.Example", .from_s = -DAYS(1), .until_s = DAYS(30) });
+	test_cert_put("home", &(struct test_cert){ .cn = "h",
+	                                           .san = "DNS:home.example",
+	                                           .issuer = &ca,
+	                                           .from_s = -DAYS(1),
+	                                           .until_s = DAYS(30) });
+	test_cert_put("home2", &(struct test_cert){
+				   .cn = "h2", .san = "DNS:home.example", .issuer = &ca });
+	test_cert_put("home-rsa",
+	              &(struct test_cert){
+			  .cn = "hr", .san = "DNS:home.example", .issuer = &ca, .rsa = true });
+	test_cert_put("second", &(struct test_cert){
+				    .cn = "s", .san = "DNS:second.example", .issuer = &ca });
+	test_cert_put("sender",
+	              &(struct test_cert){ .cn = "c",
+	                                   .issuer = &ca,
+	                                   .eku = "clientAuth",
+	                                   .san = "DNS:sender.example,DNS:Mail.Sender.Example",
+	                                   .from_s = -DAYS(1),
+	                                   .until_s = DAYS(30) });
 	return 0;
 }
 
@@ -186,7 +209,8 @@ test_both_versions_in_every_chunking(void **state)
 
 		begin(&c, &s, tc, ts, "home.example", "sender.example");
 		if (old)
-			assert_int_equal(SSL_set_max_proto_version(c.s->ssl, TLS1_2_VERSION), 1);
+			assert_int_equal(SSL_set_max_proto_version(c.s->ssl, TLS1_2_VERSION),
+			                 1);
 		pump(&c, &s, chunk);
 		assert_true(c.done && s.done && !c.failed && !s.failed);
 		assert_string_equal(s.s->peer.version, old ? "TLSv1.2" : "TLSv1.3");
@@ -226,22 +250,33 @@ test_client_certificates(void **state)
 	} table[] = {
 		{ "DNS:sender.example", "clientAuth", false, 0, 0, "sender.example", "" },
 		{ "DNS:sender.example", "serverAuth", false, 0, 0, "sender.example", "" },
-		{ "DNS:sender.example", "serverAuth,clientAuth", false, 0, 0, "sender.example", "" },
+		{ "DNS:sender.example", "serverAuth,clientAuth", false, 0, 0, "sender.example",
+		  "" },
 		{ "DNS:sender.example", NULL, false, 0, 0, "sender.example", "" },
-		{ "DNS:sender.example", "emailProtection", false, 0, 0, NULL, "unsuitable certificate purpose" },
-		{ "DNS:sender.example", "clientAuth", false, -DAYS(3), -DAYS(1), NULL, "certificate has expired" },
-		{ "DNS:sender.example", "serverAuth", false, DAYS(1), DAYS(3), NULL, "certificate is not yet valid" },
-		{ "DNS:sender.example", "clientAuth", true, 0, 0, NULL, "unable to get local issuer certificate" },
+		{ "DNS:sender.example", "emailProtection", false, 0, 0, NULL,
+		  "unsuitable certificate purpose" },
+		{ "DNS:sender.example", "clientAuth", false, -DAYS(3), -DAYS(1), NULL,
+		  "certificate has expired" },
+		{ "DNS:sender.example", "serverAuth", false, DAYS(1), DAYS(3), NULL,
+		  "certificate is not yet valid" },
+		{ "DNS:sender.example", "clientAuth", true, 0, 0, NULL,
+		  "unable to get local issuer certificate" },
 		{ "DNS:*.sender.example,DNS:a.example", NULL, false, 0, 0, "a.example", "" },
 		{ NULL, NULL, false, 0, 0, "", "" }, /* the common name is nobody's name */
-		{ "email:a@b.example,DNS:b.example,DNS:B.example,URI:https://c.example", NULL, false, 0, 0, "b.example", "" },
-		{ "otherName:1.3.6.1.5.5.7.8.7;IA5:_dmtp.x.example,otherName:1.3.6.1.5.5.7.8.7;IA5:_dmtps.Y.example",
-		    NULL, false, 0, 0, "x.example y.example", "" },
-		{ "otherName:1.3.6.1.5.5.7.8.7;IA5:_xmpp.x.example,otherName:1.3.6.1.5.5.7.8.7;IA5:x.example,"
-		  "otherName:1.3.6.1.5.5.7.8.7;UTF8:_dmtp.u.example,otherName:1.3.6.1.5.5.7.8.5;IA5:_dmtp.v.example,"
-		  "otherName:1.3.6.1.5.5.7.8.7;IA5:_dmtp.*.example,otherName:1.3.6.1.5.5.7.8.7;IA5:_dmtp.",
-		    NULL, false, 0, 0, "", "" },
-		{ "DNS:a..example,DNS:.example,DNS:trail.example.,DNS:a b.example", NULL, false, 0, 0, "", "" },
+		{ "email:a@b.example,DNS:b.example,DNS:B.example,URI:https://c.example", NULL,
+		  false, 0, 0, "b.example", "" },
+		{ "otherName:1.3.6.1.5.5.7.8.7;IA5:_dmtp.x.example,otherName:1.3.6.1.5.5.7.8.7;"
+		  "IA5:_dmtps.Y.example",
+		  NULL, false, 0, 0, "x.example y.example", "" },
+		{ "otherName:1.3.6.1.5.5.7.8.7;IA5:_xmpp.x.example,otherName:1.3.6.1.5.5.7.8.7;"
+		  "IA5:x.example,"
+		  "otherName:1.3.6.1.5.5.7.8.7;UTF8:_dmtp.u.example,otherName:1.3.6.1.5.5.7.8."
+		  "5;IA5:_dmtp.v.example,"
+		  "otherName:1.3.6.1.5.5.7.8.7;IA5:_dmtp.*.example,otherName:1.3.6.1.5.5.7.8.7;"
+		  "IA5:_dmtp.",
+		  NULL, false, 0, 0, "", "" },
+		{ "DNS:a..example,DNS:.example,DNS:trail.example.,DNS:a b.example", NULL, false,
+		  0, 0, "", "" },
 	};
 	struct tls_server *ts = plain_server("home");
 	struct end c, s;
@@ -251,9 +286,13 @@ test_client_certificates(void **state)
 		struct tls_client *tc;
 		char joined[256] = "";
 
-		test_cert_put("probe", &(struct test_cert){ .cn = "sender.example", .san = table[i].san,
-		    .eku = table[i].eku, .issuer = table[i].other_issuer ? &other_ca : &ca,
-		    .from_s = table[i].from_s, .until_s = table[i].until_s });
+		test_cert_put("probe", &(struct test_cert){
+					   .cn = "sender.example",
+					   .san = table[i].san,
+					   .eku = table[i].eku,
+					   .issuer = table[i].other_issuer ? &other_ca : &ca,
+					   .from_s = table[i].from_s,
+					   .until_s = table[i].until_s });
 		log_set_level(LOG_ERROR_LEVEL);
 		tc = client_with("probe", "dmtp/1", false);
 		begin(&c, &s, tc, ts, "home.example", "sender.example");
@@ -263,8 +302,8 @@ test_client_certificates(void **state)
 		assert_int_equal(s.s->peer.verified, table[i].names != NULL);
 		assert_string_equal(s.s->peer.problem, table[i].problem);
 		for (size_t n = 0; n < s.s->peer.name_count; n++)
-			(void)snprintf(joined + strlen(joined), sizeof(joined) - strlen(joined), n == 0 ? "%s" : " %s",
-			    s.s->peer.names[n]);
+			(void)snprintf(joined + strlen(joined), sizeof(joined) - strlen(joined),
+			               n == 0 ? "%s" : " %s", s.s->peer.names[n]);
 		assert_string_equal(joined, table[i].names == NULL ? "" : table[i].names);
 		finish(&c, &s);
 		tls_client_free(&tc);
@@ -272,7 +311,8 @@ test_client_certificates(void **state)
 	tls_server_free(&ts);
 }
 
-/* "pinned.example" may be vouched for by other_ca alone, and other_ca vouches for nothing else. */
+/* "pinned.example" may be vouched for by other_ca alone, and other_ca vouches for nothing else.
+ */
 static void
 test_a_pinned_ca_speaks_for_its_domain_and_no_other(void **state)
 {
@@ -282,7 +322,8 @@ test_a_pinned_ca_speaks_for_its_domain_and_no_other(void **state)
 		const char *names; /* NULL: unverified */
 	} table[] = {
 		{ "DNS:pinned.example", true, "pinned.example" },
-		{ "otherName:1.3.6.1.5.5.7.8.7;IA5:_dmtp.pinned.example", true, "pinned.example" },
+		{ "otherName:1.3.6.1.5.5.7.8.7;IA5:_dmtp.pinned.example", true,
+		  "pinned.example" },
 		{ "DNS:pinned.example", false, NULL },
 		{ "DNS:other.example", true, NULL },
 		{ "DNS:other.example", false, "other.example" },
@@ -291,8 +332,11 @@ test_a_pinned_ca_speaks_for_its_domain_and_no_other(void **state)
 	};
 	struct tls_identity id = test_identity("home.example", "home");
 	struct tls_pin pin = { "pinned.example", test_path("other_ca.crt") };
-	struct tls_server_config config = { .identities = &id, .count = 1, .ca_file = test_path("ca.crt"),
-		.pins = &pin, .pin_count = 1 };
+	struct tls_server_config config = { .identities = &id,
+		                            .count = 1,
+		                            .ca_file = test_path("ca.crt"),
+		                            .pins = &pin,
+		                            .pin_count = 1 };
 	struct tls_server *ts;
 	struct end c, s;
 	char why[NET_TEXT];
@@ -302,10 +346,13 @@ test_a_pinned_ca_speaks_for_its_domain_and_no_other(void **state)
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
 		struct tls_client *tc;
 
-		test_cert_put("probe", &(struct test_cert){ .cn = "x", .san = table[i].san,
-		    .issuer = table[i].by_pinned_ca ? &other_ca : &ca });
+		test_cert_put("probe", &(struct test_cert){
+					   .cn = "x",
+					   .san = table[i].san,
+					   .issuer = table[i].by_pinned_ca ? &other_ca : &ca });
 		tc = client_with("probe", "dmtp/1", false);
-		for (int again = 0; again < 2; again++) { /* the second time resumption is offered */
+		for (int again = 0; again < 2;
+		     again++) { /* the second time resumption is offered */
 			begin(&c, &s, tc, ts, "home.example", "sender.example");
 			pump(&c, &s, 500);
 			assert_true(c.done && s.done && !s.failed);
@@ -355,13 +402,18 @@ test_the_server_must_prove_the_expected_name(void **state)
 	} table[] = {
 		{ "x", "DNS:target.example", NULL, false, 0, 0, true, "" },
 		{ "x", "DNS:TARGET.example", "serverAuth", false, 0, 0, true, "" },
-		{ "x", "otherName:1.3.6.1.5.5.7.8.7;IA5:_dmtps.target.example", NULL, false, 0, 0, true, "" },
+		{ "x", "otherName:1.3.6.1.5.5.7.8.7;IA5:_dmtps.target.example", NULL, false, 0,
+		  0, true, "" },
 		{ "x", "DNS:*.example", NULL, false, 0, 0, false, "hostname mismatch" },
-		{ "x", "DNS:sub.target.example,DNS:example", NULL, false, 0, 0, false, "hostname mismatch" },
+		{ "x", "DNS:sub.target.example,DNS:example", NULL, false, 0, 0, false,
+		  "hostname mismatch" },
 		{ "target.example", NULL, NULL, false, 0, 0, false, "hostname mismatch" },
-		{ "x", "DNS:target.example", "clientAuth", false, 0, 0, false, "unsuitable certificate purpose" },
-		{ "x", "DNS:target.example", NULL, false, -DAYS(3), -DAYS(1), false, "certificate has expired" },
-		{ "x", "DNS:target.example", NULL, true, 0, 0, false, "unable to get local issuer certificate" },
+		{ "x", "DNS:target.example", "clientAuth", false, 0, 0, false,
+		  "unsuitable certificate purpose" },
+		{ "x", "DNS:target.example", NULL, false, -DAYS(3), -DAYS(1), false,
+		  "certificate has expired" },
+		{ "x", "DNS:target.example", NULL, true, 0, 0, false,
+		  "unable to get local issuer certificate" },
 	};
 	struct end c, s;
 
@@ -373,9 +425,13 @@ test_the_server_must_prove_the_expected_name(void **state)
 		struct tls_client *tc = client_with(NULL, NULL, unchecked);
 		struct tls_server *ts;
 
-		test_cert_put("probe", &(struct test_cert){ .cn = table[row].cn, .san = table[row].san,
-		    .eku = table[row].eku, .issuer = table[row].other_issuer ? &other_ca : &ca,
-		    .from_s = table[row].from_s, .until_s = table[row].until_s });
+		test_cert_put("probe", &(struct test_cert){
+					   .cn = table[row].cn,
+					   .san = table[row].san,
+					   .eku = table[row].eku,
+					   .issuer = table[row].other_issuer ? &other_ca : &ca,
+					   .from_s = table[row].from_s,
+					   .until_s = table[row].until_s });
 		ts = plain_server("probe");
 		begin(&c, &s, tc, ts, "target.example", NULL);
 		pump(&c, &s, 500);
@@ -397,16 +453,21 @@ test_the_server_must_prove_the_expected_name(void **state)
 static void
 test_srv_ids_of_a_constrained_ca_do_not_count(void **state)
 {
-	struct test_cert t = { .cn = "Held CA", .ca = true, .issuer = &ca,
-		.constraints = "permitted;DNS:held.example" };
+	struct test_cert t = { .cn = "Held CA",
+		               .ca = true,
+		               .issuer = &ca,
+		               .constraints = "permitted;DNS:held.example" };
 	struct test_ca held = test_cert_make(&t), leaf;
 	struct tls_server *ts = plain_server("home");
 	struct tls_client *tc;
 	struct end c, s;
 
 	(void)state;
-	t = (struct test_cert){ .cn = "l", .issuer = &held,
-		.san = "DNS:a.held.example,otherName:1.3.6.1.5.5.7.8.7;IA5:_dmtp.victim.example" };
+	t = (struct test_cert){
+		.cn = "l",
+		.issuer = &held,
+		.san = "DNS:a.held.example,otherName:1.3.6.1.5.5.7.8.7;IA5:_dmtp.victim.example"
+	};
 	leaf = test_cert_make(&t);
 	test_cert_write("held", &leaf, &held);
 	tc = client_with("held", NULL, false);
@@ -435,8 +496,9 @@ served(struct end *c)
 {
 	static char cn[64];
 
-	(void)X509_NAME_get_text_by_NID(X509_get_subject_name(SSL_get0_peer_certificate(c->s->ssl)), NID_commonName,
-	    cn, sizeof(cn));
+	(void)X509_NAME_get_text_by_NID(
+	    X509_get_subject_name(SSL_get0_peer_certificate(c->s->ssl)), NID_commonName, cn,
+	    sizeof(cn));
 	return cn;
 }
 
@@ -452,7 +514,8 @@ test_sni_chooses_the_certificate_and_unknown_names_get_the_first(void **state)
 		{ "third.example", "h", false },
 		{ "sub.second.example", "h", false },
 	};
-	struct tls_identity ids[] = { test_identity("home.example", "home"), test_identity("Second.Example", "second") };
+	struct tls_identity ids[] = { test_identity("home.example", "home"),
+		                      test_identity("Second.Example", "second") };
 	struct tls_server *ts = server_with(ids, 2, NULL);
 	struct tls_client *tc = client_with(NULL, NULL, true);
 	struct end c, s;
@@ -487,7 +550,8 @@ test_sni_chooses_the_certificate_and_unknown_names_get_the_first(void **state)
 static void
 test_one_domain_with_two_kinds_of_keys(void **state)
 {
-	struct tls_identity ids[] = { test_identity("home.example", "home"), test_identity("home.example", "home-rsa") };
+	struct tls_identity ids[] = { test_identity("home.example", "home"),
+		                      test_identity("home.example", "home-rsa") };
 	struct tls_server *ts = server_with(ids, 2, NULL);
 	struct tls_client *tc = client_with(NULL, NULL, false);
 	struct end c, s;
@@ -495,7 +559,10 @@ test_one_domain_with_two_kinds_of_keys(void **state)
 	(void)state;
 	begin(&c, &s, tc, ts, "home.example", NULL);
 	assert_int_equal(SSL_set1_sigalgs_list(c.s->ssl, "rsa_pss_rsae_sha256"), 1);
-	/* the CA's own signature is ECDSA, which this client then couldn't judge: only the choice matters here */
+	/*
+	 * the CA's own signature is ECDSA, which this client then couldn't judge: only the
+	 * choice matters here
+	 */
 	pump(&c, &s, 500);
 	assert_int_equal(EVP_PKEY_get_base_id(SSL_get_privatekey(s.s->ssl)), EVP_PKEY_RSA);
 	finish(&c, &s);
@@ -536,7 +603,8 @@ test_alpn_table(void **state)
 
 		begin(&c, &s, tc, ts, "home.example", NULL);
 		if (i % 2 == 1)
-			assert_int_equal(SSL_set_max_proto_version(c.s->ssl, TLS1_2_VERSION), 1);
+			assert_int_equal(SSL_set_max_proto_version(c.s->ssl, TLS1_2_VERSION),
+			                 1);
 		s.s->require_alpn = table[row].required;
 		pump(&c, &s, 500);
 		assert_int_equal(s.done && !s.failed, table[row].good);
@@ -611,7 +679,8 @@ test_exporter_is_one_secret_of_both_and_needs_ems_in_1_2(void **state)
 	for (int i = 0; i < 3; i++) { /* 1.3; 1.2; 1.2 without the extended master secret */
 		begin(&c, &s, tc, ts, "home.example", NULL);
 		if (i > 0)
-			assert_int_equal(SSL_set_max_proto_version(c.s->ssl, TLS1_2_VERSION), 1);
+			assert_int_equal(SSL_set_max_proto_version(c.s->ssl, TLS1_2_VERSION),
+			                 1);
 		if (i == 2)
 			SSL_set_options(c.s->ssl, SSL_OP_NO_EXTENDED_MASTER_SECRET);
 		if (i == 2)
@@ -619,8 +688,10 @@ test_exporter_is_one_secret_of_both_and_needs_ems_in_1_2(void **state)
 		pump(&c, &s, 500);
 		assert_true(c.done && s.done);
 		memset(a, 1, sizeof(a));
-		assert_int_equal(tls_stream_exporter(s.s, "EXPORTER-dmtp", a, sizeof(a)), i < 2);
-		assert_int_equal(tls_stream_exporter(c.s, "EXPORTER-dmtp", b, sizeof(b)), i < 2);
+		assert_int_equal(tls_stream_exporter(s.s, "EXPORTER-dmtp", a, sizeof(a)),
+		                 i < 2);
+		assert_int_equal(tls_stream_exporter(c.s, "EXPORTER-dmtp", b, sizeof(b)),
+		                 i < 2);
 		if (i < 2) {
 			assert_memory_equal(a, b, 32);
 			assert_memory_not_equal(a, before, 32);
@@ -674,7 +745,8 @@ test_resumption_carries_an_identity_for_24_hours_in_all(void **state)
 		assert_false(resumes(tc, ts, old, 0, &verified));
 		assert_true(verified);
 		for (int64_t h = 1; h < 24; h += 5) {
-			assert_true(resumes(tc, ts, old, h * 3600, &verified)); /* renewed each time, not prolonged */
+			assert_true(resumes(tc, ts, old, h * 3600,
+			                    &verified)); /* renewed each time, not prolonged */
 			assert_true(verified);
 		}
 		assert_false(resumes(tc, ts, old, 24 * 3600 + 1, &verified));
@@ -714,10 +786,12 @@ test_the_client_by_itself_forgets_sessions_after_24_hours(void **state)
 	(void)state;
 	assert_false(resumes(tc, ts, false, 0, &verified));
 	ssl = SSL_new(tls_client_set(tc)->ctx);
-	assert_true(tls_set_resume(tls_client_set(tc), ssl, "sender.example home.example", &memory));
+	assert_true(
+	    tls_set_resume(tls_client_set(tc), ssl, "sender.example home.example", &memory));
 	assert_false(tls_set_resume(tls_client_set(tc), ssl, " home.example", &memory));
 	clock_freeze(clock_wall_us() + INT64_C(86402) * 1000000);
-	assert_false(tls_set_resume(tls_client_set(tc), ssl, "sender.example home.example", &memory));
+	assert_false(
+	    tls_set_resume(tls_client_set(tc), ssl, "sender.example home.example", &memory));
 	clock_freeze(-1);
 	SSL_free(ssl);
 	tls_client_free(&tc);
@@ -732,8 +806,11 @@ test_resumption_never_outlives_the_certificate(void **state)
 	bool verified;
 
 	(void)state;
-	test_cert_put("short", &(struct test_cert){ .cn = "c", .issuer = &ca, .san = "DNS:sender.example",
-	    .from_s = -3600, .until_s = 3600 });
+	test_cert_put("short", &(struct test_cert){ .cn = "c",
+	                                            .issuer = &ca,
+	                                            .san = "DNS:sender.example",
+	                                            .from_s = -3600,
+	                                            .until_s = 3600 });
 	tc = client_with("short", NULL, false);
 	assert_false(resumes(tc, ts, false, 0, &verified));
 	assert_true(verified);
@@ -757,7 +834,8 @@ test_a_resumed_server_whose_identity_has_ended_is_not_trusted(void **state)
 	for (int again = 0; again < 2; again++) {
 		begin(&c, &s, tc, ts, "home.example", NULL);
 		if (again)
-			c.s->memory.valid_until = clock_wall_s(); /* it ends while the handshake runs */
+			c.s->memory.valid_until =
+			    clock_wall_s(); /* it ends while the handshake runs */
 		pump(&c, &s, 500);
 		assert_int_equal(c.done, !again);
 		assert_int_equal(c.failed && c.s->unverified, again);
@@ -771,7 +849,9 @@ test_a_resumed_server_whose_identity_has_ended_is_not_trusted(void **state)
 static void
 test_an_identity_ends_with_its_certificate_within_a_session_too(void **state)
 {
-	struct tls_peer peer = { .verified = true, .names = (const char *const[]){ "a.example" }, .name_count = 1 };
+	struct tls_peer peer = { .verified = true,
+		                 .names = (const char *const[]){ "a.example" },
+		                 .name_count = 1 };
 
 	(void)state;
 	peer.valid_until = clock_wall_s() + 60;
@@ -784,7 +864,9 @@ static void
 test_reload_swaps_only_what_is_good_and_sessions_go_on(void **state)
 {
 	struct tls_identity id = test_identity("home.example", "home"), bad = id;
-	struct tls_server_config config = { .identities = &bad, .count = 1, .ca_file = test_path("ca.crt") };
+	struct tls_server_config config = { .identities = &bad,
+		                            .count = 1,
+		                            .ca_file = test_path("ca.crt") };
 	struct tls_server *ts = server_with(&id, 1, NULL);
 	struct tls_client *tc = client_with(NULL, NULL, false);
 	int64_t expires = tls_server_expires(ts);
@@ -793,7 +875,8 @@ test_reload_swaps_only_what_is_good_and_sessions_go_on(void **state)
 	FILE *f;
 
 	(void)state;
-	assert_in_range((uint64_t)expires, (uint64_t)time(NULL) + (uint64_t)DAYS(29), (uint64_t)time(NULL) + (uint64_t)DAYS(31));
+	assert_in_range((uint64_t)expires, (uint64_t)time(NULL) + (uint64_t)DAYS(29),
+	                (uint64_t)time(NULL) + (uint64_t)DAYS(31));
 	begin(&c, &s, tc, ts, "home.example", NULL);
 	pump(&c, &s, 500);
 	bad.cert_file = test_path("missing.crt");
@@ -879,7 +962,8 @@ main(void)
 		cmocka_unit_test(test_no_client_certificate_and_an_unknown_own_domain),
 		cmocka_unit_test(test_the_server_must_prove_the_expected_name),
 		cmocka_unit_test(test_srv_ids_of_a_constrained_ca_do_not_count),
-		cmocka_unit_test(test_sni_chooses_the_certificate_and_unknown_names_get_the_first),
+		cmocka_unit_test(
+		    test_sni_chooses_the_certificate_and_unknown_names_get_the_first),
 		cmocka_unit_test(test_one_domain_with_two_kinds_of_keys),
 		cmocka_unit_test(test_alpn_table),
 		cmocka_unit_test(test_tls_1_1_is_refused),
@@ -890,7 +974,8 @@ main(void)
 		cmocka_unit_test(test_the_client_by_itself_forgets_sessions_after_24_hours),
 		cmocka_unit_test(test_resumption_never_outlives_the_certificate),
 		cmocka_unit_test(test_a_resumed_server_whose_identity_has_ended_is_not_trusted),
-		cmocka_unit_test(test_an_identity_ends_with_its_certificate_within_a_session_too),
+		cmocka_unit_test(
+		    test_an_identity_ends_with_its_certificate_within_a_session_too),
 		cmocka_unit_test(test_reload_swaps_only_what_is_good_and_sessions_go_on),
 		cmocka_unit_test(test_every_altered_octet_of_a_hello_is_survived),
 	};
