@@ -1,0 +1,102 @@
+// A fault proxy for TCP: forwards octets unseen, and can hold back either direction, cut all connections, and turn new ones away.
+import net from "node:net";
+
+export class Proxy {
+	// port: where to listen; target: where to connect.
+	static async listen(port, target) {
+		const proxy = new Proxy();
+		proxy.target = target;
+		proxy.pairs = new Set();
+		proxy.held = { up: false, down: false };
+		proxy.closed = false;
+		proxy.accepted = 0;
+		proxy.octets = { up: 0, down: 0 };
+		proxy.holdUpAt = Infinity;
+		proxy.server = net.createServer({ pauseOnConnect: true }, (client) => proxy.take(client));
+		await new Promise((resolve, reject) => {
+			proxy.server.on("error", reject);
+			proxy.server.listen(port, "127.0.0.1", resolve);
+		});
+		return proxy;
+	}
+
+	take(client) {
+		this.accepted++;
+		client.on("error", () => {});
+		if (this.closed) {
+			client.destroy();
+			return;
+		}
+		const server = net.connect(this.target, "127.0.0.1");
+		const pair = { client, server };
+		this.pairs.add(pair);
+		server.on("error", () => client.destroy());
+		server.on("connect", () => this.apply());
+		this.join(client, server, "up");
+		this.join(server, client, "down");
+		for (const socket of [client, server])
+			socket.on("close", () => this.pairs.delete(pair));
+		client.on("close", () => server.destroy());
+		server.on("close", () => client.destroy());
+	}
+
+	join(from, to, way) {
+		from.on("data", (octets) => {
+			this.octets[way] += octets.length;
+			if (way === "up" && this.octets.up >= this.holdUpAt)
+				this.hold("up");
+			if (!to.write(octets))
+				from.pause();
+		});
+		to.on("drain", () => this.apply());
+		from.on("end", () => to.end());
+	}
+
+	apply() {
+		for (const { client, server } of this.pairs) {
+			this.held.up || server.connecting ? client.pause() : client.resume();
+			this.held.down ? server.pause() : server.resume();
+		}
+	}
+
+	// way: "up" (towards the target) or "down"; no octet passes until release.
+	hold(way) {
+		this.held[way] = true;
+		this.apply();
+	}
+
+	// Holds back what goes up once about that many more octets have passed.
+	holdUpAfter(octets) {
+		this.octets.up = 0;
+		this.holdUpAt = octets;
+	}
+
+	release() {
+		this.holdUpAt = Infinity;
+		this.held = { up: false, down: false };
+		this.apply();
+	}
+
+	cut() {
+		for (const { client, server } of this.pairs) {
+			client.resetAndDestroy();
+			server.resetAndDestroy();
+		}
+	}
+
+	// From now on connections end as they begin, and those that are open end.
+	refuse() {
+		this.closed = true;
+		this.cut();
+	}
+
+	restore() {
+		this.closed = false;
+		this.release();
+	}
+
+	async close() {
+		this.refuse();
+		await new Promise((resolve) => this.server.close(resolve));
+	}
+}

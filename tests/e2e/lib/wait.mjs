@@ -1,0 +1,48 @@
+// Waiting for what is to happen, by asking again until a deadline; free ports; processes by their pid.
+import fs from "node:fs";
+import net from "node:net";
+import { setTimeout as pause } from "node:timers/promises";
+
+export const patience = 30_000;
+
+// The first answer that isn't falsy. what: a name, or a function that tells it when it has been in vain.
+export async function until(what, ask, { ms = patience, every = 10 } = {}) {
+	const end = Date.now() + ms;
+	for (;;) {
+		const answer = await ask();
+		if (answer)
+			return answer;
+		if (Date.now() > end)
+			throw new Error(`waited in vain for ${typeof what === "function" ? await what() : what}`);
+		await pause(every);
+	}
+}
+
+// That many, all different: they are open at the same time for a moment.
+export async function freePorts(count) {
+	const servers = Array.from({ length: count }, () => net.createServer());
+	await Promise.all(servers.map((server) => new Promise((resolve, reject) => {
+		server.on("error", reject);
+		server.listen(0, "127.0.0.1", resolve);
+	})));
+	const ports = servers.map((server) => server.address().port);
+	await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+	return ports;
+}
+
+// Alive and not merely unreaped.
+export function alive(pid) {
+	try {
+		return !/^State:\s*[ZX]/m.test(fs.readFileSync(`/proc/${pid}/status`, "utf8"));
+	} catch {
+		return false;
+	}
+}
+
+export const gone = (...pids) => until(`the end of ${pids}`, () => pids.every((pid) => !alive(pid)));
+
+export async function kill(...pids) {
+	for (const pid of pids)
+		process.kill(pid, "SIGKILL");
+	await gone(...pids);
+}
