@@ -205,10 +205,12 @@ get_one(struct entry_call *e, call_step *then)
 static bool
 found_one(struct entry_call *e)
 {
-	if (e->list.job.rc == STORE_OK && e->list.rows_n > 0)
+	enum store_rc rc = e->list.job.rc;
+
+	if (rc == STORE_OK && e->list.rows_n > 0)
 		return true;
-	call_reply_store(&e->call, e->list.job.rc == STORE_OK ? STORE_NOT_FOUND : e->list.job.rc);
 	inbox_list_clear(&e->list);
+	call_reply_store(&e->call, rc == STORE_OK ? STORE_NOT_FOUND : rc);
 	return false;
 }
 

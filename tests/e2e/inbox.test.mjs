@@ -356,7 +356,7 @@ before(async () => {
 });
 
 after(async () => {
-	const ended = role?.exitCode === null ? await stopRole() : undefined;
+	const ended = role?.exitCode === null && role.signalCode === null ? await stopRole() : undefined;
 	agent.destroy();
 	shop?.closeAllConnections();
 	shop?.close();
@@ -364,8 +364,7 @@ after(async () => {
 	fs.rmSync(dir, { recursive: true, force: true });
 	if (process.env.VERBOSE)
 		process.stderr.write(log);
-	if (ended)
-		assert.deepEqual(ended, { code: 0, signal: null });
+	assert.deepEqual(ended ?? { code: role.exitCode, signal: role.signalCode }, { code: 0, signal: null });
 	assert.doesNotMatch(log, /runtime error:|Sanitizer|reply-twice|reply-header-dropped|requests-left/);
 	for (const secret of [password, ...Object.values(members)])
 		assert.ok(!log.includes(secret), "a secret is in the log");
@@ -584,6 +583,20 @@ describe("the inbox", () => {
 		assert.equal((await request("DELETE", path1)).status, 204);
 		assert.equal((await get(path1)).status, 404);
 		assert.ok(!(await get("/v1/inbox")).json.entries.some((one) => one.id === id));
+	});
+
+	test("many at once get each their own", async () => {
+		const ids = Array.from({ length: 20 }, (_, i) => entry(ANN, plain(`many ${i}`)));
+		const all = [];
+		for (let i = 0; i < 600; i++)
+			all.push(i % 3 === 0 ? get(`/v1/inbox/${uuid()}`) : get(`/v1/inbox/${ids[i % 20]}`, i % 3 === 1 ? {} : { as: "bob" }));
+		(await Promise.all(all)).forEach((res, i) => {
+			assert.equal(res.status, i % 3 === 1 ? 200 : 404);
+			if (i % 3 === 1)
+				assert.equal(res.json.subject, `many ${i % 20}`);
+		});
+		for (const id of ids)
+			await request("DELETE", `/v1/inbox/${id}`);
 	});
 
 	test("what was withdrawn is said to be; what can't be read spoils nothing else; what isn't verified isn't there", async () => {
