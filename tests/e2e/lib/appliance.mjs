@@ -319,28 +319,28 @@ export class Member {
 
 // shop.test and home.test: each knows of the other only a pinned route, which leads through a proxy.
 export class Pair {
-	static async start({ more = {} } = {}) {
-		const pair = new Pair(), names = ["site", "members", "dmtps", "dmtp", "siteMetrics", "homeMetrics", "relayMetrics"];
-		pair.dir = fs.mkdtempSync(path.join(os.tmpdir(), "tf-"));
-		fs.chmodSync(pair.dir, 0o755);
-		pair.authority = new Authority(pair.dir);
+	// routes: further ones of the shop.
+	async start({ routes = {} } = {}) {
+		const names = ["site", "members", "dmtps", "dmtp", "siteMetrics", "homeMetrics", "relayMetrics"];
+		this.dir = fs.mkdtempSync(path.join(os.tmpdir(), "tf-"));
+		fs.chmodSync(this.dir, 0o755);
+		this.authority = new Authority(this.dir);
 		const numbers = await freePorts(2 * names.length + 3);
 		const ports = () => Object.fromEntries(names.map((name) => [name, numbers.pop()]));
 		for (const name of ["shop", "home"]) {
-			pair.authority.issue(`${name}.test`);
-			pair[name] = new Appliance(pair.dir, `${name}.test`, pair.authority, ports());
+			this.authority.issue(`${name}.test`);
+			this[name] = new Appliance(this.dir, `${name}.test`, this.authority, ports());
 		}
-		pair.toHome = await Proxy.listen(numbers.pop(), pair.home.ports.dmtps);
-		pair.toShop = await Proxy.listen(numbers.pop(), pair.shop.ports.dmtps);
-		pair.pickup = await Proxy.listen(numbers.pop(), pair.shop.ports.site);
-		const port = (proxy) => proxy.server.address().port;
-		pair.shop.configure({ routes: { "home.test": { dmtp: port(pair.toHome) }, ...more } });
-		pair.home.configure({ routes: { "shop.test": { dmtp: port(pair.toShop), pickup: port(pair.pickup) } } });
-		await Promise.all([pair.shop.start(), pair.home.start()]).catch(async (error) => {
-			await pair.abort();
+		this.toHome = await Proxy.listen(numbers.pop(), this.home.ports.dmtps);
+		this.toShop = await Proxy.listen(numbers.pop(), this.shop.ports.dmtps);
+		this.pickup = await Proxy.listen(numbers.pop(), this.shop.ports.site);
+		this.shop.configure({ routes: { "home.test": { dmtp: this.toHome.port }, ...routes } });
+		this.home.configure({ routes: { "shop.test": { dmtp: this.toShop.port, pickup: this.pickup.port } } });
+		await Promise.all([this.shop.start(), this.home.start()]).catch(async (error) => {
+			await this.abort();
 			throw error;
 		});
-		return pair;
+		return this;
 	}
 
 	get proxies() {

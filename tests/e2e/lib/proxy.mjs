@@ -5,6 +5,7 @@ export class Proxy {
 	// port: where to listen; target: where to connect.
 	static async listen(port, target) {
 		const proxy = new Proxy();
+		proxy.port = port;
 		proxy.target = target;
 		proxy.pairs = new Set();
 		proxy.held = { up: false, down: false };
