@@ -20,6 +20,15 @@
 #define SENDER_OF_N                                                                                \
 	"CROSS JOIN LATERAL (SELECT k.address FROM tmtp.sender k WHERE k.sender_id = n.sender_id LIMIT 1) s "
 
+/* Bodies are stored as they are, so that only the wanted octets are read. */
+#define BODY(n, max) "CASE WHEN " n ".state = 1 THEN substr(" n ".body, 1, " max ") END"
+
+static int32_t
+body_max(const struct inbox_list *list)
+{
+	return list->body_max > 0 && list->body_max < INT32_MAX ? (int32_t)list->body_max : INT32_MAX;
+}
+
 /* --- Pages --------------------------------------------------------------- */
 
 void
@@ -93,23 +102,24 @@ bind_newest(struct args *a, struct store_job *const *jobs, size_t n)
 		args_uuid(a, 2, memcmp(&list->before, &none, sizeof(none)) == 0 ? &last : &list->before);
 		args_bool(a, 3, list->unread_only);
 		args_i64(a, 4, list->limit);
+		args_i32(a, 5, body_max(list));
 	}
 }
 
 static const struct store_op newest_op = {
 	.name = "inbox_newest",
 	.sql = "SELECT i.ord, x.* "
-	       "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bool[], $5::int8[]) "
-	       " AS i(ord, account_id, before, unread, max) "
+	       "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bool[], $5::int8[], $6::int4[]) "
+	       " AS i(ord, account_id, before, unread, max, octets) "
 	       "CROSS JOIN LATERAL (SELECT b.notification_id, s.address, n.channel, "
 	       "  greatest(b.arrived_at, n.verified_at), n.date_s, b.read_at, n.state = 3, "
-	       "  CASE WHEN n.state = 1 THEN n.body END, b.variables "
+	       "  " BODY("n", "i.octets") ", b.variables "
 	       " FROM tmtp.inbox b " NOTIFICATION_OF("b.notification_id", "b.account_id") SENDER_OF_N
 	       " WHERE b.account_id = i.account_id AND b.notification_id < i.before "
 	       "  AND b.dropped_at IS NULL AND (NOT i.unread OR b.read_at IS NULL) "
 	       " ORDER BY b.notification_id DESC LIMIT i.max) x "
 	       "ORDER BY i.ord, x.notification_id DESC",
-	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_BOOLS, T_INT8S, 0 },
+	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_BOOLS, T_INT8S, T_INT4S, 0 },
 	.lane = STORE_READ,
 	.batch_max = 16,
 	.repeatable = true,
@@ -126,6 +136,7 @@ bind_one(struct args *a, struct store_job *const *jobs, size_t n)
 		args_i32(a, 0, (int32_t)i);
 		args_i64(a, 1, list->account_id);
 		args_uuid(a, 2, &list->before);
+		args_i32(a, 3, body_max(list));
 	}
 }
 
@@ -133,12 +144,13 @@ static const struct store_op one_op = {
 	.name = "inbox_one",
 	.sql = "SELECT i.ord, b.notification_id, s.address, n.channel, "
 	       " greatest(b.arrived_at, n.verified_at), n.date_s, b.read_at, n.state = 3, "
-	       " CASE WHEN n.state = 1 THEN n.body END, b.variables "
-	       "FROM unnest($1::int4[], $2::int8[], $3::uuid[]) AS i(ord, account_id, notification_id) "
+	       " " BODY("n", "i.octets") ", b.variables "
+	       "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::int4[]) "
+	       " AS i(ord, account_id, notification_id, octets) "
 	       "CROSS JOIN LATERAL (SELECT k.* FROM tmtp.inbox k WHERE k.account_id = i.account_id "
 	       " AND k.notification_id = i.notification_id AND k.dropped_at IS NULL LIMIT 1) b "
 	       NOTIFICATION_OF("i.notification_id", "i.account_id") SENDER_OF_N "ORDER BY i.ord",
-	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, 0 },
+	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_INT4S, 0 },
 	.lane = STORE_READ,
 	.batch_max = 32,
 	.repeatable = true,
@@ -159,6 +171,7 @@ bind_since(struct args *a, struct store_job *const *jobs, size_t n)
 	args_time(a, 2, since);
 	args_bool(a, 3, list->unread_only);
 	args_i64(a, 4, list->limit);
+	args_i32(a, 5, body_max(list));
 }
 
 /*
@@ -170,7 +183,7 @@ bind_since(struct args *a, struct store_job *const *jobs, size_t n)
 static const struct store_op since_op = {
 	.name = "inbox_since",
 	.sql = "SELECT 0, x.notification_id, s.address, n.channel, x.arrived, n.date_s, x.read_at, n.state = 3, "
-	       " CASE WHEN n.state = 1 THEN n.body END, x.variables "
+	       " " BODY("n", "$6") ", x.variables "
 	       "FROM (SELECT b.notification_id, b.read_at, b.variables, "
 	       "  greatest(b.arrived_at, n.verified_at) AS arrived "
 	       " FROM tmtp.inbox b " NOTIFICATION_OF("b.notification_id", "b.account_id")
@@ -179,7 +192,7 @@ static const struct store_op since_op = {
 	       " ORDER BY arrived FETCH FIRST $5 ROWS WITH TIES) x "
 	       NOTIFICATION_OF("x.notification_id", "$1") SENDER_OF_N
 	       "ORDER BY x.arrived, x.notification_id",
-	.types = (const Oid[]){ T_INT8, T_UUID, T_TIMESTAMPTZ, T_BOOL, T_INT8, 0 },
+	.types = (const Oid[]){ T_INT8, T_UUID, T_TIMESTAMPTZ, T_BOOL, T_INT8, T_INT4, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
 	.bind = bind_since,

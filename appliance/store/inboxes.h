@@ -32,6 +32,7 @@ struct inbox_list {
 	int64_t since_us;    /* INBOX_SINCE: became visible after this, oldest first */
 	bool unread_only;
 	unsigned limit;
+	unsigned body_max; /* only so many octets of each body; 0: all of it */
 	/* out; freed by inbox_list_clear */
 	struct inbox_row *rows;
 	size_t rows_n;

@@ -100,6 +100,29 @@ newest(int account, unsigned limit)
 	return list;
 }
 
+/* Somebody who only lists doesn't load attachments. */
+static void
+test_bodies_are_cut_where_asked(void **state)
+{
+	static const int ways[] = { INBOX_NEWEST, INBOX_ONE, INBOX_SINCE };
+
+	(void)state;
+	notification(1, 1, "5");
+	entry(1, 1, "3");
+	for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+		struct inbox_list list = { .account_id = 1, .limit = 10, .body_max = 3 };
+
+		list.what = ways[i];
+		if (ways[i] == INBOX_ONE)
+			list.before = id_of(1);
+		assert_int_equal(RUN(store_inbox_list, home, &list), STORE_OK);
+		assert_int_equal(list.rows_n, 1);
+		assert_int_equal(list.rows[0].size, 3);
+		assert_memory_equal(list.rows[0].body, "bod", 3);
+		inbox_list_clear(&list);
+	}
+}
+
 static int64_t
 unread(int account)
 {
@@ -669,6 +692,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_a_message_to_one_member_is_seen_by_no_other, empty),
+		cmocka_unit_test_setup(test_bodies_are_cut_where_asked, empty),
 		cmocka_unit_test_setup(test_only_what_was_verified_is_there, empty),
 		cmocka_unit_test_setup(test_marks_read_unread_and_drop, empty),
 		cmocka_unit_test_setup(test_marks_in_one_batch, empty),
