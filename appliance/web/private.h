@@ -138,6 +138,7 @@ struct request_header {
 
 struct request_block {
 	struct request_block *next;
+	size_t len;
 	max_align_t data[];
 };
 

@@ -37,9 +37,39 @@ web_request_alloc(struct web_request *req, size_t len)
 	if (block == NULL)
 		return NULL;
 	block->next = req->blocks;
+	block->len = need;
 	req->blocks = block;
 	return block->data;
 }
+
+/*
+ * Under AddressSanitizer whoever touches a request's memory after its reply is
+ * found at once, and not only when the next request already lies there.
+ */
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+static void
+request_guard(struct web_request *req, bool closed)
+{
+	if (closed)
+		__asan_poison_memory_region(req->room, sizeof(req->room));
+	else
+		__asan_unpoison_memory_region(req->room, sizeof(req->room));
+	for (struct request_block *b = req->blocks; b != NULL; b = b->next) {
+		if (closed)
+			__asan_poison_memory_region(b->data, b->len);
+		else
+			__asan_unpoison_memory_region(b->data, b->len);
+	}
+}
+#else
+static void
+request_guard(struct web_request *req, bool closed)
+{
+	(void)req;
+	(void)closed;
+}
+#endif
 
 /* As new, but for the body's memory. */
 static void
@@ -47,6 +77,7 @@ request_reset(struct web_request *req)
 {
 	struct request_block *block;
 
+	request_guard(req, false);
 	if (req->free_ctx != NULL)
 		req->free_ctx(req->ctx);
 	req->free_ctx = NULL;
@@ -364,6 +395,7 @@ request_finish(struct web_request *req, unsigned status, struct MHD_Response *re
 	}
 	req->status = status;
 	req->response = response;
+	request_guard(req, true);
 	while (state != REQ_ABANDONED &&
 	       !atomic_compare_exchange_weak(&req->state, &state, REQ_REPLIED))
 		continue;
