@@ -124,6 +124,7 @@ list_entries(struct call *call)
 	if (!read_query(l))
 		return;
 	l->list.what = INBOX_NEWEST;
+	l->list.body_max = VIEW_LIST_OCTETS;
 	l->list.limit = l->limit + 1; /* one more tells whether there is a next page */
 	l->list.account_id = l->count.account_id = call->who.account_id;
 	call_await(call, 2, after_list);

@@ -372,6 +372,7 @@ ask(struct catching *c, void (*then)(struct work *work))
 	c->work.run = then;
 	c->list.job = (struct store_job){ .done = on_store, .arg = c };
 	c->list.account_id = c->watcher->member.account_id;
+	c->list.body_max = VIEW_LIST_OCTETS;
 	store_inbox_list(c->watcher->live->home->store, &c->list);
 }
 

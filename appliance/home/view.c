@@ -122,7 +122,9 @@ view_list_form(const struct view_entry *e)
 	json_t *o = json_object(), *line = NULL;
 
 	uuid_format(&e->id, id);
-	if (find_subject(e->body, &subject))
+	/* The same whether all of it was at hand or not. */
+	if (find_subject(slice_mem(e->body.data,
+			     e->body.len < VIEW_LIST_OCTETS ? e->body.len : VIEW_LIST_OCTETS), &subject))
 		line = field_text(&subject, e->variables, VIEW_SUBJECT_MAX);
 	(void)json_object_set_new(o, "id", json_string(id));
 	(void)json_object_set_new(o, "from", text_json(e->from));

@@ -14,6 +14,8 @@
 
 /* Octets of a subject in the list form; a longer one is cut at a character. */
 #define VIEW_SUBJECT_MAX 1000
+/* As much of a body as the list form looks at: a subject that begins behind it isn't shown. */
+#define VIEW_LIST_OCTETS 16384
 /* Characters of an invitation's own words. */
 #define VIEW_WORDS_MAX 140
 
