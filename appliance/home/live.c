@@ -440,7 +440,7 @@ on_page(struct work *work)
 		return;
 	}
 	shard = lock_of(w);
-	go_on = c->drained;
+	go_on = c->drained || c->strictly; /* after a page without news nothing is to be taken */
 	c->paused = !go_on;
 	pthread_mutex_unlock(&shard->lock);
 	if (go_on)
