@@ -65,6 +65,8 @@ const sql = (text) => {
 	return r.stdout.trim();
 };
 
+const children = []; // ended behind the tests, whatever became of them
+
 // A session that holds what the statements take until the returned function is called.
 const holding = async (statements) => {
 	const psql = spawn('psql', ['-qXAt', '-h', cluster, '-U', 'postgres', '-d', 'tmtp'],
@@ -72,6 +74,8 @@ const holding = async (statements) => {
 	psql.stdin.write(`BEGIN; ${statements};\n`);
 	await until(() => sql(`SELECT count(*) FROM pg_stat_activity
 		WHERE application_name = 'holder' AND state = 'idle in transaction'`) === '1');
+	children.push(psql);
+	psql.stdin.on('error', () => { }); // it may be gone with its server
 	return () => psql.stdin.end('COMMIT;\n');
 };
 
@@ -91,6 +95,7 @@ const commands = () => [...ctl(['--help']).out.matchAll(/^  ([a-z]+(?:-[a-z]+)?(
 const onTerminal = (args, steps) => new Promise((done) => {
 	const quoted = [program, '--config', join(dir, 'tmtp.conf'), ...args].map((a) => `'${a}'`).join(' ');
 	const child = spawn('script', ['-qec', quoted, '/dev/null'], { stdio: ['pipe', 'pipe', 'inherit'] });
+	children.push(child);
 	let out = '', seen = 0;
 	child.stdout.on('data', (data) => {
 		out += data;
@@ -118,6 +123,8 @@ before(() => {
 });
 
 after(() => {
+	for (const child of children)
+		child.kill('SIGKILL');
 	spawnSync('sh', [join(top, 'tests/cluster.sh'), 'stop', cluster]);
 	rmSync(dir, { recursive: true, force: true });
 });
@@ -521,7 +528,7 @@ describe('accounts', () => {
 
 	test('a password stands neither in the arguments nor in the environment', async () => {
 		const child = spawn(program, ['--config', join(dir, 'tmtp.conf'), ...create('ps@home.test', '--password-file', '-')],
-			{ stdio: ['pipe', 'inherit', 'inherit'] });
+			{ stdio: ['pipe', 'ignore', 'inherit'] });
 		child.stdin.write('tell nobody');
 		const seen = readFileSync(`/proc/${child.pid}/cmdline`, 'utf8') + readFileSync(`/proc/${child.pid}/environ`, 'utf8');
 		assert.ok(!seen.includes('tell nobody'));
@@ -662,8 +669,9 @@ describe('what goes wrong around it', () => {
 	});
 
 	test('it connects as tmtp_ctl; a database that dies meanwhile exits with 3', async () => {
-		await holding('LOCK tmtp.site');
+		const release = await holding('LOCK tmtp.site');
 		const child = spawn(program, ['--config', join(dir, 'tmtp.conf'), 'site', 'create', 'late@shop.test', '--title', 'x']);
+		children.push(child);
 		let err = '';
 		child.stderr.on('data', (data) => { err += data; });
 		const ended = new Promise((done) => child.on('close', done));
@@ -671,6 +679,7 @@ describe('what goes wrong around it', () => {
 		await until(() => sql(blocked) !== '');
 		assert.equal(sql(blocked), 'tmtp_ctl');
 		spawnSync('sh', [join(top, 'tests/cluster.sh'), 'stop', cluster]);
+		release();
 		assert.equal(await ended, 3, err);
 		assert.match(err, /went away|not known/);
 	});
