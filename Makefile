@@ -148,7 +148,7 @@ test-all: all layers options unit fuzz-replay e2e
 
 check: layers options unit fuzz-replay
 
-e2e: all
+e2e: all $(BUILD)/bench/dmtp_sink
 	BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node --test --test-concurrency=1 $(E2E)
 
 # Unit and end-to-end tests under the sanitizers, in a build of their own.

@@ -2,10 +2,15 @@
 // the way. Real processes, databases, DMTP over TLS; between them proxies that can fail. BUILD names the programs (build).
 import assert from "node:assert/strict";
 import crypto from "node:crypto";
-import { after, before, describe, test } from "node:test";
-import { Pair } from "./lib/appliance.mjs";
-import { Crowd, endPickupLeases } from "./lib/crowd.mjs";
+import fs from "node:fs";
+import path from "node:path";
+import tls from "node:tls";
+import { after, afterEach, before, describe, test } from "node:test";
+import { Authority, Pair } from "./lib/appliance.mjs";
+import { base32, Crowd, endLeases, endPickupLeases } from "./lib/crowd.mjs";
+import { compose, Session } from "./lib/dmtp.mjs";
 import { metric, request } from "./lib/http.mjs";
+import { Sink } from "./lib/sink.mjs";
 import { kill, until } from "./lib/wait.mjs";
 
 // A pair for each group, so that what one breaks no other has to do with.
@@ -324,5 +329,393 @@ describe("messages", () => {
 		assert.deepEqual(await site.settled(id), { waiting: 0, delivered: 0, failed: 0, dead: 2, rejected: 0 });
 		assert.deepEqual((await site.get(`/v1/messages/${id}/recipients?state=dead`)).recipients.map((r) => r.address), [ann.address, bob.address]);
 		assert.equal((await ann.subjects()).includes("Perishable"), false);
+	});
+});
+
+describe("what goes away", () => {
+	const its = pairOfItsOwn();
+	let site, ann;
+
+	before(async () => {
+		site = await its.shop.makeSite("shop", ["orders"]);
+		ann = await its.home.makeAccount("ann");
+		await ann.hold(site, "orders");
+	});
+
+	const arrivals = (subjects) => its.home.sql(`SELECT i.arrived_at, encode(n.body, 'escape') FROM tmtp.inbox i JOIN tmtp.notification n USING (notification_id)
+		WHERE n.state = 1 ORDER BY i.arrived_at, n.notification_id`).then((rows) => rows.split("\n")
+		.map((row) => subjects.find((s) => row.includes(`:${s}4:name7:subject`))).filter((s) => s !== undefined));
+
+	test("without its database the shop says 503 and when to come back, loses nothing it acknowledged, and recovers by itself", async () => {
+		const accepted = new Set(), refused = new Set();
+		let pushing = true, n = 0, first = 0;
+		const pusher = async () => {
+			while (pushing) {
+				const subject = `Stormy ${n++}`, headers = { "Idempotency-Key": crypto.randomUUID() };
+				for (let done = false; pushing && !done;) {
+					const { status, headers: told } = await site.call("POST", "/v1/channels/orders/messages", { to: ann.address, subject }, headers);
+					if (status === 202) {
+						accepted.add(subject);
+						done = true;
+					} else {
+						assert.equal(status, 503);
+						assert.ok(Number(told["retry-after"]) >= 1);
+						refused.add(subject);
+					}
+				}
+			}
+		};
+		const pushers = Array.from({ length: 8 }, pusher);
+		await until("the first ones", () => accepted.size >= 50);
+		const back = await its.shop.loseDatabase();
+		try {
+			await until("a refusal", () => refused.size > 0);
+			first = accepted.size;
+			assert.equal((await site.call("GET", "/readyz")).status, 503);
+		} finally {
+			back();
+		}
+		await until("pushes to be accepted again", () => accepted.size >= first + 50);
+		pushing = false;
+		await Promise.all(pushers);
+		await until(async () => `all of ${accepted.size} to arrive`, async () => {
+			const subjects = new Set(await ann.subjects());
+			return [...accepted].every((s) => subjects.has(s));
+		}, { every: 200 });
+		// what was repeated with its key after a 503 came once
+		const subjects = (await ann.subjects()).filter((s) => s.startsWith("Stormy "));
+		assert.equal(new Set(subjects).size, subjects.length);
+	});
+
+	test("without its database the home server says Z; the shop keeps the message and delivers it once", async () => {
+		const from = its.shop.now;
+		const back = await its.home.loseDatabase();
+		let id;
+		try {
+			id = await site.push("orders", ann.address, "Kept for home");
+			assert.match(await its.shop.line(/^event=peer-failed .*peer=home\.test/, from), /Z storage/);
+			assert.equal((await site.counts(id)).waiting, 1);
+		} finally {
+			back();
+		}
+		assert.equal((await site.settled(id)).delivered, 1);
+		await ann.has("Kept for home");
+		assert.equal((await ann.subjects()).filter((s) => s === "Kept for home").length, 1);
+	});
+
+	test("without the home server messages are kept and tried again, later each time; when it is back the urgent one is first", async () => {
+		await its.home.stop();
+		const from = its.shop.now, subjects = ["Bulk", "Normal", "Urgent"], ids = [];
+		try {
+			for (const subject of subjects)
+				ids.push(await site.push("orders", ann.address, subject, { lane: subject.toLowerCase() }));
+			const waits = await until("three tries", () => {
+				const found = its.shop.lines.slice(from).filter((l) => /^event=peer-failed .*peer=home\.test/.test(l));
+				return found.length >= 3 && found.map((l) => [Number(/failures=(\d+)/.exec(l)[1]), Number(/retry_s=(\d+)/.exec(l)[1])]);
+			});
+			assert.deepEqual(waits.slice(0, 3), [[1, 1], [2, 2], [3, 4]]);
+			for (const id of ids)
+				assert.equal((await site.counts(id)).waiting, 1);
+			const { batches } = await its.shop.ctl(["queue", "list", "--domain", "home.test"]);
+			assert.deepEqual(batches.map((b) => b.message).sort(), [...ids].sort());
+		} finally {
+			await its.home.start();
+		}
+		for (const id of ids)
+			assert.equal((await site.settled(id)).delivered, 1);
+		for (const subject of subjects)
+			await ann.has(subject);
+		assert.equal((await arrivals(subjects))[0], "Urgent");
+		const now = await ann.subjects();
+		for (const subject of subjects)
+			assert.equal(now.filter((s) => s === subject).length, 1);
+	});
+});
+
+describe("SIGKILL in the middle of a broadcast to 20,000", () => {
+	const its = pairOfItsOwn(), count = 20_000;
+	let site, crowd, last;
+
+	before(async () => {
+		site = await its.shop.makeSite("shop", ["news"]);
+		crowd = await Crowd.make(site, "news", its.home, "m", count);
+		last = await crowd.logIn(count);
+		await site.settled(await site.push("news", last.address, "Warm"));
+	});
+
+	afterEach(() => its.proxies.forEach((proxy) => proxy.release()));
+
+	// Everybody has it once; the shop's ledger says that all is done and nothing failed, the home's that all is there.
+	async function agree(id, subject) {
+		await crowd.untilSeen(id, count, { ms: 60_000 });
+		assert.deepEqual(await site.settled(id), { waiting: 0, delivered: count, failed: 0, dead: 0, rejected: 0 });
+		assert.deepEqual(await crowd.seen(id), { members: count, entries: count });
+		assert.equal(await its.shop.sql(`SELECT DISTINCT state FROM tmtp.batch WHERE message_id = '${id}'`), "1");
+		assert.equal(await its.shop.number(`SELECT sum(recipients) FROM tmtp.batch WHERE message_id = '${id}'`), count);
+		assert.equal(await its.shop.number(`SELECT count(*) FROM tmtp.failure WHERE message_id = '${id}'`), 0);
+		assert.equal((await last.subjects()).filter((s) => s === subject).length, 1);
+	}
+
+	// Pushes, and holds the way to the home server when about half of it has passed.
+	async function halfway(subject) {
+		its.toHome.pass(count * 23 / 2);
+		const id = await site.push("news", "*", subject);
+		await until("half of it to be on its way", () => its.toHome.held.up);
+		await its.home.sqlUntil(`(SELECT count(*) FROM tmtp.inbox i JOIN tmtp.notification n USING (notification_id)
+			WHERE n.digest = '${await its.shop.sql(`SELECT digest FROM tmtp.message WHERE message_id = '${id}'`)}') >= ${count / 4}`);
+		const open = await its.shop.number(`SELECT count(*) FROM tmtp.batch WHERE message_id = '${id}' AND state = 0`);
+		assert.ok(open > 0, "it is not in the middle any more");
+		return id;
+	}
+
+	test("of the site's role, which others push to at the same time", async () => {
+		const single = Array.from({ length: 40 }, (_, i) => `Meanwhile ${i}`);
+		const push = async (subject) => {
+			const headers = { "Idempotency-Key": crypto.randomUUID() };
+			await until("the push to be accepted", () => site.call("POST", "/v1/channels/news/messages", { to: last.address, subject }, headers)
+				.then((res) => res.status === 202, () => false));
+		};
+		its.pickup.hold("up");
+		const id = await halfway("Site");
+		const pushed = Promise.all(single.map(push));
+		await its.shop.killRole("site");
+		await pushed;
+		its.pickup.cut();
+		its.pickup.release();
+		its.toHome.release();
+		await agree(id, "Site");
+		await last.has(single.at(-1));
+		await until("all of them", async () => (await last.subjects()).filter((s) => s.startsWith("Meanwhile ")).length >= single.length);
+		assert.deepEqual((await last.subjects()).filter((s) => s.startsWith("Meanwhile ")).sort(), [...single].sort());
+	});
+
+	test("of the relay's role", async () => {
+		const id = await halfway("Relay"), at = Date.now();
+		await its.shop.killRole("relay");
+		await endLeases(its.shop, at);
+		its.toHome.release();
+		await agree(id, "Relay");
+	});
+
+	test("of the home's role", async () => {
+		its.pickup.hold("up");
+		const id = await halfway("Home");
+		await its.home.killRole("home");
+		await endPickupLeases(its.home);
+		its.pickup.release();
+		its.toHome.release();
+		await agree(id, "Home");
+	});
+});
+
+describe("SIGKILL of the relay after the other side has seen some batches", () => {
+	const its = pairOfItsOwn({ routes: ["sink.test"] }), batch = 800, count = 10 * batch;
+	let site, crowd, real, sink;
+
+	before(async () => {
+		sink = await Sink.start(its, "sink.test");
+		site = await its.shop.makeSite("shop", ["news"]);
+		real = await Crowd.make(site, "news", its.home, "r", batch);
+		crowd = await Crowd.make(site, "news", "sink.test", "s", count);
+	});
+	after(() => sink?.stop());
+	afterEach(() => its.ways["sink.test"].release());
+
+	for (const [seen, answered] of [[1, false], [3, true], [7, false]])
+		test(`${seen}, ${answered ? "answered" : "not answered yet"}: nobody is left out, and a real home server shows it once`, async () => {
+			const way = its.ways["sink.test"], subject = `Seen ${seen}`;
+			await site.settled(await site.push("news", `${crowd.member(1)}@sink.test`, "Warm")); // opens the session
+			if (!answered)
+				way.hold("down");
+			way.pass(0);
+			const id = await site.push("news", "*", subject);
+			await until(() => `${seen} batches, not ${sink.record(id).length / batch}`, () => {
+				if (sink.record(id).length >= seen * batch)
+					return true;
+				if (way.held.up)
+					way.pass(4000);
+				return false;
+			});
+			assert.equal(sink.record(id).length, seen * batch);
+			const at = Date.now();
+			await its.shop.killRole("relay");
+			await endLeases(its.shop, at);
+			way.cut();
+			way.release();
+			assert.deepEqual(await site.settled(id), { waiting: 0, delivered: count + batch, failed: 0, dead: 0, rejected: 0 });
+			assert.deepEqual(await its.shop.sql(`SELECT state, sum(recipients) FROM tmtp.batch WHERE message_id = '${id}' GROUP BY state`), `1|${count + batch}`);
+			const grants = (await its.shop.sql(`SELECT encode(s.grant_id, 'hex') FROM tmtp.subscription s JOIN tmtp.domain d USING (domain_id)
+				WHERE d.name = 'sink.test'`)).split("\n").map((hex) => base32(Buffer.from(hex, "hex")));
+			const record = sink.record(id);
+			assert.deepEqual([...new Set(record)].sort(), grants.sort());
+			assert.ok(record.length <= count + seen * batch, "only what was not known to be delivered is sent again");
+			assert.ok(answered || record.length > count);
+			await real.untilSeen(id);
+			assert.deepEqual(await real.seen(id), { members: batch, entries: batch });
+		});
+});
+
+describe("certificates", () => {
+	const its = pairOfItsOwn();
+	let site, ann;
+
+	before(async () => {
+		site = await its.shop.makeSite("shop", ["orders"]);
+		ann = await its.home.makeAccount("ann");
+		await ann.hold(site, "orders");
+	});
+
+	// Of what is served at a port.
+	const served = (port, protocols) => new Promise((resolve, reject) => {
+		const socket = tls.connect({ host: "127.0.0.1", port, servername: "home.test", ca: its.authority.pem, ALPNProtocols: protocols }, () => {
+			resolve(socket.getPeerX509Certificate().fingerprint256);
+			socket.destroy();
+		});
+		socket.on("error", reject);
+	});
+	const everywhere = () => Promise.all([served(its.home.ports.dmtps, ["dmtp/1"]), served(its.home.ports.members), served(its.home.ports.site)]);
+	const fingerprint = (cert) => new crypto.X509Certificate(cert).fingerprint256;
+
+	test("new ones are served after SIGHUP, to new connections; those that are open stay", async () => {
+		await site.settled(await site.push("orders", ann.address, "Before the reload"));
+		const session = new Session({ port: its.home.ports.dmtps, domain: "home.test", ca: its.authority.pem });
+		await session.greeting;
+		const watch = await ann.watch(), sessions = its.toHome.accepted, roles = ["site", "relay", "home"].map((name) => its.home.role(name));
+		const { cert } = its.authority.issue("home.test");
+		its.home.child.kill("SIGHUP");
+		await until("the new certificate everywhere", async () => (await everywhere()).every((f) => f === fingerprint(cert)));
+		assert.deepEqual(await session.ask("NOOP"), ["K"]);
+		await site.settled(await site.push("orders", ann.address, "After the reload"));
+		await watch.has("After the reload");
+		assert.equal(its.toHome.accepted, sessions);
+		assert.deepEqual(["site", "relay", "home"].map((name) => its.home.role(name)), roles);
+		watch.close();
+		await session.close();
+	});
+
+	test("the relay shows the new one to others, in sessions that begin then", async () => {
+		const { cert } = its.authority.issue("home.test"), from = its.home.now;
+		its.home.child.kill("SIGHUP");
+		await its.home.line(/^event=reloaded role=relay/, from);
+		const shown = new Promise((resolve, reject) => {
+			const witness = tls.createServer({ ...its.authority.issue("shop.test", "witness"), ca: its.authority.pem, requestCert: true, rejectUnauthorized: false,
+				ALPNProtocols: ["dmtp/1"] }, (socket) => {
+				resolve(socket.getPeerX509Certificate().fingerprint256);
+				socket.destroy();
+				witness.close();
+			});
+			witness.on("error", reject);
+			witness.listen(0, "127.0.0.1", () => {
+				its.toShop.target = witness.address().port;
+				its.toShop.cut();
+			});
+		});
+		await ann.do("PUT", `/v1/channels/${site.address}/orders`, { receipts: true });
+		assert.equal(await shown, fingerprint(cert));
+		its.toShop.target = its.shop.ports.dmtps;
+		await until("the site to hear of it", async () => (await site.member("orders", ann.address)).receipts);
+	});
+
+	test("a broken file keeps the old one", async () => {
+		const [old] = await everywhere(), file = its.authority.file("home.test.pem"), good = fs.readFileSync(file);
+		for (const bad of [good.subarray(0, good.length / 2), "not a certificate\n", ""]) {
+			const from = its.home.now;
+			fs.writeFileSync(file, bad);
+			its.home.child.kill("SIGHUP");
+			await its.home.line(/^event=(certificates-kept|reload-refused) /, from);
+			assert.deepEqual(await everywhere(), [old, old, old]);
+		}
+		fs.writeFileSync(file, good);
+		its.home.child.kill("SIGHUP");
+		await site.settled(await site.push("orders", ann.address, "After the broken ones"));
+		await ann.has("After the broken ones");
+	});
+});
+
+describe("a stranger's DMTP", () => {
+	const its = pairOfItsOwn();
+	let site, other, ann, shop, wrong, grant, foreign;
+	const random = () => crypto.randomBytes(20);
+
+	before(async () => {
+		[site, other] = [await its.shop.makeSite("shop", ["orders"]), await its.shop.makeSite("other", ["orders"])];
+		ann = await its.home.makeAccount("ann");
+		await Promise.all([ann.hold(site, "orders"), ann.hold(other, "orders")]);
+		const grantOf = async (sender) => Buffer.from(await its.home.sql(`SELECT encode(g.grant_id, 'hex') FROM tmtp.open_grant g
+			JOIN tmtp.sender s USING (sender_id) WHERE s.address = '${sender}'`), "hex");
+		[grant, foreign] = [await grantOf(site.address), await grantOf(other.address)];
+		shop = { cert: fs.readFileSync(its.authority.file("shop.test.pem")), key: fs.readFileSync(its.authority.file("shop.test.key")) };
+		wrong = its.authority.issue("wrong.test");
+	});
+
+	const session = (identity) => new Session({ port: its.home.ports.dmtps, domain: "home.test", ca: its.authority.pem, ...identity });
+	const note = (more) => compose({ from: "shop@shop.test", to: "orders.shop@shop.test", uris: ["https://shop.test/m/nothing"], rcpts: [grant], ...more }).post;
+	const entries = () => its.home.number("SELECT count(*) FROM tmtp.inbox");
+	const code = ([letter, told]) => [letter, told?.code];
+
+	// Sends one command in a session of its own.
+	async function once(identity, ...command) {
+		const s = session(identity);
+		try {
+			return await s.ask(...command);
+		} finally {
+			await s.close();
+		}
+	}
+
+	test("with a certificate of another domain, or a stranger's, or none, is not the sender that it says", async () => {
+		const before_ = await entries(), elsewhere = fs.mkdtempSync(path.join(its.dir, "ca-"));
+		const forged = new Authority(elsewhere).issue("shop.test");
+		for (const identity of [wrong, forged, {}])
+			assert.deepEqual(code(await once(identity, "POST", note())), ["E", "unverified-sender"]);
+		assert.deepEqual(code(await once(shop, "POST", note({ from: "shop@wrong.test" }))), ["E", "unverified-sender"]);
+		assert.equal(await entries(), before_);
+	});
+
+	test("with a grant that was given to another site, or to nobody, hears the same", async () => {
+		const before_ = await entries(), answers = [];
+		for (const rcpts of [[foreign], [random()]])
+			answers.push(await once(shop, "POST", note({ rcpts })));
+		assert.deepEqual(answers[0], ["K", { failed: [[0, "E", "channel-closed"]] }]);
+		assert.deepEqual(answers[1], answers[0]);
+		assert.deepEqual(await once(shop, "POST", note({ rcpts: [random(), grant, foreign] })),
+			["K", { failed: [[0, "E", "channel-closed"], [2, "E", "channel-closed"]] }]);
+		assert.equal(await entries(), before_ + 1);
+	});
+
+	test("in plaintext is refused, and offered TLS", async () => {
+		const s = new Session({ port: its.home.ports.dmtp, plain: true }), before_ = await entries();
+		assert.equal((await s.greeting).tls, 1);
+		assert.deepEqual(code(await s.ask("POST", note())), ["E", "tls-required"]);
+		await s.close();
+		assert.equal(await entries(), before_);
+	});
+
+	test("may repeat itself, but not say two things under one id", async () => {
+		const s = session(shop), before_ = await entries(), first = note({ id: "one" });
+		assert.deepEqual(await s.ask("POST", first), ["K"]);
+		assert.deepEqual(await s.ask("POST", first), ["K"]);
+		assert.deepEqual(code(await s.ask("POST", note({ id: "one" }))), ["E", "duplicate-conflict"]);
+		assert.deepEqual(code(await s.ask("POST", { ...first, size: first.size + 1 })), ["E", "duplicate-conflict"]);
+		assert.deepEqual(await s.ask("POST", { ...first, id: "another" }), ["K"]);
+		assert.equal(await entries(), before_ + 1);
+		assert.deepEqual(await s.ask("QUIT"), ["K"]);
+		await s.ended;
+	});
+
+	test("that is no DMTP ends its own session, and no other", async () => {
+		const good = session(shop), bad = session(shop);
+		await Promise.all([good.greeting, bad.greeting]);
+		bad.socket.write("GET / HTTP/1.1\r\n\r\n");
+		assert.deepEqual(code(await bad.read()), ["E", "malformed"]);
+		assert.equal((await bad.read())[0], "X");
+		await bad.ended;
+		assert.deepEqual(await good.ask("POST", note()), ["K"]);
+		await good.close();
+	});
+
+	test("what was announced and can't be picked up is never seen", async () => {
+		assert.ok(await entries() > 0);
+		assert.deepEqual(await ann.get("/v1/inbox"), { entries: [], unread: 0 });
 	});
 });

@@ -319,13 +319,13 @@ export class Member {
 
 // shop.test and home.test: each knows of the other only a pinned route, which leads through a proxy.
 export class Pair {
-	// routes: further ones of the shop.
-	async start({ routes = {} } = {}) {
+	// routes: further domains that the shop knows a way to; ways[domain] is its proxy, whose target the test sets.
+	async start({ routes = [] } = {}) {
 		const names = ["site", "members", "dmtps", "dmtp", "siteMetrics", "homeMetrics", "relayMetrics"];
 		this.dir = fs.mkdtempSync(path.join(os.tmpdir(), "tf-"));
 		fs.chmodSync(this.dir, 0o755);
 		this.authority = new Authority(this.dir);
-		const numbers = await freePorts(2 * names.length + 3);
+		const numbers = await freePorts(2 * names.length + 3 + routes.length);
 		const ports = () => Object.fromEntries(names.map((name) => [name, numbers.pop()]));
 		for (const name of ["shop", "home"]) {
 			this.authority.issue(`${name}.test`);
@@ -334,7 +334,10 @@ export class Pair {
 		this.toHome = await Proxy.listen(numbers.pop(), this.home.ports.dmtps);
 		this.toShop = await Proxy.listen(numbers.pop(), this.shop.ports.dmtps);
 		this.pickup = await Proxy.listen(numbers.pop(), this.shop.ports.site);
-		this.shop.configure({ routes: { "home.test": { dmtp: this.toHome.port }, ...routes } });
+		this.ways = { "home.test": this.toHome };
+		for (const domain of routes)
+			this.ways[domain] = await Proxy.listen(numbers.pop(), 0);
+		this.shop.configure({ routes: Object.fromEntries(Object.entries(this.ways).map(([domain, way]) => [domain, { dmtp: way.port }])) });
 		this.home.configure({ routes: { "shop.test": { dmtp: this.toShop.port, pickup: this.pickup.port } } });
 		await Promise.all([this.shop.start(), this.home.start()]).catch(async (error) => {
 			await this.abort();
@@ -344,7 +347,7 @@ export class Pair {
 	}
 
 	get proxies() {
-		return [this.toHome, this.toShop, this.pickup];
+		return [...Object.values(this.ways), this.toShop, this.pickup];
 	}
 
 	async abort() {

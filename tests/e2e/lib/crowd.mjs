@@ -6,7 +6,7 @@ import { until } from "./wait.mjs";
 
 let next = 1n;
 
-function base32(octets) {
+export function base32(octets) {
 	let bits = BigInt(`0x${octets.toString("hex")}`), text = "";
 	const length = Math.ceil((octets.length * 8) / 5);
 	bits <<= BigInt(length * 5 - octets.length * 8);
@@ -15,13 +15,11 @@ function base32(octets) {
 	return text;
 }
 
+// The least UUIDv7 of a moment: those made since are greater.
 function uuid(ms) {
 	const text = ms.toString(16).padStart(12, "0");
 	return `${text.slice(0, 8)}-${text.slice(8)}-7000-8000-000000000000`;
 }
-
-// The least UUIDv7 of a moment: ids made since are greater.
-export const uuidFloor = uuid;
 
 export class Crowd {
 	// count members of home (an appliance, or the name of a domain where nobody is) who hold a site's channel.

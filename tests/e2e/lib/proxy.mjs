@@ -43,10 +43,15 @@ export class Proxy {
 
 	join(from, to, way) {
 		from.on("data", (octets) => {
-			this.octets[way] += octets.length;
-			if (way === "up" && this.octets.up >= this.holdUpAt)
+			let pass = octets;
+			if (way === "up" && this.octets.up + octets.length >= this.holdUpAt) {
+				pass = octets.subarray(0, Math.max(0, this.holdUpAt - this.octets.up));
 				this.hold("up");
-			if (!to.write(octets))
+				if (pass.length < octets.length)
+					from.unshift(octets.subarray(pass.length));
+			}
+			this.octets[way] += pass.length;
+			if (pass.length > 0 && !to.write(pass))
 				from.pause();
 		});
 		to.on("drain", () => this.apply());
@@ -55,8 +60,14 @@ export class Proxy {
 
 	apply() {
 		for (const { client, server } of this.pairs) {
-			this.held.up || server.connecting ? client.pause() : client.resume();
-			this.held.down ? server.pause() : server.resume();
+			if (this.held.up || server.connecting)
+				client.pause();
+			else
+				client.resume();
+			if (this.held.down)
+				server.pause();
+			else
+				server.resume();
 		}
 	}
 
@@ -66,10 +77,12 @@ export class Proxy {
 		this.apply();
 	}
 
-	// Holds back what goes up once about that many more octets have passed.
-	holdUpAfter(octets) {
+	// Lets that many more octets go up, and holds back what follows.
+	pass(octets) {
 		this.octets.up = 0;
 		this.holdUpAt = octets;
+		this.held.up = false;
+		this.apply();
 	}
 
 	release() {
