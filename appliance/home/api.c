@@ -65,7 +65,8 @@ static const struct web_route routes[] = {
 	{ WEB_GET, "/v1/inbox/:id/attachments/:n", on_entry_attachment, 0, 0 },
 	{ WEB_GET, "/v1/invitations", on_invitation_list, 0, 0 },
 	{ WEB_GET, "/v1/invitations/:from/:channel", on_invitation_get, 0, 0 },
-	{ WEB_POST, "/v1/invitations/:from/:channel/accept", on_invitation_accept, BODY_MAX, WEB_JSON_BODY },
+	{ WEB_POST, "/v1/invitations/:from/:channel/accept", on_invitation_accept, BODY_MAX,
+	  WEB_JSON_BODY },
 	{ WEB_POST, "/v1/invitations/:from/:channel/refuse", on_invitation_refuse, 0, 0 },
 	{ WEB_GET, "/v1/channels", on_consent_list, 0, 0 },
 	{ WEB_PUT, "/v1/channels/:from/:channel", on_consent_grant, BODY_MAX, WEB_JSON_BODY },
@@ -132,8 +133,10 @@ make(struct home *home)
 	api->home = home;
 	api->logins = memo_make(LOGINS_MAX);
 	api->guard = guard_make(GUARD_BUCKETS);
-	api->servers = calloc(home->config->home.http.listen.count, sizeof(struct web_server *));
-	if (api->logins == NULL || api->guard == NULL || api->servers == NULL || !login_prepare(api)) {
+	api->servers =
+	    calloc(home->config->home.http.listen.count, sizeof(struct web_server *));
+	if (api->logins == NULL || api->guard == NULL || api->servers == NULL ||
+	    !login_prepare(api)) {
 		release(api);
 		return NULL;
 	}
@@ -162,7 +165,8 @@ listen_all(struct api *api, struct buffer *error)
 		options.n_certs = 0;
 	while (good && api->servers_n < config->home.http.listen.count) {
 		options.listen = config->home.http.listen.items[api->servers_n].text;
-		good = web_server_start(&options, &api->servers[api->servers_n], text) == WEB_OK;
+		good =
+		    web_server_start(&options, &api->servers[api->servers_n], text) == WEB_OK;
 		api->servers_n += good;
 	}
 	if (!good)
@@ -204,7 +208,8 @@ api_drain(struct api *api)
 	live_close_all(api->home->live);
 }
 
-/* Those whose request was given up still use what is freed here. The store's patience is shorter than this wait. */
+/* Those whose request was given up still use what is freed here. The store's patience is
+ * shorter than this wait. */
 static bool
 jobs_ended(struct api *api)
 {

@@ -7,7 +7,8 @@
 /* Starts listening as config->home.http says. NULL: error has a sentence. */
 struct api *api_start(struct home *home, struct buffer *error);
 
-/* Certificates again, from a configuration just loaded; the old ones stay on error, with a log line. */
+/* Certificates again, from a configuration just loaded; the old ones stay on error, with a log
+ * line. */
 void api_reload(struct api *api, const struct config *loaded);
 
 /* Caches of log-ins forget what they have: the revision changed. Any thread. */

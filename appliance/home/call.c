@@ -102,11 +102,12 @@ call_reply_store(struct call *call, enum store_rc rc)
 	case STORE_DOWN:
 		web_reply_retry_after(call->req, 1);
 		web_reply_problem(call->req, &web_unavailable,
-		    "The database can't be reached; nothing was changed.");
+		                  "The database can't be reached; nothing was changed.");
 		return;
 	case STORE_COMMIT_UNKNOWN:
 		web_reply_retry_after(call->req, 1);
-		web_reply_problem(call->req, &web_unavailable,
+		web_reply_problem(
+		    call->req, &web_unavailable,
 		    "The database was lost while it stored this; asking again does no harm.");
 		return;
 	case STORE_OK:
@@ -146,7 +147,8 @@ call_client(struct call *call)
 	struct in6_addr in;
 	const char *last;
 
-	if (!from_this_machine(call) || !web_request_header(call->req, "X-Forwarded-For", &list))
+	if (!from_this_machine(call) ||
+	    !web_request_header(call->req, "X-Forwarded-For", &list))
 		return slice_str(web_request_peer(call->req));
 	last = strrchr((const char *)list.data, ',');
 	last = last == NULL ? (const char *)list.data : last + 1;
@@ -163,8 +165,8 @@ call_is_https(struct call *call)
 
 	return call->api->home->config->home.http.tls ||
 	       (from_this_machine(call) &&
-	           web_request_header(call->req, "X-Forwarded-Proto", &proto) &&
-	           slice_eq_str(proto, "https"));
+	        web_request_header(call->req, "X-Forwarded-Proto", &proto) &&
+	        slice_eq_str(proto, "https"));
 }
 
 /* --- tokens ------------------------------------------------------------------------------ */
@@ -189,10 +191,12 @@ call_token_parse(struct slice token, int64_t *account_id)
 	const size_t prefix = sizeof(TOKEN_PREFIX) - 1, account = DMTP_SITE_TEXT - 1;
 	uint8_t random[TOKEN_RANDOM];
 
-	return token.len == CALL_TOKEN_TEXT - 1 && memcmp(token.data, TOKEN_PREFIX, prefix) == 0 &&
+	return token.len == CALL_TOKEN_TEXT - 1 &&
+	       memcmp(token.data, TOKEN_PREFIX, prefix) == 0 &&
 	       token.data[prefix + account] == '_' &&
-	       base32_decode(slice_mem(token.data + prefix + account + 1, BASE32_LEN(TOKEN_RANDOM)), random,
-	           TOKEN_RANDOM) &&
+	       base32_decode(
+		   slice_mem(token.data + prefix + account + 1, BASE32_LEN(TOKEN_RANDOM)),
+		   random, TOKEN_RANDOM) &&
 	       dmtp_site_parse(slice_mem(token.data + prefix, account), account_id);
 }
 
@@ -224,21 +228,25 @@ call_token(struct web_request *req, struct slice *token, bool *by_cookie)
 	*by_cookie = false;
 	if (web_request_bearer(req, token))
 		return true;
-	*by_cookie = web_request_header(req, "Cookie", &cookies) && cookie_token(cookies, token);
+	*by_cookie =
+	    web_request_header(req, "Cookie", &cookies) && cookie_token(cookies, token);
 	return *by_cookie;
 }
 
-/* A browser sends cookies along with what other sites make it send; neither header is theirs to set. */
+/* A browser sends cookies along with what other sites make it send; neither header is theirs to
+ * set. */
 static bool
 is_from_our_page(struct web_request *req)
 {
 	struct slice value;
 
 	return web_request_header(req, "X-TMTP-Request", &value) ||
-	       (web_request_header(req, "Sec-Fetch-Site", &value) && slice_eq_str(value, "same-origin"));
+	       (web_request_header(req, "Sec-Fetch-Site", &value) &&
+	        slice_eq_str(value, "same-origin"));
 }
 
-/* --- who calls ------------------------------------------------------------------------------ */
+/* --- who calls ------------------------------------------------------------------------------
+ */
 
 /* A log-in that is kept in memory. */
 struct kept {
@@ -264,13 +272,15 @@ static void
 refuse(struct call *call, const char *reason)
 {
 	log_info("auth-refused", LOG_S("reason", reason), LOG_B("client", call_client(call)),
-	    LOG_S("route", web_request_route(call->req)->path));
-	web_reply_problem(call->req, &web_unauthorized, "Log in and send the token that you get.");
+	         LOG_S("route", web_request_route(call->req)->path));
+	web_reply_problem(call->req, &web_unauthorized,
+	                  "Log in and send the token that you get.");
 }
 
 /* Goes on with then when the log-in is known and still lasts. */
 static void
-admit(struct call *call, int64_t account_id, int64_t expires_us, const char *address, call_step *then)
+admit(struct call *call, int64_t account_id, int64_t expires_us, const char *address,
+      call_step *then)
 {
 	size_t len = strlen(address);
 	char *copy = web_request_alloc(call->req, len + 1);
@@ -302,11 +312,13 @@ keep(const struct lookup *l)
 	kept->expires_us = get->expires_us;
 	memcpy(kept->address, get->address, len + 1);
 	memo_put(logins, slice_mem(get->hash, sizeof(get->hash)), &kept->item, 1,
-	    clock_mono_ms() + (left_ms < LOGIN_KEEP_MS ? left_ms : LOGIN_KEEP_MS), l->generation);
+	         clock_mono_ms() + (left_ms < LOGIN_KEEP_MS ? left_ms : LOGIN_KEEP_MS),
+	         l->generation);
 	memo_item_unref(&kept->item);
 }
 
-/* On the thread aside: the store has answered. The lookup is freed first, since a stream keeps its request's memory. */
+/* On the thread aside: the store has answered. The lookup is freed first, since a stream keeps
+ * its request's memory. */
 static void
 after_lookup(struct call *call)
 {
@@ -362,15 +374,19 @@ call_auth(struct call *call, call_step *then)
 		refuse(call, "malformed");
 		return;
 	}
-	if (call->by_cookie && web_request_method(call->req) != WEB_GET && !is_from_our_page(call->req)) {
-		log_info("auth-refused", LOG_S("reason", "cross-site"), LOG_B("client", call_client(call)));
-		web_reply_problem(call->req, &web_forbidden,
+	if (call->by_cookie && web_request_method(call->req) != WEB_GET &&
+	    !is_from_our_page(call->req)) {
+		log_info("auth-refused", LOG_S("reason", "cross-site"),
+		         LOG_B("client", call_client(call)));
+		web_reply_problem(
+		    call->req, &web_forbidden,
 		    "With a cookie, what changes something needs the header X-TMTP-Request.");
 		return;
 	}
 	token_digest(token, call->who.digest);
 	kept = (struct kept *)memo_get(call->api->logins,
-	    slice_mem(call->who.digest, sizeof(call->who.digest)), clock_mono_ms(), &generation);
+	                               slice_mem(call->who.digest, sizeof(call->who.digest)),
+	                               clock_mono_ms(), &generation);
 	if (kept != NULL && kept->account_id == call->who.account_id) {
 		admit(call, kept->account_id, kept->expires_us, kept->address, then);
 		memo_item_unref(&kept->item);

@@ -25,11 +25,11 @@ struct api {
 	struct home *home;
 	struct web_server **servers;
 	size_t servers_n;
-	struct aside *aside;	 /* after the store has answered */
+	struct aside *aside;     /* after the store has answered */
 	struct aside *passwords; /* argon2id: what burns a core */
-	struct memo *logins;	 /* a token's digest -> who it is */
+	struct memo *logins;     /* a token's digest -> who it is */
 	struct guard *guard;
-	char dummy_hash[160];	 /* nobody's: verifying it costs what somebody's costs */
+	char dummy_hash[160]; /* nobody's: verifying it costs what somebody's costs */
 	_Atomic unsigned passwords_waiting;
 	_Atomic size_t jobs; /* that the store or a thread aside has */
 	_Atomic bool draining;
@@ -44,7 +44,7 @@ struct call {
 	struct api *api;
 	struct web_request *req;
 	struct live_member who; /* after the authorisation */
-	struct slice address;	/* of who; in the request's memory */
+	struct slice address;   /* of who; in the request's memory */
 	bool by_cookie;
 	_Atomic unsigned waiting; /* for so many jobs */
 	call_step *then;
@@ -86,7 +86,8 @@ void call_burn(struct call *call, call_step *then);
 /* Answers a store's refusal: 503 with Retry-After while the database is gone, 404, 409, 500. */
 void call_reply_store(struct call *call, enum store_rc rc);
 
-/* Takes one of the member's from the rule's bucket. False: the request has been answered, 429. */
+/* Takes one of the member's from the rule's bucket. False: the request has been answered, 429.
+ */
 bool call_guard(struct call *call, const struct guard_rule *rule, struct slice name);
 
 /* The client's address, as a proxy on this machine tells it when there is one. */

@@ -45,7 +45,8 @@ path_sender(struct consent_call *c)
 	}
 	if (text_is_name(c->channel) && !slice_eq_str(c->channel, "invite"))
 		return true;
-	web_reply_problem(c->call.req, &web_invalid_value,
+	web_reply_problem(
+	    c->call.req, &web_invalid_value,
 	    "The channel is a name of 1 to 30 of a-z, 0-9 and hyphens, and not \"invite\".");
 	return false;
 }
@@ -79,16 +80,16 @@ begin(struct web_request *req, void *arg, call_step *then)
 static json_t *
 invitation_json(const struct consent_row *row)
 {
-	return json_pack("{s:s, s:s, s:o}", "from", row->sender, "channel", row->channel, "asked",
-	    view_time(row->changed_us));
+	return json_pack("{s:s, s:s, s:o}", "from", row->sender, "channel", row->channel,
+	                 "asked", view_time(row->changed_us));
 }
 
 static json_t *
 channel_json(const struct consent_row *row)
 {
-	return json_pack("{s:s, s:s, s:s, s:o, s:b}", "from", row->sender, "channel", row->channel,
-	    "state", consent_state_name(row->state), "since", view_time(row->changed_us), "receipts",
-	    row->receipts);
+	return json_pack("{s:s, s:s, s:s, s:o, s:b}", "from", row->sender, "channel",
+	                 row->channel, "state", consent_state_name(row->state), "since",
+	                 view_time(row->changed_us), "receipts", row->receipts);
 }
 
 /* Invitations, or everything that was answered. */
@@ -142,7 +143,7 @@ list_channels(struct call *call)
 				state = i;
 		if (state < 0) {
 			web_reply_problem(call->req, &web_invalid_value,
-			    "state is granted, refused or revoked.");
+			                  "state is granted, refused or revoked.");
 			return;
 		}
 	}
@@ -155,7 +156,8 @@ on_consent_list(struct web_request *req, void *arg)
 	begin(req, arg, list_channels);
 }
 
-/* --- one invitation, with the sender's own words -------------------------------------------- */
+/* --- one invitation, with the sender's own words --------------------------------------------
+ */
 
 static void
 after_invitation(struct call *call)
@@ -169,7 +171,9 @@ after_invitation(struct call *call)
 
 		answer = invitation_json(row);
 		(void)json_object_set_new(answer, "words",
-		    row->body == NULL ? json_null() : view_words(slice_mem(row->body, row->size)));
+		                          row->body == NULL
+		                              ? json_null()
+		                              : view_words(slice_mem(row->body, row->size)));
 	} else if (rc == STORE_OK) {
 		rc = STORE_NOT_FOUND;
 	}
@@ -195,7 +199,8 @@ on_invitation_get(struct web_request *req, void *arg)
 	begin(req, arg, get_invitation);
 }
 
-/* --- changes -------------------------------------------------------------------------------------- */
+/* --- changes
+ * -------------------------------------------------------------------------------------- */
 
 static void
 after_change(struct call *call)
@@ -276,7 +281,7 @@ static bool
 may_change(struct consent_call *c)
 {
 	return call_guard(&c->call, &changes,
-	    slice_mem(&c->call.who.account_id, sizeof(c->call.who.account_id)));
+	                  slice_mem(&c->call.who.account_id, sizeof(c->call.who.account_id)));
 }
 
 /* Was it asked, or answered so before? */
@@ -285,7 +290,7 @@ answer(struct consent_call *c, enum consent_state state)
 {
 	enum store_rc rc = c->list.job.rc;
 	bool open = rc == STORE_OK && c->list.rows_n > 0 &&
-	    (c->list.rows[0].state == CONSENT_ASKED || c->list.rows[0].state == state);
+	            (c->list.rows[0].state == CONSENT_ASKED || c->list.rows[0].state == state);
 
 	consent_list_clear(&c->list);
 	if (open)

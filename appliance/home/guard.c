@@ -82,8 +82,8 @@ bucket_of(struct guard *guard, uint64_t name)
 }
 
 bool
-guard_take(struct guard *guard, const struct guard_rule *rule, struct slice name, int64_t now_us,
-    unsigned *wait_s)
+guard_take(struct guard *guard, const struct guard_rule *rule, struct slice name,
+           int64_t now_us, unsigned *wait_s)
 {
 	uint64_t hash = hash_of(guard, rule, name);
 	int64_t full, late;
@@ -102,7 +102,8 @@ guard_take(struct guard *guard, const struct guard_rule *rule, struct slice name
 }
 
 void
-guard_give(struct guard *guard, const struct guard_rule *rule, struct slice name, int64_t now_us)
+guard_give(struct guard *guard, const struct guard_rule *rule, struct slice name,
+           int64_t now_us)
 {
 	uint64_t hash = hash_of(guard, rule, name);
 	struct bucket *b;

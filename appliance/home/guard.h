@@ -8,8 +8,8 @@
 #include "base/slice.h"
 
 struct guard_rule {
-	char kind;	  /* keeps the names of different rules apart */
-	unsigned burst;	  /* how much a bucket holds */
+	char kind;        /* keeps the names of different rules apart */
+	unsigned burst;   /* how much a bucket holds */
 	int64_t every_us; /* one is added each time */
 };
 
@@ -19,11 +19,13 @@ struct guard;
 struct guard *guard_make(size_t buckets);
 void guard_free(struct guard **guard);
 
-/* Takes one from name's bucket. False: it is empty; *wait_s says when it isn't, at least 1. Any thread. */
-bool guard_take(struct guard *guard, const struct guard_rule *rule, struct slice name, int64_t now_us,
-    unsigned *wait_s);
+/* Takes one from name's bucket. False: it is empty; *wait_s says when it isn't, at least 1. Any
+ * thread. */
+bool guard_take(struct guard *guard, const struct guard_rule *rule, struct slice name,
+                int64_t now_us, unsigned *wait_s);
 
 /* Gives one back: it was no attempt to be counted. */
-void guard_give(struct guard *guard, const struct guard_rule *rule, struct slice name, int64_t now_us);
+void guard_give(struct guard *guard, const struct guard_rule *rule, struct slice name,
+                int64_t now_us);
 
 #endif

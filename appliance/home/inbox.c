@@ -43,10 +43,12 @@ add_next(json_t *answer, const struct list_call *l, const struct uuid *last)
 
 	uuid_format(last, id);
 	buffer_init(&url, URL_MAX);
-	buffer_add_fmt(&url, "%s/v1/inbox?limit=%u&before=%s%s", l->call.api->home->config->home.http.url,
-	    l->limit, id, l->list.unread_only ? "&unread=true" : "");
+	buffer_add_fmt(&url, "%s/v1/inbox?limit=%u&before=%s%s",
+	               l->call.api->home->config->home.http.url, l->limit, id,
+	               l->list.unread_only ? "&unread=true" : "");
 	if (!url.failed)
-		(void)json_object_set_new(answer, "next", json_stringn((const char *)url.data, url.len));
+		(void)json_object_set_new(answer, "next",
+		                          json_stringn((const char *)url.data, url.len));
 	buffer_free(&url);
 }
 
@@ -54,8 +56,8 @@ static json_t *
 list_json(const struct list_call *l)
 {
 	json_t *entries = json_array();
-	json_t *answer = json_pack("{s:o, s:I}", "entries", entries, "unread",
-	    (json_int_t)l->count.unread);
+	json_t *answer =
+	    json_pack("{s:o, s:I}", "entries", entries, "unread", (json_int_t)l->count.unread);
 	size_t n = l->list.rows_n < l->limit ? l->list.rows_n : l->limit;
 
 	for (size_t i = 0; i < n; i++) {
@@ -103,13 +105,15 @@ read_query(struct list_call *l)
 	struct slice before;
 	uint64_t limit = LIMIT_DEFAULT;
 
-	if (web_request_query_u64(l->call.req, "limit", LIMIT_MAX, &limit) == WEB_QUERY_BAD || limit == 0) {
-		web_reply_problem(l->call.req, &web_invalid_value, "limit is a number from 1 to %d.",
-		    LIMIT_MAX);
+	if (web_request_query_u64(l->call.req, "limit", LIMIT_MAX, &limit) == WEB_QUERY_BAD ||
+	    limit == 0) {
+		web_reply_problem(l->call.req, &web_invalid_value,
+		                  "limit is a number from 1 to %d.", LIMIT_MAX);
 		return false;
 	}
 	l->limit = (unsigned)limit;
-	if (web_request_query(l->call.req, "before", &before) && !uuid_parse(before, &l->list.before)) {
+	if (web_request_query(l->call.req, "before", &before) &&
+	    !uuid_parse(before, &l->list.before)) {
 		web_reply_problem(l->call.req, &web_invalid_value, "before is an entry's id.");
 		return false;
 	}
@@ -156,7 +160,8 @@ after_count(struct call *call)
 	struct count_call *c = (struct count_call *)call;
 
 	if (c->count.job.rc == STORE_OK)
-		web_reply_json(call->req, 200, json_pack("{s:I}", "unread", (json_int_t)c->count.unread));
+		web_reply_json(call->req, 200,
+		               json_pack("{s:I}", "unread", (json_int_t)c->count.unread));
 	else
 		call_reply_store(call, c->count.job.rc);
 }
@@ -181,7 +186,8 @@ on_inbox_count(struct web_request *req, void *arg)
 		call_auth(&c->call, count_entries);
 }
 
-/* --- one entry ------------------------------------------------------------------------------ */
+/* --- one entry ------------------------------------------------------------------------------
+ */
 
 struct entry_call {
 	struct call call; /* first */
@@ -265,7 +271,8 @@ on_entry_get(struct web_request *req, void *arg)
 		call_auth(&e->call, get_entry);
 }
 
-/* --- an attachment: as octets to be saved, never as something that a browser shows -------------- */
+/* --- an attachment: as octets to be saved, never as something that a browser shows
+ * -------------- */
 
 static void
 after_attachment(struct call *call)
@@ -287,9 +294,13 @@ after_attachment(struct call *call)
 	e->list.rows[0].body = NULL;
 	inbox_list_clear(&e->list);
 	web_reply_header(call->req, "Content-Disposition", "attachment");
-	web_reply_object(call->req, &(struct web_object){ .content_type = "application/octet-stream",
-		.cache_control = "private, no-store", .data = octets.data, .len = octets.len,
-		.free_data = free, .owner = body });
+	web_reply_object(call->req,
+	                 &(struct web_object){ .content_type = "application/octet-stream",
+	                                       .cache_control = "private, no-store",
+	                                       .data = octets.data,
+	                                       .len = octets.len,
+	                                       .free_data = free,
+	                                       .owner = body });
 }
 
 static void
@@ -312,7 +323,8 @@ on_entry_attachment(struct web_request *req, void *arg)
 		call_auth(&e->call, get_attachment);
 }
 
-/* --- marking ---------------------------------------------------------------------------------------- */
+/* --- marking
+ * ---------------------------------------------------------------------------------------- */
 
 struct mark_call {
 	struct call call; /* first */
@@ -396,7 +408,8 @@ on_entry_patch(struct web_request *req, void *arg)
 		call_auth(&m->call, patch);
 }
 
-/* --- watching ------------------------------------------------------------------------------------------ */
+/* --- watching
+ * ------------------------------------------------------------------------------------------ */
 
 static void
 watch(struct call *call)
@@ -404,13 +417,15 @@ watch(struct call *call)
 	struct view_cursor since;
 	struct slice text;
 	bool has = web_request_header(call->req, "Last-Event-ID", &text) ||
-	    web_request_query(call->req, "last_event_id", &text);
+	           web_request_query(call->req, "last_event_id", &text);
 
 	if (has && text.len > 0 && !view_cursor_parse(text, &since)) {
-		web_reply_problem(call->req, &web_invalid_value, "The last event's id isn't one of ours.");
+		web_reply_problem(call->req, &web_invalid_value,
+		                  "The last event's id isn't one of ours.");
 		return;
 	}
-	live_watch(call->api->home->live, call->req, &call->who, has && text.len > 0 ? &since : NULL);
+	live_watch(call->api->home->live, call->req, &call->who,
+	           has && text.len > 0 ? &since : NULL);
 }
 
 void

@@ -31,20 +31,23 @@
 #define QUEUE_OCTETS (128 * 1024)
 #define PAGE_OCTETS (24 * 1024)
 #define PAGE_ROWS 50
-/* What may arrive while a watcher catches up; beyond it the stream ends and the client comes back. */
+/* What may arrive while a watcher catches up; beyond it the stream ends and the client comes
+ * back. */
 #define WAITING_MAX 64
 /* Ids that the replay showed, kept until what arrived meanwhile has been told. */
 #define SHOWN_MAX 256
 #define SHOWN_KEEP_MS 10000
-/* A log-in that is gone is noticed after that long, or with live_forget at the next heartbeat. */
+/* A log-in that is gone is noticed after that long, or with live_forget at the next heartbeat.
+ */
 #define VERIFY_MS 60000
 #define SEND_BATCH 256
 
-METRIC_DEFINE(m_watchers, METRIC_GAUGE, "tmtp_inbox_watchers", NULL, "Open inboxes that are told live.");
+METRIC_DEFINE(m_watchers, METRIC_GAUGE, "tmtp_inbox_watchers", NULL,
+              "Open inboxes that are told live.");
 METRIC_DEFINE(m_replayed, METRIC_COUNTER, "tmtp_inbox_replayed_total", NULL,
-    "Entries told to watchers that came back.");
+              "Entries told to watchers that came back.");
 METRIC_DEFINE(m_cut, METRIC_COUNTER, "tmtp_inbox_watchers_cut_total", NULL,
-    "Watchers sent away because they fell too far behind.");
+              "Watchers sent away because they fell too far behind.");
 
 struct shown {
 	size_t n, cap; /* n counts on; the last cap of them are kept */
@@ -54,7 +57,7 @@ struct shown {
 struct waiting {
 	struct uuid id;
 	struct web_frame *frame; /* a reference; NULL: to be read from the store */
-	bool is_entry;		 /* else it is never a double */
+	bool is_entry;           /* else it is never a double */
 };
 
 /* A watcher that isn't level. */
@@ -63,9 +66,10 @@ struct catching {
 	struct watcher *watcher;
 	struct inbox_list list;
 	struct view_cursor cursor; /* the last entry that was sent */
-	bool replaying, strictly;  /* strictly: the next page begins after the cursor's microsecond */
-	bool paused, drained;	   /* under the lock */
-	size_t first, n;	   /* of waiting, a ring; under the lock */
+	bool replaying,
+	    strictly; /* strictly: the next page begins after the cursor's microsecond */
+	bool paused, drained; /* under the lock */
+	size_t first, n;      /* of waiting, a ring; under the lock */
 	struct waiting waiting[WAITING_MAX];
 };
 
@@ -75,13 +79,13 @@ struct watcher {
 	struct live_member member;
 	struct web_stream *stream; /* a reference; NULL before it is open */
 	struct catching *catching; /* NULL: level */
-	struct shown *shown;	   /* or NULL */
-	int64_t level_ms;	   /* since when it is level */
+	struct shown *shown;       /* or NULL */
+	int64_t level_ms;          /* since when it is level */
 	_Atomic int64_t verified_ms;
 	_Atomic int refs;
 	_Atomic bool verifying;
 	bool listed; /* under the lock, as what follows */
-	bool lost;   /* something that couldn't wait, or its place, before the stream was open */
+	bool lost; /* something that couldn't wait, or its place, before the stream was open */
 };
 
 struct watched {
@@ -213,7 +217,8 @@ list_take(struct watched *a, struct watcher **link)
 	metric_add(&m_watchers, -1);
 }
 
-/* The account's oldest watcher makes room: it is the likeliest to have gone unnoticed. *stream is a reference or NULL. */
+/* The account's oldest watcher makes room: it is the likeliest to have gone unnoticed. *stream
+ * is a reference or NULL. */
 static void
 list_make_room(struct watched *a, struct web_stream **stream)
 {
@@ -290,7 +295,8 @@ live_accounts(const struct live *live, int64_t *out, size_t max)
 
 		pthread_mutex_lock(&shard->lock);
 		for (size_t k = 0; k < BUCKETS; k++)
-			for (struct watched *a = shard->buckets[k]; a != NULL && n < max; a = a->next)
+			for (struct watched *a = shard->buckets[k]; a != NULL && n < max;
+			     a = a->next)
 				out[n++] = a->account_id;
 		pthread_mutex_unlock(&shard->lock);
 	}
@@ -347,7 +353,8 @@ show(struct watcher *w, const struct uuid *id)
 	s->id[s->n++ % s->cap] = *id;
 }
 
-/* --- catching up: the turn's owner ------------------------------------------------------------ */
+/* --- catching up: the turn's owner
+ * ------------------------------------------------------------ */
 
 static void settle(struct watcher *w);
 
@@ -387,7 +394,8 @@ ask_page(struct catching *c)
 	ask(c, on_page);
 }
 
-/* Sends what the page has of new, as much as fits. False: the stream has ended. *more: the page wasn't the last. */
+/* Sends what the page has of new, as much as fits. False: the stream has ended. *more: the page
+ * wasn't the last. */
 static bool
 send_page(struct catching *c, bool *more)
 {
@@ -440,7 +448,8 @@ on_page(struct work *work)
 		return;
 	}
 	shard = lock_of(w);
-	go_on = c->drained || c->strictly; /* after a page without news nothing is to be taken */
+	go_on =
+	    c->drained || c->strictly; /* after a page without news nothing is to be taken */
 	c->paused = !go_on;
 	pthread_mutex_unlock(&shard->lock);
 	if (go_on)
@@ -495,7 +504,8 @@ next_waiting(struct watcher *w, struct waiting *out)
 	return found;
 }
 
-/* What arrived meanwhile, until the watcher is level or something must be read. Takes the caller's reference. */
+/* What arrived meanwhile, until the watcher is level or something must be read. Takes the
+ * caller's reference. */
 static void
 settle(struct watcher *w)
 {
@@ -520,7 +530,8 @@ settle(struct watcher *w)
 	watcher_unref(w);
 }
 
-/* --- what arrives ----------------------------------------------------------------------------------- */
+/* --- what arrives
+ * ----------------------------------------------------------------------------------- */
 
 /* Streams to be told outside of the lock. */
 struct outbox {
@@ -568,8 +579,8 @@ wait_in_line(struct watcher *w, const struct waiting *what, bool *begin)
 
 /* One watcher, under the lock. What is to be done outside goes to o, begin or cut. */
 static void
-tell_one(struct watcher *w, const struct waiting *what, struct outbox *o, struct watcher **begin,
-    struct web_stream **cut)
+tell_one(struct watcher *w, const struct waiting *what, struct outbox *o,
+         struct watcher **begin, struct web_stream **cut)
 {
 	bool begins;
 
@@ -587,7 +598,8 @@ tell_one(struct watcher *w, const struct waiting *what, struct outbox *o, struct
 }
 
 static void
-tell_account(struct live *live, int64_t account_id, const struct waiting *what, struct outbox *o)
+tell_account(struct live *live, int64_t account_id, const struct waiting *what,
+             struct outbox *o)
 {
 	struct watcher *begin[LIVE_PER_ACCOUNT];
 	struct web_stream *cut[LIVE_PER_ACCOUNT];
@@ -624,7 +636,8 @@ tell(struct live *live, const struct waiting *what, const int64_t *accounts, siz
 }
 
 void
-live_arrived(struct live *live, const struct live_entry *entry, const int64_t *accounts, size_t n)
+live_arrived(struct live *live, const struct live_entry *entry, const int64_t *accounts,
+             size_t n)
 {
 	struct waiting what = { .id = entry->notification_id, .is_entry = true };
 	struct view_entry view = { .id = entry->notification_id,
@@ -656,7 +669,8 @@ live_invited(struct live *live, int64_t account_id)
 	web_frame_unref(&what.frame);
 }
 
-/* --- the stream's side -------------------------------------------------------------------------------- */
+/* --- the stream's side
+ * -------------------------------------------------------------------------------- */
 
 struct verifying {
 	struct account_token_get get; /* first */
@@ -690,7 +704,8 @@ verify(struct watcher *w)
 		web_stream_close(w->stream);
 		return;
 	}
-	if ((clock_mono_ms() - seen_ms < VERIFY_MS && seen_ms > atomic_load(&w->live->forgotten_ms)) ||
+	if ((clock_mono_ms() - seen_ms < VERIFY_MS &&
+	     seen_ms > atomic_load(&w->live->forgotten_ms)) ||
 	    atomic_load(&w->live->closed) || atomic_exchange(&w->verifying, true))
 		return;
 	v = calloc(1, sizeof(*v));
@@ -743,10 +758,13 @@ on_closed(struct web_stream *stream, void *arg)
 	watcher_unref(w);
 }
 
-/* --- watching ---------------------------------------------------------------------------------------------- */
+/* --- watching
+ * ----------------------------------------------------------------------------------------------
+ */
 
 static struct watcher *
-watcher_make(struct live *live, const struct live_member *member, const struct view_cursor *since)
+watcher_make(struct live *live, const struct live_member *member,
+             const struct view_cursor *since)
 {
 	struct watcher *w = calloc(1, sizeof(*w));
 
@@ -783,7 +801,7 @@ watcher_begin(struct watcher *w, struct web_stream *stream)
 
 void
 live_watch(struct live *live, struct web_request *req, const struct live_member *member,
-    const struct view_cursor *since)
+           const struct view_cursor *since)
 {
 	struct watcher *w = watcher_make(live, member, since);
 	struct web_stream_options options = { .heartbeat_ms = HEARTBEAT_MS,
@@ -816,13 +834,16 @@ live_forget(struct live *live)
 	atomic_store(&live->forgotten_ms, clock_mono_ms());
 }
 
-/* Of an account the streams of one log-in, or all with digest NULL. What doesn't fit the server ends when it stops. */
+/* Of an account the streams of one log-in, or all with digest NULL. What doesn't fit the server
+ * ends when it stops. */
 static void
 close_account(struct watched *a, const uint8_t *digest, struct outbox *o)
 {
-	for (struct watcher *w = a == NULL ? NULL : a->first; w != NULL && o->n < SEND_BATCH; w = w->next)
+	for (struct watcher *w = a == NULL ? NULL : a->first; w != NULL && o->n < SEND_BATCH;
+	     w = w->next)
 		if (w->stream != NULL &&
-		    (digest == NULL || memcmp(w->member.digest, digest, sizeof(w->member.digest)) == 0))
+		    (digest == NULL ||
+		     memcmp(w->member.digest, digest, sizeof(w->member.digest)) == 0))
 			o->streams[o->n++] = web_stream_ref(w->stream);
 }
 

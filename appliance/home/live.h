@@ -22,12 +22,14 @@ struct live_entry {
 	struct uuid notification_id;
 	struct slice sender, channel;
 	int64_t date_s, arrived_us; /* arrived: as stored, the order of events */
-	struct slice body;	    /* the canonical message */
-	bool has_variables;	    /* members' own values are in their rows: each is read from the store */
+	struct slice body;          /* the canonical message */
+	bool has_variables; /* members' own values are in their rows: each is read from the
+	                       store */
 };
 
 /* Shows it to those of the accounts who watch. On the loop's thread. */
-void live_arrived(struct live *live, const struct live_entry *entry, const int64_t *accounts, size_t n);
+void live_arrived(struct live *live, const struct live_entry *entry, const int64_t *accounts,
+                  size_t n);
 
 /* An invitation has arrived for this account: watchers are told to look. */
 void live_invited(struct live *live, int64_t account_id);
@@ -43,8 +45,8 @@ struct view_cursor;
 /* Who watches, by which log-in. */
 struct live_member {
 	int64_t account_id;
-	int64_t expires_us;  /* of the log-in */
-	uint8_t digest[32];  /* of its token */
+	int64_t expires_us; /* of the log-in */
+	uint8_t digest[32]; /* of its token */
 };
 
 /*
@@ -53,7 +55,7 @@ struct live_member {
  * double. The stream ends with the log-in. Any thread.
  */
 void live_watch(struct live *live, struct web_request *req, const struct live_member *member,
-    const struct view_cursor *since);
+                const struct view_cursor *since);
 
 /* A member has logged out: the streams of that log-in end. */
 void live_logged_out(struct live *live, const struct live_member *member);

@@ -24,9 +24,12 @@
 #define PASSWORD_MAX 1024
 #define BUSY_RETRY_S 2
 
-METRIC_DEFINE(m_good, METRIC_COUNTER, "tmtp_logins_total", "result=\"good\"", "Attempts to log in.");
-METRIC_DEFINE(m_refused, METRIC_COUNTER, "tmtp_logins_total", "result=\"refused\"", "Attempts to log in.");
-METRIC_DEFINE(m_limited, METRIC_COUNTER, "tmtp_logins_total", "result=\"limited\"", "Attempts to log in.");
+METRIC_DEFINE(m_good, METRIC_COUNTER, "tmtp_logins_total", "result=\"good\"",
+              "Attempts to log in.");
+METRIC_DEFINE(m_refused, METRIC_COUNTER, "tmtp_logins_total", "result=\"refused\"",
+              "Attempts to log in.");
+METRIC_DEFINE(m_limited, METRIC_COUNTER, "tmtp_logins_total", "result=\"limited\"",
+              "Attempts to log in.");
 
 static const struct guard_rule by_address = { .kind = 'a', .burst = 10, .every_us = 10000000 };
 static const struct guard_rule by_client = { .kind = 'c', .burst = 30, .every_us = 1000000 };
@@ -37,9 +40,9 @@ struct login_body {
 
 static const struct web_field fields[] = {
 	{ "address", WEB_STRING, WEB_REQUIRED, offsetof(struct login_body, address), .min = 1,
-	    .max = DMTP_ADDRESS_MAX },
+	  .max = DMTP_ADDRESS_MAX },
 	{ "password", WEB_STRING, WEB_REQUIRED, offsetof(struct login_body, password), .min = 1,
-	    .max = PASSWORD_MAX },
+	  .max = PASSWORD_MAX },
 };
 
 struct login_call {
@@ -47,7 +50,7 @@ struct login_call {
 	struct dmtp_address address;
 	size_t password_len;
 	char password[PASSWORD_MAX]; /* wiped */
-	uint8_t client[16];	     /* of an IPv6 address the network's half */
+	uint8_t client[16];          /* of an IPv6 address the network's half */
 	size_t client_len;
 	int64_t expires_us;
 	char token[CALL_TOKEN_TEXT];
@@ -67,8 +70,9 @@ login_prepare(struct api *api)
 	metric_register(&m_limited);
 	randombytes_buf(nobody, sizeof(nobody));
 	return crypto_pwhash_str_alg(api->dummy_hash, (const char *)nobody, sizeof(nobody),
-		   crypto_pwhash_OPSLIMIT_INTERACTIVE, crypto_pwhash_MEMLIMIT_INTERACTIVE,
-		   crypto_pwhash_ALG_ARGON2ID13) == 0;
+	                             crypto_pwhash_OPSLIMIT_INTERACTIVE,
+	                             crypto_pwhash_MEMLIMIT_INTERACTIVE,
+	                             crypto_pwhash_ALG_ARGON2ID13) == 0;
 }
 
 /* --- limits ----------------------------------------------------------------------- */
@@ -97,7 +101,8 @@ name_client(struct login_call *l)
 		l->client_len = 4;
 }
 
-/* Takes a place among those who wait for argon2id. False: *wait_s says when there may be one. */
+/* Takes a place among those who wait for argon2id. False: *wait_s says when there may be one.
+ */
 static bool
 may_try(struct login_call *l, unsigned *wait_s)
 {
@@ -131,7 +136,8 @@ refuse(struct login_call *l)
 {
 	metric_add(&m_refused, 1);
 	log_info("login-refused", LOG_B("client", call_client(&l->call)));
-	web_reply_problem(l->call.req, &web_unauthorized, "The address or the password is wrong.");
+	web_reply_problem(l->call.req, &web_unauthorized,
+	                  "The address or the password is wrong.");
 }
 
 static void
@@ -139,8 +145,9 @@ set_cookie(struct call *call, const char *token, long max_age_s)
 {
 	char text[160];
 
-	(void)snprintf(text, sizeof(text), "tmtp_token=%s; Path=/; Max-Age=%ld; HttpOnly; SameSite=Strict%s",
-	    token, max_age_s, call_is_https(call) ? "; Secure" : "");
+	(void)snprintf(text, sizeof(text),
+	               "tmtp_token=%s; Path=/; Max-Age=%ld; HttpOnly; SameSite=Strict%s", token,
+	               max_age_s, call_is_https(call) ? "; Secure" : "");
 	web_reply_header(call->req, "Set-Cookie", text);
 	sodium_memzero(text, sizeof(text));
 }
@@ -161,8 +168,9 @@ after_token(struct call *call)
 		guard_give(call->api->guard, &by_client, client_name(l), now_us);
 		metric_add(&m_good, 1);
 		set_cookie(call, l->token, LIFE_S);
-		web_reply_json(call->req, 200, json_pack("{s:s, s:o, s:s}", "token", l->token, "expires",
-		    view_time(l->expires_us), "address", l->address.text));
+		web_reply_json(call->req, 200,
+		               json_pack("{s:s, s:o, s:s}", "token", l->token, "expires",
+		                         view_time(l->expires_us), "address", l->address.text));
 	}
 }
 
@@ -171,7 +179,8 @@ log_in(struct login_call *l, int64_t account_id)
 {
 	struct account_token_add *add = &l->job.add;
 
-	*add = (struct account_token_add){ .account_id = account_id, .now_us = clock_wall_us() };
+	*add =
+	    (struct account_token_add){ .account_id = account_id, .now_us = clock_wall_us() };
 	l->expires_us = add->expires_us = add->now_us + INT64_C(1000000) * LIFE_S;
 	call_token_make(account_id, l->token);
 	token_digest(slice_str(l->token), add->hash);
@@ -188,8 +197,8 @@ verify(struct call *call)
 	struct account_get *get = &l->job.get;
 	bool known = get->job.rc == STORE_OK;
 	bool good = !atomic_load(&call->api->stopping) &&
-	    crypto_pwhash_str_verify(known ? get->password_hash : call->api->dummy_hash, l->password,
-		l->password_len) == 0;
+	            crypto_pwhash_str_verify(known ? get->password_hash : call->api->dummy_hash,
+	                                     l->password, l->password_len) == 0;
 
 	sodium_memzero(l->password, sizeof(l->password));
 	sodium_memzero(get->password_hash, sizeof(get->password_hash));
@@ -225,7 +234,8 @@ read_body(struct login_call *l)
 	struct login_body body;
 	json_t *json;
 
-	if (!web_body_read(l->call.req, fields, sizeof(fields) / sizeof(fields[0]), &body, &json))
+	if (!web_body_read(l->call.req, fields, sizeof(fields) / sizeof(fields[0]), &body,
+	                   &json))
 		return false;
 	if (dmtp_address_normalise(body.address, &l->address) != DMTP_ADDRESS_OK)
 		l->address = (struct dmtp_address){ .len = 0 };
@@ -264,9 +274,11 @@ on_login(struct web_request *req, void *arg)
 static void
 tell(struct call *call)
 {
-	web_reply_json(call->req, 200, json_pack("{s:o, s:o}", "address",
-	    json_stringn((const char *)call->address.data, call->address.len), "expires",
-	    view_time(call->who.expires_us)));
+	web_reply_json(
+	    call->req, 200,
+	    json_pack("{s:o, s:o}", "address",
+	              json_stringn((const char *)call->address.data, call->address.len),
+	              "expires", view_time(call->who.expires_us)));
 }
 
 void

@@ -1,4 +1,5 @@
-/* The registrable domain: see registrable.h. The system's list when it is newer than the library's own. */
+/* The registrable domain: see registrable.h. The system's list when it is newer than the
+ * library's own. */
 #include "home/registrable.h"
 
 #include "dmtp/address.h"

@@ -25,7 +25,8 @@ view_of_row(const struct inbox_row *row)
 		.read_us = row->read_us,
 		.withdrawn = row->withdrawn,
 		.body = slice_mem(row->body, row->body == NULL ? 0 : row->size),
-		.variables = slice_mem(row->variables, row->variables == NULL ? 0 : row->variables_len),
+		.variables =
+		    slice_mem(row->variables, row->variables == NULL ? 0 : row->variables_len),
 	};
 }
 
@@ -51,7 +52,8 @@ text_json(struct slice text)
 
 /* --- with variables ------------------------------------------------------------ */
 
-/* What variables may add: a text of nothing but "{{x}}" would become two hundred times as long. */
+/* What variables may add: a text of nothing but "{{x}}" would become two hundred times as long.
+ */
 #define EXPANSION_MAX (4u << 20)
 
 /* At most max octets of the text, whole characters. */
@@ -65,7 +67,8 @@ cut_text(struct slice text, size_t max)
 	return text;
 }
 
-/* The field's text as this member reads it, of which max octets are wanted; null when it grows beyond measure. */
+/* The field's text as this member reads it, of which max octets are wanted; null when it grows
+ * beyond measure. */
 static json_t *
 field_text(const struct dmtp_field *f, struct slice variables, size_t max)
 {
@@ -82,7 +85,8 @@ field_text(const struct dmtp_field *f, struct slice variables, size_t max)
 
 /* --- the list form ---------------------------------------------------------------- */
 
-/* From what may be only the beginning of a message: a string that is cut off ends the search. */
+/* From what may be only the beginning of a message: a string that is cut off ends the search.
+ */
 static bool
 find_subject(struct slice body, struct dmtp_field *out)
 {
@@ -106,7 +110,9 @@ find_subject(struct slice body, struct dmtp_field *out)
 		if (r.bad)
 			return false;
 		if (slice_eq_str(name, "subject")) {
-			*out = (struct dmtp_field){ .name = DMTP_SUBJECT, .type = type, .data = data };
+			*out = (struct dmtp_field){ .name = DMTP_SUBJECT,
+				                    .type = type,
+				                    .data = data };
 			return true;
 		}
 		ben_leave(&r);
@@ -123,8 +129,10 @@ view_list_form(const struct view_entry *e)
 
 	uuid_format(&e->id, id);
 	/* The same whether all of it was at hand or not. */
-	if (find_subject(slice_mem(e->body.data,
-			     e->body.len < VIEW_LIST_OCTETS ? e->body.len : VIEW_LIST_OCTETS), &subject))
+	if (find_subject(slice_mem(e->body.data, e->body.len < VIEW_LIST_OCTETS
+	                                             ? e->body.len
+	                                             : VIEW_LIST_OCTETS),
+	                 &subject))
 		line = field_text(&subject, e->variables, VIEW_SUBJECT_MAX);
 	(void)json_object_set_new(o, "id", json_string(id));
 	(void)json_object_set_new(o, "from", text_json(e->from));
@@ -173,7 +181,8 @@ is_action_url(struct slice s)
 		if (s.data[i] <= 0x20 || s.data[i] >= 0x7f)
 			return false;
 	return s.len <= DMTP_URI_MAX &&
-	       dmtp_uri_split(slice_mem(s.data, hash == NULL ? s.len : (size_t)(hash - s.data)), &uri);
+	       dmtp_uri_split(slice_mem(s.data, hash == NULL ? s.len : (size_t)(hash - s.data)),
+	                      &uri);
 }
 
 /* A text/uri-list (RFC 2483): each comment is the label of the URL that follows it. */
@@ -192,8 +201,10 @@ add_actions(json_t *actions, const struct dmtp_field *f)
 			while (label.len > 0 && label.data[0] == ' ')
 				label = slice_mem(label.data + 1, label.len - 1);
 		} else if (is_action_url(line)) {
-			(void)json_array_append_new(actions, json_pack("{s:o, s:o}", "label",
-			    text_json(label.len > 0 ? label : line), "url", text_json(line)));
+			(void)json_array_append_new(
+			    actions, json_pack("{s:o, s:o}", "label",
+			                       text_json(label.len > 0 ? label : line), "url",
+			                       text_json(line)));
 			label = slice_mem(NULL, 0);
 		}
 	}
@@ -219,13 +230,13 @@ static void
 add_attachment(json_t *attachments, const struct dmtp_field *f, const struct uuid *entry)
 {
 	json_t *o = json_pack("{s:o, s:I}", "type", text_json(f->type), "size",
-	    f->large ? (json_int_t)f->size : (json_int_t)f->data.len);
+	                      f->large ? (json_int_t)f->size : (json_int_t)f->data.len);
 	char id[UUID_TEXT], path[96];
 
 	if (!f->large) {
 		uuid_format(entry, id);
 		(void)snprintf(path, sizeof(path), "/v1/inbox/%s/attachments/%zu", id,
-		    json_array_size(attachments));
+		               json_array_size(attachments));
 		(void)json_object_set_new(o, "url", json_string(path));
 	}
 	(void)json_array_append_new(attachments, o);
@@ -255,8 +266,9 @@ view_fields(const struct view_entry *e)
 		else if (f.name == DMTP_ATTACHMENT)
 			add_attachment(attachments, &f, &e->id);
 	}
-	return json_pack("{s:o, s:o, s:o, s:o}", "subject", subject == NULL ? json_null() : subject,
-	    "message", messages, "actions", actions, "attachments", attachments);
+	return json_pack("{s:o, s:o, s:o, s:o}", "subject",
+	                 subject == NULL ? json_null() : subject, "message", messages,
+	                 "actions", actions, "attachments", attachments);
 }
 
 bool
@@ -278,7 +290,8 @@ view_attachment(struct slice body, uint64_t n, struct slice *out)
 	return false;
 }
 
-/* --- an invitation's words -------------------------------------------------------------------- */
+/* --- an invitation's words
+ * -------------------------------------------------------------------- */
 
 static bool
 is_space(uint8_t c)
@@ -286,7 +299,8 @@ is_space(uint8_t c)
 	return c <= 0x20 || c == 0x7f;
 }
 
-/* "https://x", "www.x", "x.example/y": a word that a reader or a program could take for an address. */
+/* "https://x", "www.x", "x.example/y": a word that a reader or a program could take for an
+ * address. */
 static bool
 looks_like_link(struct slice word)
 {
@@ -297,7 +311,8 @@ looks_like_link(struct slice word)
 
 		if ((word.data[i] == ':' || word.data[i] == '/') && word.data[i + 1] == '/')
 			return true;
-		if (inner && ((word.data[i + 1] | 0x20) >= 'a' && (word.data[i + 1] | 0x20) <= 'z'))
+		if (inner &&
+		    ((word.data[i + 1] | 0x20) >= 'a' && (word.data[i + 1] | 0x20) <= 'z'))
 			return true;
 	}
 	return false;
@@ -351,7 +366,8 @@ view_words(struct slice body)
 	return words != NULL ? words : json_null();
 }
 
-/* --- cursors ---------------------------------------------------------------------------------- */
+/* --- cursors
+ * ---------------------------------------------------------------------------------- */
 
 void
 view_cursor_format(const struct view_cursor *cursor, char out[static VIEW_CURSOR_TEXT])
@@ -360,7 +376,7 @@ view_cursor_format(const struct view_cursor *cursor, char out[static VIEW_CURSOR
 
 	uuid_format(&cursor->id, id);
 	(void)snprintf(out, VIEW_CURSOR_TEXT, "%" PRId64 "-%s",
-	    cursor->arrived_us < 0 ? 0 : cursor->arrived_us, id);
+	               cursor->arrived_us < 0 ? 0 : cursor->arrived_us, id);
 }
 
 bool

@@ -25,7 +25,7 @@ struct view_entry {
 	struct slice from, channel;
 	int64_t date_s, arrived_us, read_us; /* read -1: not yet */
 	bool withdrawn;
-	struct slice body;      /* the canonical message or, for the list form, a beginning of it */
+	struct slice body; /* the canonical message or, for the list form, a beginning of it */
 	struct slice variables; /* a whole dictionary, or empty */
 };
 

@@ -101,7 +101,8 @@ test_tokens_have_one_form(void **state)
 	assert_int_equal(strlen(token), CALL_TOKEN_TEXT - 1);
 	assert_true(call_token_parse(slice_str(token), &account));
 	assert_int_equal(account, INT64_C(0x123456789abcdef));
-	for (size_t i = 0; i < strlen(token); i++) { /* no prefix is one, nor is one with a wrong character */
+	for (size_t i = 0; i < strlen(token);
+	     i++) { /* no prefix is one, nor is one with a wrong character */
 		assert_false(call_token_parse(slice_mem(token, i), &account));
 		memcpy(bad, token, sizeof(token));
 		bad[i] = 'A';

@@ -35,21 +35,26 @@ on_events(struct web_request *req, void *arg)
 	if (web_request_query(req, "digest", &text))
 		memset(member.digest, text.data[0], sizeof(member.digest));
 	live_watch(home.live, req, &member,
-	    web_request_query(req, "since", &text) && view_cursor_parse(text, &since) ? &since : NULL);
+	           web_request_query(req, "since", &text) && view_cursor_parse(text, &since)
+	               ? &since
+	               : NULL);
 }
 
 static int
 setup(void **state)
 {
 	static const struct web_route routes[] = { { WEB_GET, "/events", on_events, 0, 0 } };
-	struct web_options o = { .listen = "127.0.0.1:0", .threads = 2, .routes = routes, .n_routes = 1 };
+	struct web_options o = {
+		.listen = "127.0.0.1:0", .threads = 2, .routes = routes, .n_routes = 1
+	};
 	char error[WEB_ERROR_TEXT];
 
 	if (cluster_setup(state) != 0 || sodium_init() < 0)
 		return -1;
-	cluster_sql("INSERT INTO tmtp.domain VALUES (1, 'shop.test', now());"
-		    "INSERT INTO tmtp.sender VALUES (5, 'shop@shop.test', 1, 'shop.test', now());"
-		    "SELECT tmtp.ensure_partitions('2027-01-14', '2027-01-16')");
+	cluster_sql(
+	    "INSERT INTO tmtp.domain VALUES (1, 'shop.test', now());"
+	    "INSERT INTO tmtp.sender VALUES (5, 'shop@shop.test', 1, 'shop.test', now());"
+	    "SELECT tmtp.ensure_partitions('2027-01-14', '2027-01-16')");
 	home.store = cluster_store("tmtp_home", 1);
 	home.live = live_new(&home);
 	assert_int_equal(web_server_start(&o, &server, error), WEB_OK);
@@ -91,7 +96,8 @@ body_of(int n, struct buffer *out)
 {
 	char text[48];
 	struct dmtp_field f = { .name = DMTP_SUBJECT, .type = SLICE("text/plain") };
-	struct dmtp_message m = { .from = SLICE("shop@shop.test"), .to = SLICE("orders.shop@shop.test"),
+	struct dmtp_message m = { .from = SLICE("shop@shop.test"),
+		                  .to = SLICE("orders.shop@shop.test"),
 		                  .date = BASE_US / 1000000 };
 
 	(void)snprintf(text, sizeof(text), "{{v}}n%d", n);
@@ -111,11 +117,15 @@ put(int64_t account, int n)
 	body_of(n, &body);
 	hex_encode(body.data, body.len, hex);
 	uuid_format(&id, text);
-	cluster_sql("INSERT INTO tmtp.notification (notification_id, sender_id, channel, digest, size, date_s, uris, state,"
-		    " verified_at, body) VALUES ('%s', 5, 'orders', '\\x01', 1, 0, '', 1,"
-		    " to_timestamp(1800000000) + %d * interval '1 microsecond', '\\x%s') ON CONFLICT DO NOTHING;"
-		    "INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at, variables) VALUES (%lld, '%s',"
-		    " to_timestamp(1800000000), 'd1:v1:Ve')", text, n, hex, (long long)account, text);
+	cluster_sql("INSERT INTO tmtp.notification (notification_id, sender_id, channel, "
+	            "digest, size, date_s, uris, state,"
+	            " verified_at, body) VALUES ('%s', 5, 'orders', '\\x01', 1, 0, '', 1,"
+	            " to_timestamp(1800000000) + %d * interval '1 microsecond', '\\x%s') ON "
+	            "CONFLICT DO NOTHING;"
+	            "INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at, "
+	            "variables) VALUES (%lld, '%s',"
+	            " to_timestamp(1800000000), 'd1:v1:Ve')",
+	            text, n, hex, (long long)account, text);
 	buffer_free(&body);
 }
 
@@ -123,8 +133,10 @@ put(int64_t account, int n)
 static void
 arrive(const int64_t *accounts, size_t accounts_n, int n, bool variables)
 {
-	struct live_entry entry = { .notification_id = id_of(n), .sender = SLICE("shop@shop.test"),
-		                    .channel = SLICE("orders"), .arrived_us = BASE_US + n,
+	struct live_entry entry = { .notification_id = id_of(n),
+		                    .sender = SLICE("shop@shop.test"),
+		                    .channel = SLICE("orders"),
+		                    .arrived_us = BASE_US + n,
 		                    .has_variables = variables };
 	struct buffer body;
 
@@ -140,7 +152,8 @@ arrive_at(int64_t account, int n)
 	arrive(&account, 1, n, false);
 }
 
-/* --- watchers ------------------------------------------------------------------------------ */
+/* --- watchers ------------------------------------------------------------------------------
+ */
 
 /* since -1: none, else the cursor of entry since. */
 static struct http_client *
@@ -151,7 +164,8 @@ watch(int64_t account, int since, const char *more)
 	char text[VIEW_CURSOR_TEXT], request[256];
 
 	view_cursor_format(&cursor, text);
-	(void)snprintf(request, sizeof(request), "GET /events?a=%lld%s%s%s HTTP/1.1\r\nHost: x\r\n\r\n",
+	(void)snprintf(
+	    request, sizeof(request), "GET /events?a=%lld%s%s%s HTTP/1.1\r\nHost: x\r\n\r\n",
 	    (long long)account, since < 0 ? "" : "&since=", since < 0 ? "" : text, more);
 	assert_true(http_send(c, request));
 	assert_true(http_read_head(c, &answer));
@@ -171,14 +185,16 @@ expect(struct http_client *c, const char *subjects)
 		size_t n = 0;
 
 		answer.body[answer.len] = '\0';
-		for (const char *at = answer.body; (at = strstr(at, "\"subject\":\"")) != NULL; at++) {
+		for (const char *at = answer.body; (at = strstr(at, "\"subject\":\"")) != NULL;
+		     at++) {
 			at += 11;
-			n += (size_t)snprintf(seen + n, sizeof(seen) - n, "%s%.*s", n == 0 ? "" : " ",
-			    (int)strcspn(at, "\""), at);
+			n += (size_t)snprintf(seen + n, sizeof(seen) - n, "%s%.*s",
+			                      n == 0 ? "" : " ", (int)strcspn(at, "\""), at);
 		}
 		if (strcmp(seen, subjects) == 0)
 			return;
-		if (strncmp(seen, subjects, strlen(seen)) != 0 || last || !http_read_chunk(c, &answer, &last)) {
+		if (strncmp(seen, subjects, strlen(seen)) != 0 || last ||
+		    !http_read_chunk(c, &answer, &last)) {
 			print_error("got \"%s\", wanted \"%s\"\n", seen, subjects);
 			fail();
 		}
@@ -196,19 +212,22 @@ expect_end(struct http_client *c)
 	http_close(c);
 }
 
-/* Everybody's connection closes; the streams end when the server notices, so the next test asks for other accounts. */
+/* Everybody's connection closes; the streams end when the server notices, so the next test asks
+ * for other accounts. */
 static void
 leave(struct http_client *c)
 {
 	http_close(c);
 }
 
-/* --- tests ------------------------------------------------------------------------------------ */
+/* --- tests
+ * ------------------------------------------------------------------------------------ */
 
 static void
 test_each_hears_what_is_hers(void **state)
 {
-	struct http_client *a = watch(101, -1, ""), *b = watch(102, -1, ""), *b2 = watch(102, -1, "");
+	struct http_client *a = watch(101, -1, ""), *b = watch(102, -1, ""),
+			   *b2 = watch(102, -1, "");
 	int64_t both[] = { 101, 102, 103 }, accounts[64];
 	size_t n;
 
@@ -276,7 +295,8 @@ test_a_replay_begins_after_the_cursor(void **state)
 	leave(c);
 }
 
-/* Entries of one microsecond are told apart by their ids; a page of nothing but them doesn't end the replay. */
+/* Entries of one microsecond are told apart by their ids; a page of nothing but them doesn't
+ * end the replay. */
 static void
 test_a_replay_over_pages_and_ties(void **state)
 {
@@ -287,24 +307,29 @@ test_a_replay_over_pages_and_ties(void **state)
 	(void)state;
 	for (int n = 1; n <= 180; n++)
 		put(401, n);
-	cluster_sql("UPDATE tmtp.notification SET verified_at = to_timestamp(1800000000) + interval '40 microseconds'"
-		    " WHERE verified_at BETWEEN to_timestamp(1800000000) + interval '40 microseconds'"
-		    "  AND to_timestamp(1800000000) + interval '120 microseconds'");
+	cluster_sql(
+	    "UPDATE tmtp.notification SET verified_at = to_timestamp(1800000000) + interval "
+	    "'40 microseconds'"
+	    " WHERE verified_at BETWEEN to_timestamp(1800000000) + interval '40 microseconds'"
+	    "  AND to_timestamp(1800000000) + interval '120 microseconds'");
 	for (int n = 39; n <= 180; n++)
-		len += (size_t)snprintf(wanted + len, sizeof(wanted) - len, "%sVn%d", len == 0 ? "" : " ", n);
+		len += (size_t)snprintf(wanted + len, sizeof(wanted) - len, "%sVn%d",
+		                        len == 0 ? "" : " ", n);
 	c = watch(401, 38, "");
 	expect(c, wanted);
 	leave(c);
 	len = 0;
 	for (int n = 121; n <= 180; n++)
-		len += (size_t)snprintf(wanted + len, sizeof(wanted) - len, "%sVn%d", len == 0 ? "" : " ", n);
+		len += (size_t)snprintf(wanted + len, sizeof(wanted) - len, "%sVn%d",
+		                        len == 0 ? "" : " ", n);
 	c = http_open(web_server_port(server));
 	{
 		struct view_cursor cursor = { .arrived_us = BASE_US + 40, .id = id_of(120) };
 		char text[VIEW_CURSOR_TEXT], request[256];
 
 		view_cursor_format(&cursor, text);
-		(void)snprintf(request, sizeof(request), "GET /events?a=401&since=%s HTTP/1.1\r\nHost: x\r\n\r\n", text);
+		(void)snprintf(request, sizeof(request),
+		               "GET /events?a=401&since=%s HTTP/1.1\r\nHost: x\r\n\r\n", text);
 		assert_true(http_send(c, request));
 		assert_true(http_read_head(c, &answer));
 	}
@@ -312,7 +337,8 @@ test_a_replay_over_pages_and_ties(void **state)
 	leave(c);
 }
 
-/* The store is held until both have happened: what the replay shows isn't told again, and what it doesn't is. */
+/* The store is held until both have happened: what the replay shows isn't told again, and what
+ * it doesn't is. */
 static void
 test_arrivals_during_a_replay(void **state)
 {
@@ -377,7 +403,8 @@ test_logging_out_ends_only_that_log_in(void **state)
 	leave(b);
 }
 
-/* Each event is an occasion to look: a log-in that has expired, or is found gone once others are forgotten. */
+/* Each event is an occasion to look: a log-in that has expired, or is found gone once others
+ * are forgotten. */
 static void
 test_a_log_in_that_ends_ends_its_streams(void **state)
 {
@@ -435,7 +462,8 @@ main(void)
 		cmocka_unit_test_setup(test_logging_out_ends_only_that_log_in, empty),
 		cmocka_unit_test_setup(test_a_log_in_that_ends_ends_its_streams, empty),
 		cmocka_unit_test_setup(test_the_newest_streams_of_an_account_stay, empty),
-		cmocka_unit_test_setup(test_all_streams_end_and_later_ones_at_once, empty), /* the last one */
+		cmocka_unit_test_setup(test_all_streams_end_and_later_ones_at_once,
+		                       empty), /* the last one */
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -21,21 +21,28 @@ teardown(void **state)
 static struct dmtp_field
 field(enum dmtp_field_name name, const char *type, const char *data)
 {
-	return (struct dmtp_field){ .name = name, .type = slice_str(type), .data = slice_str(data) };
+	return (struct dmtp_field){ .name = name,
+		                    .type = slice_str(type),
+		                    .data = slice_str(data) };
 }
 
 static struct view_entry
 entry_of(const struct dmtp_field *fields, size_t n, const char *variables)
 {
-	struct dmtp_message m = { .from = SLICE("shop@shop.test"), .to = SLICE("orders.shop@shop.test"),
+	struct dmtp_message m = { .from = SLICE("shop@shop.test"),
+		                  .to = SLICE("orders.shop@shop.test"),
 		                  .date = 1800000000 };
 
 	buffer_free(&body);
 	buffer_init(&body, 1 << 20);
 	assert_int_equal(dmtp_message_encode(&m, fields, n, &body), DMTP_MESSAGE_OK);
-	return (struct view_entry){ .from = SLICE("shop@shop.test"), .channel = SLICE("orders"),
-		                    .date_s = 1800000000, .arrived_us = 1800000001000000, .read_us = -1,
-		                    .body = buffer_slice(&body), .variables = slice_str(variables) };
+	return (struct view_entry){ .from = SLICE("shop@shop.test"),
+		                    .channel = SLICE("orders"),
+		                    .date_s = 1800000000,
+		                    .arrived_us = 1800000001000000,
+		                    .read_us = -1,
+		                    .body = buffer_slice(&body),
+		                    .variables = slice_str(variables) };
 }
 
 static void
@@ -57,7 +64,8 @@ expect_subject(const struct view_entry *entry, const char *subject)
 	if (subject == NULL)
 		assert_true(json_is_null(json_object_get(list, "subject")));
 	else
-		assert_string_equal(json_string_value(json_object_get(list, "subject")), subject);
+		assert_string_equal(json_string_value(json_object_get(list, "subject")),
+		                    subject);
 	json_decref(list);
 }
 
@@ -69,15 +77,19 @@ test_the_list_form(void **state)
 	struct view_entry e = entry_of(f, 2, "d4:name3:Anne");
 
 	(void)state;
-	expect(view_list_form(&e), "{\"id\":\"00000000-0000-0000-0000-000000000000\",\"from\":\"shop@shop.test\","
+	expect(
+	    view_list_form(&e),
+	    "{\"id\":\"00000000-0000-0000-0000-000000000000\",\"from\":\"shop@shop.test\","
 	    "\"channel\":\"orders\",\"subject\":\"Dear Ann\",\"date\":\"2027-01-15T08:00:00Z\","
 	    "\"arrived\":\"2027-01-15T08:00:01Z\",\"read\":null}");
 	e.withdrawn = true;
 	e.body = slice_mem(NULL, 0);
 	e.read_us = 1800000002000000;
-	expect(view_list_form(&e), "{\"id\":\"00000000-0000-0000-0000-000000000000\",\"from\":\"shop@shop.test\","
-	    "\"channel\":\"orders\",\"subject\":null,\"date\":\"2027-01-15T08:00:00Z\","
-	    "\"arrived\":\"2027-01-15T08:00:01Z\",\"read\":\"2027-01-15T08:00:02Z\",\"withdrawn\":true}");
+	expect(view_list_form(&e),
+	       "{\"id\":\"00000000-0000-0000-0000-000000000000\",\"from\":\"shop@shop.test\","
+	       "\"channel\":\"orders\",\"subject\":null,\"date\":\"2027-01-15T08:00:00Z\","
+	       "\"arrived\":\"2027-01-15T08:00:01Z\",\"read\":\"2027-01-15T08:00:02Z\","
+	       "\"withdrawn\":true}");
 }
 
 /* Whatever octets stand there, and wherever they end, against the end of their memory. */
@@ -100,7 +112,8 @@ test_the_list_form_of_every_prefix_and_of_damage(void **state)
 		e.body = slice_mem(cut, len);
 		list = view_list_form(&e);
 		subject = json_object_get(list, "subject");
-		assert_true(json_is_null(subject) || strcmp(json_string_value(subject), "Subject") == 0);
+		assert_true(json_is_null(subject) ||
+		            strcmp(json_string_value(subject), "Subject") == 0);
 		shown += json_is_string(subject);
 		json_decref(list);
 		for (size_t i = 0; i < len; i++) {
@@ -138,18 +151,23 @@ test_long_subjects_are_cut_at_a_character(void **state)
 static void
 test_fields_are_escaped_by_their_type(void **state)
 {
-	struct dmtp_field f[] = { field(DMTP_SUBJECT, "text/plain", "{{a}}"),
-		                  field(DMTP_MESSAGE, "text/plain; charset=utf-8", "1 {{a}} \"\n"),
-		                  field(DMTP_MESSAGE, "text/html", "<b title=\"{{a}}\">{{a}}</b>{{none}}"),
-		                  { .name = DMTP_MESSAGE, .type = SLICE("application/x"),
-			            .data = SLICE("\xff\xfe") } };
+	struct dmtp_field f[] = {
+		field(DMTP_SUBJECT, "text/plain", "{{a}}"),
+		field(DMTP_MESSAGE, "text/plain; charset=utf-8", "1 {{a}} \"\n"),
+		field(DMTP_MESSAGE, "text/html", "<b title=\"{{a}}\">{{a}}</b>{{none}}"),
+		{ .name = DMTP_MESSAGE,
+		  .type = SLICE("application/x"),
+		  .data = SLICE("\xff\xfe") }
+	};
 	struct view_entry e = entry_of(f, 4, "d1:a9:<i>&'{{a}e");
 
 	(void)state;
-	expect(view_fields(&e), "{\"subject\":\"<i>&'{{a}\",\"message\":["
-	    "{\"type\":\"text/plain; charset=utf-8\",\"text\":\"1 <i>&'{{a} \\\"\\n\"},"
-	    "{\"type\":\"text/html\",\"text\":\"<b title=\\\"{{a}}\\\">&lt;i&gt;&amp;&#39;{{a}</b>\"},"
-	    "{\"type\":\"application/x\",\"size\":2}],\"actions\":[],\"attachments\":[]}");
+	expect(view_fields(&e),
+	       "{\"subject\":\"<i>&'{{a}\",\"message\":["
+	       "{\"type\":\"text/plain; charset=utf-8\",\"text\":\"1 <i>&'{{a} \\\"\\n\"},"
+	       "{\"type\":\"text/html\",\"text\":\"<b "
+	       "title=\\\"{{a}}\\\">&lt;i&gt;&amp;&#39;{{a}</b>\"},"
+	       "{\"type\":\"application/x\",\"size\":2}],\"actions\":[],\"attachments\":[]}");
 }
 
 static void
@@ -158,17 +176,21 @@ test_actions_lead_only_to_https(void **state)
 	static const struct {
 		const char *list, *actions;
 	} table[] = {
-		{ "# Go\r\nhttps://a.test/x#y\r\n", "[{\"label\":\"Go\",\"url\":\"https://a.test/x#y\"}]" },
-		{ "https://a.test/", "[{\"label\":\"https://a.test/\",\"url\":\"https://a.test/\"}]" },
+		{ "# Go\r\nhttps://a.test/x#y\r\n",
+		  "[{\"label\":\"Go\",\"url\":\"https://a.test/x#y\"}]" },
+		{ "https://a.test/",
+		  "[{\"label\":\"https://a.test/\",\"url\":\"https://a.test/\"}]" },
 		{ "# A\nhttps://a.test/1\n# B\nhttps://a.test/2",
-		    "[{\"label\":\"A\",\"url\":\"https://a.test/1\"},{\"label\":\"B\",\"url\":\"https://a.test/2\"}]" },
+		  "[{\"label\":\"A\",\"url\":\"https://a.test/"
+		  "1\"},{\"label\":\"B\",\"url\":\"https://a.test/2\"}]" },
 		{ "# Go\r\nhttp://a.test/\r\n", "[]" },
 		{ "# Go\r\njavascript:alert(1)//https://a.test/\r\n", "[]" },
 		{ "# Go\r\nhttps://u@a.test/\r\n", "[]" },
 		{ "# Go\r\nhttps://a.test/ x\r\n", "[]" },
 		{ "# Go\r\nhttps:a.test\r\n", "[]" },
 		{ "# Go\r\n https://a.test/\r\n", "[]" },
-		{ "# {{a}}\r\nhttps://a.test/{{a}}", "[{\"label\":\"{{a}}\",\"url\":\"https://a.test/{{a}}\"}]" },
+		{ "# {{a}}\r\nhttps://a.test/{{a}}",
+		  "[{\"label\":\"{{a}}\",\"url\":\"https://a.test/{{a}}\"}]" },
 		{ "# Go", "[]" },
 		{ "", "[]" },
 	};
@@ -189,9 +211,12 @@ static void
 test_attachments_by_number(void **state)
 {
 	struct dmtp_field f[] = { field(DMTP_ATTACHMENT, "a/b", "one"),
-		                  { .name = DMTP_ATTACHMENT, .type = SLICE("c/d"), .large = true, .size = 9,
-			            .digest = SLICE("0123456789012345678901234567890!"),
-			            .uris = SLICE("17:https://a.test/xy") },
+		                  { .name = DMTP_ATTACHMENT,
+		                    .type = SLICE("c/d"),
+		                    .large = true,
+		                    .size = 9,
+		                    .digest = SLICE("0123456789012345678901234567890!"),
+		                    .uris = SLICE("17:https://a.test/xy") },
 		                  field(DMTP_ATTACHMENT, "e/f", "three") };
 	struct view_entry e = entry_of(f, 3, "");
 	struct slice out;
@@ -199,9 +224,11 @@ test_attachments_by_number(void **state)
 
 	(void)state;
 	expect(json_incref(json_object_get(fields, "attachments")),
-	    "[{\"type\":\"a/b\",\"size\":3,\"url\":\"/v1/inbox/00000000-0000-0000-0000-000000000000/attachments/0\"},"
-	    "{\"type\":\"c/d\",\"size\":9},"
-	    "{\"type\":\"e/f\",\"size\":5,\"url\":\"/v1/inbox/00000000-0000-0000-0000-000000000000/attachments/2\"}]");
+	       "[{\"type\":\"a/b\",\"size\":3,\"url\":\"/v1/inbox/"
+	       "00000000-0000-0000-0000-000000000000/attachments/0\"},"
+	       "{\"type\":\"c/d\",\"size\":9},"
+	       "{\"type\":\"e/f\",\"size\":5,\"url\":\"/v1/inbox/"
+	       "00000000-0000-0000-0000-000000000000/attachments/2\"}]");
 	json_decref(fields);
 	assert_true(view_attachment(e.body, 0, &out));
 	assert_true(slice_eq_str(out, "one"));
@@ -247,13 +274,15 @@ test_words_of_an_invitation(void **state)
 		const char *type, *text, *words;
 	} table[] = {
 		{ "text/plain", "Join  us,\n\tplease.", "\"Join us, please.\"" },
-		{ "text/plain", "See https://x.test/ and www.x.test or x.test/a or x.test now.", "\"See and or or now.\"" },
+		{ "text/plain", "See https://x.test/ and www.x.test or x.test/a or x.test now.",
+		  "\"See and or or now.\"" },
 		{ "text/plain", "//x.test mailto:a@b.test", "null" },
 		{ "text/plain", "", "null" },
 		{ "text/html", "<b>Join</b>", "null" },
 		{ "text/plain", "One. Two.", "\"One. Two.\"" },
 	};
-	struct dmtp_field f[] = { field(DMTP_SUBJECT, "text/plain", "Title"), { .name = DMTP_MESSAGE } };
+	struct dmtp_field f[] = { field(DMTP_SUBJECT, "text/plain", "Title"),
+		                  { .name = DMTP_MESSAGE } };
 	struct view_entry e;
 	json_t *words;
 
@@ -263,12 +292,14 @@ test_words_of_an_invitation(void **state)
 		e = entry_of(f, 2, "");
 		expect(view_words(e.body), table[i].words);
 	}
-	f[1] = field(DMTP_MESSAGE, "text/plain",
+	f[1] = field(
+	    DMTP_MESSAGE, "text/plain",
 	    "0123456789 0123456789 0123456789 0123456789 0123456789 0123456789 0123456789 "
 	    "0123456789 0123456789 0123456789 0123456789 0123456789 0123456789 end");
 	e = entry_of(f, 2, "");
 	words = view_words(e.body);
-	assert_int_equal(json_string_length(words), 131); /* twelve words, and the next one doesn't fit whole */
+	assert_int_equal(json_string_length(words),
+	                 131); /* twelve words, and the next one doesn't fit whole */
 	json_decref(words);
 	expect(view_words(SLICE("junk")), "null");
 }
@@ -276,9 +307,17 @@ test_words_of_an_invitation(void **state)
 static void
 test_cursors_there_and_back(void **state)
 {
-	static const char *const bad[] = { "", "-", "1", "1-", "-018f0000-0000-7000-8000-000000000001",
-		"01-018f0000-0000-7000-8000-000000000001", "1-018F0000-0000-7000-8000-000000000001",
-		"1-018f0000-0000-7000-8000-000000000001x", "9223372036854775808-018f0000-0000-7000-8000-000000000001" };
+	static const char *const bad[] = {
+		"",
+		"-",
+		"1",
+		"1-",
+		"-018f0000-0000-7000-8000-000000000001",
+		"01-018f0000-0000-7000-8000-000000000001",
+		"1-018F0000-0000-7000-8000-000000000001",
+		"1-018f0000-0000-7000-8000-000000000001x",
+		"9223372036854775808-018f0000-0000-7000-8000-000000000001"
+	};
 	struct view_cursor c = { .arrived_us = 1800000001000000 }, back, other;
 	char text[VIEW_CURSOR_TEXT];
 
@@ -307,9 +346,9 @@ test_registrable_domains(void **state)
 		const char *domain, *registrable;
 	} table[] = {
 		{ "a.b.example.co.uk", "example.co.uk" }, { "shop.example.com", "example.com" },
-		{ "example.com", "example.com" },	  { "co.uk", "co.uk" },
-		{ "a.shop.test", "shop.test" },		  { "localhost", "localhost" },
-		{ "user.github.io", "user.github.io" },	  { "", "" },
+		{ "example.com", "example.com" },         { "co.uk", "co.uk" },
+		{ "a.shop.test", "shop.test" },           { "localhost", "localhost" },
+		{ "user.github.io", "user.github.io" },   { "", "" },
 	};
 	struct buffer out;
 
@@ -328,7 +367,8 @@ main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(test_the_list_form, teardown),
-		cmocka_unit_test_teardown(test_the_list_form_of_every_prefix_and_of_damage, teardown),
+		cmocka_unit_test_teardown(test_the_list_form_of_every_prefix_and_of_damage,
+		                          teardown),
 		cmocka_unit_test_teardown(test_long_subjects_are_cut_at_a_character, teardown),
 		cmocka_unit_test_teardown(test_fields_are_escaped_by_their_type, teardown),
 		cmocka_unit_test_teardown(test_actions_lead_only_to_https, teardown),
