@@ -240,6 +240,58 @@ test_events_arrive_as_they_are_sent(void **state)
 	http_close(c);
 }
 
+static _Atomic int drained;
+
+static void
+on_drained(struct web_stream *stream, void *arg)
+{
+	assert_non_null(stream);
+	assert_ptr_equal(arg, &seen);
+	atomic_fetch_add(&drained, 1);
+	pthread_mutex_lock(&seen.lock);
+	pthread_cond_broadcast(&seen.change);
+	pthread_mutex_unlock(&seen.lock);
+}
+
+static void
+wait_drained(int n)
+{
+	struct timespec until;
+
+	(void)clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 10;
+	pthread_mutex_lock(&seen.lock);
+	while (atomic_load(&drained) < n) {
+		if (pthread_cond_timedwait(&seen.change, &seen.lock, &until) != 0)
+			break;
+	}
+	pthread_mutex_unlock(&seen.lock);
+	assert_int_equal(atomic_load(&drained), n);
+}
+
+/* Once each time that the queue has become empty: who has much to send waits for that. */
+static void
+test_the_sender_hears_when_all_was_taken(void **state)
+{
+	struct http_client *c;
+	struct web_stream *s;
+
+	(void)state;
+	atomic_store(&drained, 0);
+	stream_options.drained = on_drained;
+	c = open_stream();
+	s = wait_stream(0);
+	wait_drained(1); /* the stream's own beginning */
+	for (int i = 2; i < 5; i++) {
+		send_text(s, NULL, "x");
+		wait_drained(i);
+	}
+	http_close(c);
+	web_stream_close(s);
+	wait_closed(1);
+	assert_int_equal(atomic_load(&drained), 4);
+}
+
 static void
 test_large_frames_and_many_at_once_keep_their_order(void **state)
 {
@@ -545,6 +597,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_frames),
 		T(test_events_arrive_as_they_are_sent),
+		T(test_the_sender_hears_when_all_was_taken),
 		T(test_large_frames_and_many_at_once_keep_their_order),
 		T(test_one_frame_for_many_streams),
 		T(test_a_stream_opened_later_by_another_thread),
