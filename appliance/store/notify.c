@@ -51,7 +51,7 @@ notifier_is_owed(struct notifier *n)
 	for (size_t i = 0; i < NOTIFIER_CHANNELS; i++)
 		owed = owed || n->wakes[i].owed;
 	pthread_mutex_unlock(&n->lock);
-	return owed && n->link.state == LINK_UP;
+	return owed && (n->link.state == LINK_UP || n->link.backoff_ms == 0); /* or it comes up yet */
 }
 
 int64_t
@@ -98,9 +98,9 @@ start_listening(struct notifier *n, int64_t now_ms)
 {
 	struct buffer sql;
 
-	n->listening = true;
+	n->listening = n->listen == NULL;
 	n->in_flight = false;
-	if (n->listen == NULL)
+	if (n->listening)
 		return;
 	buffer_init(&sql, 1024);
 	for (const char *const *c = n->listen; *c != NULL; c++)
@@ -108,7 +108,6 @@ start_listening(struct notifier *n, int64_t now_ms)
 	buffer_add_u8(&sql, '\0');
 	query(n, now_ms, "LISTEN", (char *)sql.data);
 	buffer_free(&sql);
-	n->notified(NULL, n->arg);
 }
 
 static void
@@ -133,6 +132,17 @@ send_owed(struct notifier *n, int64_t now_ms)
 		query(n, now_ms, "NOTIFY", channel);
 }
 
+/* Told only now that something may have been missed: what comes from here on is heard. */
+static void
+answered(struct notifier *n)
+{
+	n->in_flight = false;
+	if (n->listening)
+		return;
+	n->listening = true;
+	n->notified(NULL, n->arg);
+}
+
 static void
 read_results(struct notifier *n, int64_t now_ms)
 {
@@ -146,7 +156,7 @@ read_results(struct notifier *n, int64_t now_ms)
 	while (n->in_flight && PQisBusy(n->link.pg) == 0) {
 		r = PQgetResult(n->link.pg);
 		if (r == NULL)
-			n->in_flight = false;
+			answered(n);
 		else if (PQresultStatus(r) != PGRES_COMMAND_OK)
 			log_error("notify-failed", LOG_S("reason", PQresultErrorMessage(r)));
 		PQclear(r);
