@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #define ARG_MAX_OCTETS ((size_t)512 << 20) /* half of PostgreSQL's own limit of a value */
+#define ARG_KEEP_OCTETS ((size_t)4 << 20)
 #define PG_EPOCH_US INT64_C(946684800000000) /* 2000-01-01T00:00:00Z in Unix microseconds */
 #define ARRAY_HEAD 20
 
@@ -82,6 +83,7 @@ args_begin(struct args *a, const Oid *types)
 		uint8_t head[ARRAY_HEAD];
 
 		buffer_clear(&arg->value);
+		buffer_shrink(&arg->value, ARG_KEEP_OCTETS);
 		arg->type = types[a->n];
 		arg->is_array = element_type(arg->type) != 0;
 		arg->is_null = !arg->is_array;

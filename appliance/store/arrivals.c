@@ -562,6 +562,12 @@ bind_pickup_finish(struct args *a, struct store_job *const *jobs, size_t n)
 	}
 }
 
+static size_t
+octets_pickup_finish(const struct store_job *job)
+{
+	return ((const struct pickup_finish *)job)->body.len;
+}
+
 static void
 rows_pickup_finish(const PGresult *r, struct store_job *const *jobs, size_t n)
 {
@@ -598,6 +604,7 @@ static const struct store_op pickup_finish_run = {
 	.lane = STORE_ARRIVE,
 	.batch_max = 128,
 	.repeatable = true,
+	.octets = octets_pickup_finish,
 	.bind = bind_pickup_finish,
 	.rows = rows_pickup_finish,
 };

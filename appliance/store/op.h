@@ -74,6 +74,8 @@ struct store_op {
 	unsigned batch_max; /* jobs one execution carries; 0 means 1 */
 	bool repeatable;    /* executing it a second time after a lost answer changes nothing */
 	const char *wakes;  /* NOTIFY this channel after the commit, or NULL */
+	/* About how many octets a job brings, when they may be many; NULL: few. Large ones share no commit. */
+	size_t (*octets)(const struct store_job *job);
 	/* Fills the columns for all jobs. */
 	void (*bind)(struct args *a, struct store_job *const *jobs, size_t n);
 	/* Reads the rows into the jobs and sets rc of each (it is STORE_OK before). May be called again after a

@@ -56,6 +56,12 @@ bind_input(struct args *a, int ord, const struct push *p)
 	}
 }
 
+static size_t
+octets_push(const struct store_job *job)
+{
+	return ((const struct push *)job)->body.len;
+}
+
 /* Rows: ord, whether it was stored. A push without a row named nobody who holds the channel. */
 static void
 rows_outcome(const PGresult *r, struct store_job *const *jobs, size_t n)
@@ -117,6 +123,7 @@ static const struct store_op push_one = {
 	.batch_max = 256,
 	.repeatable = true,
 	.wakes = "tmtp_relay",
+	.octets = octets_push,
 	.bind = bind_one,
 	.rows = rows_one,
 };
@@ -186,6 +193,7 @@ static const struct store_op push_list = {
 	.batch_max = 8, /* joins within the statement are loops over it: keep it small */
 	.repeatable = true,
 	.wakes = "tmtp_relay",
+	.octets = octets_push,
 	.bind = bind_list,
 	.rows = rows_list,
 };
@@ -218,6 +226,7 @@ static const struct store_op push_channel = {
 	.batch_max = 8,
 	.repeatable = true,
 	.wakes = "tmtp_relay",
+	.octets = octets_push,
 	.bind = bind_channel,
 	.rows = rows_outcome,
 };

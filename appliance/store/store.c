@@ -12,6 +12,7 @@
 
 #define WORKERS_MAX 16
 #define PATIENCE_MS 2000
+#define TRIES_MAX 5 /* after the first */
 
 struct lane {
 	struct store_job *first;
@@ -84,8 +85,15 @@ void
 store_finish(struct store *s, struct store_job *job, enum store_rc rc)
 {
 	(void)s;
-	job->rc = rc;
+	/* "Nothing was stored" can't be said of who lost an answer before. */
+	job->rc = rc == STORE_DOWN && job->uncertain ? STORE_COMMIT_UNKNOWN : rc;
 	job->done(job);
+}
+
+bool
+store_may_again(struct store_job *job)
+{
+	return ++job->tries <= TRIES_MAX && clock_mono_ms() < job->deadline_ms;
 }
 
 void
@@ -93,7 +101,7 @@ store_again(struct store *s, struct store_job *job, enum store_rc otherwise)
 {
 	struct lane *lane = lane_of(s, job);
 
-	if (++job->tries > 5 || clock_mono_ms() >= job->deadline_ms) {
+	if (!store_may_again(job)) {
 		store_finish(s, job, otherwise);
 		return;
 	}
@@ -149,6 +157,7 @@ take_mail(struct store *s)
 		m = m->next;
 		job->deadline_ms = now + (job->patience_ms > 0 ? job->patience_ms : s->patience_ms);
 		job->tries = 0;
+		job->uncertain = false;
 		lane_append(lane_of(s, job), job);
 	}
 }
@@ -157,6 +166,7 @@ static struct set *
 gather(struct store *s, struct worker *c)
 {
 	struct set *set = NULL;
+	size_t octets = 0;
 
 	if (c->again != NULL) {
 		set = c->again;
@@ -174,8 +184,11 @@ gather(struct store *s, struct worker *c)
 				return NULL;
 			set->n = 0;
 		}
-		while (set->n < SET_JOBS_MAX && (job = lane_take(&s->lanes[lane])) != NULL)
+		while (set->n < SET_JOBS_MAX && octets < SET_OCTETS_MAX &&
+		    (job = lane_take(&s->lanes[lane])) != NULL) {
 			set->job[set->n++] = job;
+			octets += job->op->octets == NULL ? 0 : job->op->octets(job);
+		}
 	}
 	return set;
 }
@@ -264,7 +277,9 @@ wait_and_step(struct store *s)
 		struct worker *c = &s->workers[i];
 		int64_t wait = link_timeout(&c->link, now);
 
-		fds[n] = (struct pollfd){ .fd = link_poll(&c->link, worker_unsent(c) && c->link.state == LINK_UP && PQflush(c->link.pg) == 1, &fds[n].events), .events = fds[n].events };
+		fds[n] = (struct pollfd){ .fd = -1 };
+		fds[n].fd = link_poll(&c->link, worker_unsent(c) && PQflush(c->link.pg) == 1,
+		    &fds[n].events);
 		n++;
 		if (wait >= 0)
 			timeout = until(now, timeout, now + wait);
@@ -363,8 +378,10 @@ store_stop(struct store **store, int64_t grace_ms)
 	(void)pthread_join(s->thread, NULL);
 	for (size_t i = 0; i < s->workers_n; i++)
 		worker_deinit(&s->workers[i]);
-	take_mail(s);
-	(void)expire(s, INT64_MAX);
+	do { /* what is submitted from done, too */
+		take_mail(s);
+		(void)expire(s, INT64_MAX);
+	} while (mailbox_waiting(&s->box) > 0);
 	store_free(s);
 }
 

@@ -48,6 +48,7 @@ struct store_job {
 
 	int64_t deadline_ms; /* the engine's */
 	unsigned tries;	     /* the engine's */
+	bool uncertain;	     /* the engine's: an earlier try may have been committed */
 };
 
 struct store_options {

@@ -6,8 +6,6 @@
 #include <poll.h>
 #include <stdlib.h>
 
-#define TRIES_MAX 5
-
 void
 worker_init(struct worker *c, struct store *store, unsigned lanes, const char *conninfo, const char *name)
 {
@@ -55,6 +53,25 @@ worker_unsent(const struct worker *c)
 	return c->set != NULL;
 }
 
+/* Sets that were put aside go back to their lane, in front and in order: another connection may take them. */
+static void
+give_back(struct worker *c)
+{
+	struct set *reversed = NULL, *set;
+
+	while ((set = c->again) != NULL) {
+		c->again = set->next;
+		set->next = reversed;
+		reversed = set;
+	}
+	while ((set = reversed) != NULL) {
+		reversed = set->next;
+		for (size_t i = set->n; i > 0; i--)
+			store_again(c->store, set->job[i - 1], STORE_DOWN);
+		free(set);
+	}
+}
+
 /*
  * The connection is gone with a set in flight. Whether it was committed can't
  * be known: what may run twice does, the rest is told so.
@@ -67,10 +84,12 @@ lose(struct worker *c, int64_t now_ms, const char *text)
 	link_fail(&c->link, now_ms, text);
 	c->set = NULL;
 	c->prepared_n = 0;
+	give_back(c);
 	if (set != NULL) {
 		for (size_t i = set->n; i > 0; i--) {
 			struct store_job *job = set->job[i - 1];
 
+			job->uncertain = true;
 			if (job->op->repeatable)
 				store_again(c->store, job, STORE_COMMIT_UNKNOWN);
 			else
@@ -237,37 +256,72 @@ log_failure(const struct worker *c, const struct store_op *op, const char *event
 	    LOG_B("reason", buffer_slice(&c->message)));
 }
 
+/* The same transaction once more, before anything else: the lane's order stays. */
+static void
+run_again(struct worker *c, struct set *set)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < set->n; i++) {
+		if (store_may_again(set->job[i]))
+			set->job[n++] = set->job[i];
+		else
+			store_finish(c->store, set->job[i], STORE_DOWN);
+	}
+	push_again(c, set->job, n);
+}
+
+/* None of this statement's jobs can succeed; the others can. */
+static void
+leave_out(struct worker *c, struct set *set, const struct store_op *op)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < set->n; i++) {
+		if (set->job[i]->op == op)
+			store_finish(c->store, set->job[i], STORE_REFUSED);
+		else
+			set->job[n++] = set->job[i];
+	}
+	push_again(c, set->job, n);
+}
+
+/* In the set's order: what stands before the jobs of which one was bad, they by halves, the rest. */
+static void
+run_parts(struct worker *c, const struct set *set, size_t first, size_t n)
+{
+	size_t half = n / 2, end = first + n;
+
+	push_again(c, &set->job[end], set->n - end);
+	push_again(c, &set->job[first + half], n - half);
+	push_again(c, &set->job[first], half);
+	push_again(c, set->job, first);
+}
+
 /* The set was rolled back: runs again what may succeed without the job that was at fault. */
 static void
 resolve_failure(struct worker *c, struct set *set, const struct item *failed)
 {
-	const struct store_op *op = failed->op;
-	size_t first = failed->first, n = failed->n, half = n / 2;
+	/* A commit that fails has no statement to blame: each job is suspect. */
+	const struct store_op *op = failed->op != NULL ? failed->op : set->job[0]->op;
+	size_t first = failed->op != NULL ? failed->first : 0;
+	size_t n = failed->op != NULL ? failed->n : set->n;
 
 	if (class_is(c, "40")) { /* serialization failure, deadlock */
-		for (size_t i = set->n; i > 0; i--)
-			store_again(c->store, set->job[i - 1], STORE_DOWN);
+		run_again(c, set);
 	} else if (is_server_trouble(c)) {
 		log_failure(c, op, "database-refuses");
 		for (size_t i = 0; i < set->n; i++)
 			store_finish(c->store, set->job[i], STORE_DOWN);
-	} else if (failed->prepare || set->n == 1) {
+	} else if (failed->prepare) {
 		log_failure(c, op, "statement-refused");
-		if (failed->prepare) /* none of this statement's jobs can succeed */
-			for (size_t i = 0; i < set->n; i++)
-				store_finish(c->store, set->job[i],
-				    set->job[i]->op == op ? STORE_REFUSED : STORE_DOWN);
-		else
-			store_finish(c->store, set->job[0],
-			    strcmp(c->sqlstate, "23505") == 0 ? STORE_CONFLICT : STORE_REFUSED);
-	} else if (n < set->n) {
-		push_again(c, &set->job[first + half], n - half);
-		push_again(c, &set->job[first], half);
-		push_again(c, &set->job[first + n], set->n - first - n);
-		push_again(c, set->job, first);
+		leave_out(c, set, op);
+	} else if (set->n == 1) {
+		log_failure(c, op, "statement-refused");
+		store_finish(c->store, set->job[0],
+		    strcmp(c->sqlstate, "23505") == 0 ? STORE_CONFLICT : STORE_REFUSED);
 	} else {
-		push_again(c, &set->job[half], n - half);
-		push_again(c, set->job, half);
+		run_parts(c, set, first, n);
 	}
 	free(set);
 }
@@ -355,12 +409,16 @@ read_some(struct worker *c)
 void
 worker_step(struct worker *c, int64_t now_ms, short revents)
 {
+	int64_t retry_at_ms = c->link.retry_at_ms;
+
 	if (link_step(&c->link, now_ms, revents)) {
 		if (PQenterPipelineMode(c->link.pg) != 1)
 			lose(c, now_ms, NULL);
 		store_link_changed(c->store);
 		return;
 	}
+	if (c->link.retry_at_ms != retry_at_ms) /* connecting failed: why is known now */
+		store_link_changed(c->store);
 	if (c->link.state != LINK_UP || revents == 0)
 		return;
 	if ((revents & (POLLIN | POLLHUP | POLLERR)) != 0 && PQconsumeInput(c->link.pg) != 1) {

@@ -19,6 +19,8 @@ struct set {
 
 #define WORKER_OPS_MAX 128
 #define SET_JOBS_MAX 512
+/* A set with so many octets takes no more jobs: libpq moves what is unsent at every write. */
+#define SET_OCTETS_MAX ((size_t)8 << 20)
 
 struct worker {
 	struct link link;
@@ -60,7 +62,9 @@ bool worker_unsent(const struct worker *c);
 
 /* What the engine offers to its connections (store.c). */
 void store_finish(struct store *store, struct store_job *job, enum store_rc rc);
-/* Puts the job back in front of its lane, or finishes it when its time or tries are used up. */
+/* Counts one more try; false when the job's time or tries are used up. */
+bool store_may_again(struct store_job *job);
+/* Puts the job back in front of its lane, or finishes it when it may not be tried again. */
 void store_again(struct store *store, struct store_job *job, enum store_rc otherwise);
 void store_link_changed(struct store *store);
 
