@@ -1,6 +1,7 @@
 #!/bin/sh
 # A PostgreSQL cluster for tests: `cluster.sh start DIR` makes and starts one in DIR (short
 # and traversable: a socket lives there) with the roles and an empty database "tmtp";
+# `cluster.sh halt DIR` kills it as a crash would, `resume` starts it again;
 # `cluster.sh stop DIR` stops it and removes DIR. Connect with host=DIR dbname=tmtp user=tmtp_...
 set -eu
 bin=${POSTGRES_BIN:-$(ls -d /usr/lib/postgresql/15/bin)}
@@ -33,13 +34,21 @@ start)
 	as psql -qX -v ON_ERROR_STOP=1 -h "$dir" -U postgres -d postgres <"$here/schema/roles.sql"
 	as psql -qX -v ON_ERROR_STOP=1 -h "$dir" -U postgres -d postgres -c 'CREATE DATABASE tmtp OWNER tmtp_owner'
 	;;
+halt)
+	cd /
+	as "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null
+	;;
+resume)
+	cd /
+	as "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 start >/dev/null
+	;;
 stop)
 	cd /
 	as "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null || true
 	rm -rf "$dir"
 	;;
 *)
-	echo "usage: cluster.sh start|stop DIR" >&2
+	echo "usage: cluster.sh start|halt|resume|stop DIR" >&2
 	exit 2
 	;;
 esac
