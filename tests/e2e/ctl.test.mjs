@@ -661,8 +661,14 @@ describe('what goes wrong around it', () => {
 	});
 
 	test('a reader that went away, and a full disk', () => {
-		const r = spawnSync('bash', ['-c', 'for i in 1 2 3; do "$0" --config "$1" audit list | true; echo ${PIPESTATUS[0]}; done', program, join(dir, 'tmtp.conf')], { encoding: 'utf8' });
-		assert.deepEqual([r.stdout, r.stderr], ['0\n0\n0\n', '']);
+		// A fifo that nobody reads any more, as standard output.
+		const closed = (...args) => spawnSync('bash', ['-c', `rm -f "$0"; mkfifo "$0"; exec 3<>"$0"; exec 4>"$0"; exec 3<&-
+			"$@" >&4`, join(dir, 'fifo'), program, '--config', join(dir, 'tmtp.conf'), ...args], { encoding: 'utf8' });
+		const list = closed('audit', 'list');
+		assert.deepEqual([list.status, list.stderr], [0, '']);
+		const made = closed('token', 'create', site, '--name', 'unread', '--scope', 'push');
+		assert.equal(made.status, 1);
+		assert.match(made.stderr, /revoke it/);
 		const full = ctl(['site', 'list'], { stdout: openSync('/dev/full', 'w') });
 		assert.equal(full.code, 1);
 		assert.match(full.err, /could not be written/);
