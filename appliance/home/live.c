@@ -217,8 +217,10 @@ list_take(struct watched *a, struct watcher **link)
 	metric_add(&m_watchers, -1);
 }
 
-/* The account's oldest watcher makes room: it is the likeliest to have gone unnoticed. *stream
- * is a reference or NULL. */
+/*
+ * The account's oldest watcher makes room: it is the likeliest to have gone
+ * unnoticed. *stream is a reference or NULL.
+ */
 static void
 list_make_room(struct watched *a, struct web_stream **stream)
 {
@@ -239,10 +241,12 @@ watcher_list(struct watcher *w)
 	struct shard *shard = lock_of(w);
 	struct watched **at = find(shard, w->member.account_id);
 	struct web_stream *oldest = NULL;
+	bool listed;
 
 	if (*at == NULL && (*at = calloc(1, sizeof(**at))) != NULL)
 		(*at)->account_id = w->member.account_id;
-	if (*at != NULL) {
+	listed = *at != NULL;
+	if (listed) {
 		if ((*at)->n >= LIVE_PER_ACCOUNT)
 			list_make_room(*at, &oldest);
 		w->next = (*at)->first;
@@ -256,7 +260,7 @@ watcher_list(struct watcher *w)
 	if (oldest != NULL)
 		web_stream_close(oldest);
 	web_stream_unref(&oldest);
-	return w->listed;
+	return listed;
 }
 
 static void

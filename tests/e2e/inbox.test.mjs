@@ -437,6 +437,14 @@ describe("logging in", () => {
 		assert.ok(all.filter(({ status }) => status === 429).length >= 5);
 	});
 
+	test("more at once than wait for a processor are sent away", async () => {
+		const all = await Promise.all(Array.from({ length: 120 }, (_, i) => login(`z${i}@home.test`, "wrong")));
+		const away = all.filter(({ status }) => status === 429);
+		assert.ok(away.length >= 20 && away.length < 60, String(away.length));
+		assert.equal(away[0].headers["retry-after"], "2");
+		assert.ok(all.every(({ status }) => status === 401 || status === 429));
+	});
+
 	test("a house with a /64 is one client", async () => {
 		const all = await Promise.all(Array.from({ length: 45 }, (_, i) => login(`y${i}@home.test`, "wrong", `2001:db8:1:1::${i + 1}`)));
 		assert.ok(all.some(({ status }) => status === 429));
