@@ -18,9 +18,10 @@ row_json(const struct peer_row *row)
 {
 	const struct peer_state *s = &row->state;
 
-	return json_pack("{s:o, s:s, s:i, s:o, s:o, s:o, s:i, s:o}", "domain", output_text(row->domain), "state",
+	return json_pack("{s:o, s:s, s:i, s:o, s:o, s:o, s:o, s:o}", "domain", output_text(row->domain), "state",
 	    state_of(s), "failures", s->failures, "failing_since", output_time(s->failing_since_us), "retry_at",
-	    output_time(s->retry_at_us), "sent", output_time(row->sent_us), "window", s->window_commands,
+	    output_time(s->retry_at_us), "sent", output_time(row->sent_us), "window",
+	    s->window_commands > 0 ? json_integer(s->window_commands) : json_null(),
 	    "reason", output_text(s->reason));
 }
 
