@@ -231,7 +231,7 @@ async function post(content, rcpts) {
 const agent = new http.Agent({ keepAlive: true, maxSockets: 1000 });
 let port, dmtpPort, metrics, role, log = "";
 
-async function startRole() {
+async function startRole(more = "", ask = get) {
 	port = await freePort();
 	dmtpPort = await freePort();
 	metrics = await freePort();
@@ -241,11 +241,11 @@ async function startRole() {
 		`domain "home.test" { certificate = "home.test.pem" key = "home.test.key" }\n` +
 		`route "shop.test" { ca = "ca.pem" pickup = "127.0.0.1:${shopPort}" allow_private = true }\n` +
 		`home { listen = {"127.0.0.1:${port}"} url = "https://home.test" metrics_listen = "127.0.0.1:${metrics}"\n` +
-		`dmtp_listen = {} dmtps_listen = {"127.0.0.1:${dmtpPort}"} }\n`);
+		`dmtp_listen = {} dmtps_listen = {"127.0.0.1:${dmtpPort}"} ${more} }\n`);
 	role = spawn(program, ["-c", conf, "--role", "home"], { stdio: ["ignore", "inherit", "pipe"] });
 	role.stderr.setEncoding("utf8");
 	role.stderr.on("data", (line) => (log += line));
-	await until("readiness", () => get("/readyz").then((r) => r.status === 200, () => role.exitCode !== null && assert.fail(log)));
+	await until("readiness", () => ask("/readyz").then((r) => r.status === 200, () => role.exitCode !== null && assert.fail(log)));
 	dmtp = new Dmtp(dmtpPort);
 }
 
@@ -896,5 +896,35 @@ describe("the end", () => {
 		const { status } = await get("/v1/inbox").catch(() => ({ status: 503 }));
 		assert.equal(status, 503);
 		assert.deepEqual(await ended, { code: 0, signal: null });
+	});
+
+	test("HTTPS by itself: a Secure cookie, a watcher, a certificate renewed on SIGHUP", async () => {
+		const ask = (target, { method = "GET", body, headers } = {}) => new Promise((resolve, reject) => {
+			const req = https.request({ host: "127.0.0.1", port, path: target, method, headers, servername: "home.test", agent: false, ca: fs.readFileSync(file("ca.pem")) }, (res) => {
+				const answer = { status: res.statusCode, headers: res.headers, serial: res.socket.getPeerCertificate().serialNumber, text: "" };
+				res.setEncoding("utf8");
+				res.on("data", (data) => {
+					answer.text += data;
+					if (data.includes("event: entry"))
+						resolve(answer, req.destroy());
+				});
+				res.on("end", () => resolve(answer));
+			});
+			req.on("error", reject);
+			req.end(body);
+		});
+		await startRole("tls = true", ask);
+		const res = await ask("/v1/login", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ address: "bob@home.test", password }) });
+		assert.equal(res.status, 200);
+		const [cookie] = res.headers["set-cookie"];
+		assert.match(cookie, /; Secure$/);
+		assert.match(res.headers["strict-transport-security"], /max-age/);
+		const seen = ask("/v1/inbox/events", { headers: { Cookie: cookie.split(";")[0], "Last-Event-ID": `0-${uuid(0)}` } });
+		assert.match((await seen).text, /event: entry\ndata: \{/);
+		const { serial } = await ask("/livez");
+		makeCertificates();
+		role.kill("SIGHUP");
+		await until("the new certificate", () => ask("/livez").then((one) => one.serial !== serial, () => false));
+		assert.deepEqual(await stopRole(), { code: 0, signal: null });
 	});
 });
