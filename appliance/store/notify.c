@@ -72,7 +72,7 @@ notifier_poll(struct notifier *n, int64_t now_ms, struct pollfd *fd)
 			at = w->not_before_ms;
 	}
 	pthread_mutex_unlock(&n->lock);
-	fd->fd = link_poll(&n->link, n->in_flight, &fd->events);
+	fd->fd = link_poll(&n->link, n->in_flight && PQflush(n->link.pg) == 1, &fd->events);
 	if (n->link.state != LINK_UP)
 		at = now_ms + link_timeout(&n->link, now_ms);
 	return at;
