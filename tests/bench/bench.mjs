@@ -33,15 +33,19 @@ async function accept(stage) {
 	const args = ["--channel", "orders", "--to", stage.file("to", addresses(1000)), "--connections", 64];
 	await stage.push([...args, "--seconds", 1]);
 	const before = await stage.shop.sql.number("SELECT count(*) FROM tmtp.message");
+	const used = stage.cpu();
 	const load = await stage.push([...args, "--seconds", 6]);
+	const cpu = { ...stage.cpuSince(used, load.answered), client: Math.round(load.cpu_us / load.answered * 100) / 100 };
 	const stored = await stage.shop.sql.number("SELECT count(*) FROM tmtp.message m JOIN tmtp.batch USING (site_id, message_id)");
 	check("messages stored with their batch", stored - before, load.answered);
 	const [[octets]] = await stage.shop.sql.ask("SELECT round(avg(size)) FROM tmtp.message");
+	const limitUsed = stage.cpu();
 	const limit = await stage.run("bench_store_inserts",
 		[`host=${stage.shop.dir}/run dbname=tmtp user=tmtp_owner`, 11, 1, 1, 5, 128, 2, octets]);
 	say("accept", load.per_second, "pushes/s", { target: 30000, connections: 64, octets: Number(octets), p50_us: load.p50_us,
-		p99_us: load.p99_us, pushes: load.answered });
-	say("accept_limit", limit.per_second, "rows/s", { group: limit.group, connections: limit.connections });
+		p99_us: load.p99_us, pushes: load.answered, cpu_us_each: cpu });
+	say("accept_limit", limit.per_second, "rows/s", { group: limit.group, connections: limit.connections,
+		cpu_us_each: stage.cpuSince(limitUsed, limit.rows) });
 	const ratio = load.per_second / limit.per_second;
 	say("accept_ratio", ratio, "of accept_limit", { floor: 0.5 }, ratio >= 0.5);
 }
@@ -72,8 +76,9 @@ async function relay(stage) {
 	const warm = members;
 	await stage.push([...args, "--count", warm]);
 	await readable(stage, 0, warm, 60);
-	const before = await arrived(stage);
+	const before = await arrived(stage), used = stage.cpu();
 	const [load, last] = await Promise.all([stage.push([...args, "--count", count]), readable(stage, before, count, 120)]);
+	const cpu = { ...stage.cpuSince(used, count), client: Math.round(load.cpu_us / count * 100) / 100 };
 	check("verified entries", await stage.home.sql.number(READABLE), count + warm);
 	for (const i of [1, 500, members]) {
 		const answer = await stage.home.get("home", "/v1/inbox?limit=100", { token: tokens[i - 1] });
@@ -82,7 +87,7 @@ async function relay(stage) {
 	}
 	const seconds = (last - load.first_us) / 1e6;
 	say("relay", count / seconds, "messages/s", { target: 10000, floor: 3950, messages: count, seconds,
-		pushed_per_second: load.per_second }, count / seconds >= 3950);
+		pushed_per_second: load.per_second, cpu_us_each: cpu }, count / seconds >= 3950);
 }
 
 // --- broadcasts -----------------------------------------------------------------------------------------------
@@ -95,7 +100,7 @@ async function broadcast(stage) {
 	await stage.start({ shop: {}, sink: ["--expect", stage.file("expected", expected)] });
 	await stage.hold("sink", "sink.test", n);
 	await stage.settle();
-	const rates = [], accepted = [];
+	const rates = [], accepted = [], used = stage.cpu();
 	for (let i = 0; i < 5; i++) {
 		stage.sink.say("reset");
 		stage.sink.say(`wait ${n}`);
@@ -112,7 +117,7 @@ async function broadcast(stage) {
 	}
 	const rate = median(rates.slice(1));
 	say("broadcast", rate, "recipients/s", { target: 500000, floor: 50000, recipients: n, runs: rates.map(Math.round),
-		accepted_ms: median(accepted) }, rate >= 50000);
+		accepted_ms: median(accepted), cpu_us_each: stage.cpuSince(used, n * rates.length) }, rate >= 50000);
 }
 
 async function broadcastInbox(stage) {
@@ -121,7 +126,7 @@ async function broadcastInbox(stage) {
 	await stage.accounts(n);
 	await stage.hold("news", "home.test", n);
 	await stage.settle();
-	const rates = [];
+	const rates = [], used = stage.cpu();
 	for (let i = 0; i < 4; i++) {
 		const before = await arrived(stage);
 		const [load, last] = await Promise.all([pushAll(stage, "news"), readable(stage, before, n, 120)]);
@@ -129,7 +134,8 @@ async function broadcastInbox(stage) {
 		rates.push(n / ((last - load.last_us) / 1e6));
 	}
 	const rate = median(rates.slice(1));
-	say("broadcast_inbox", rate, "recipients/s", { target: 60000, recipients: n, runs: rates.map(Math.round) });
+	say("broadcast_inbox", rate, "recipients/s", { target: 60000, recipients: n, runs: rates.map(Math.round),
+		cpu_us_each: stage.cpuSince(used, n * rates.length) });
 }
 
 // --- memory -----------------------------------------------------------------------------------------------------
@@ -193,7 +199,7 @@ async function latency(stage) {
 // commit, to the last stream's end of the line.
 async function watchersOver(stage, tls) {
 	const n = 1000, rounds = 9;
-	await stage.start({ shop: { siteTls: tls }, home: { homeTls: tls } });
+	await stage.start({ shop: {}, home: { homeTls: tls } });
 	await stage.accounts(n);
 	await stage.hold("crowd", "home.test", n);
 	const tokens = await stage.logins(n);

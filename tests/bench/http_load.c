@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 
 #define CONNECTIONS_MAX 1024
 #define TIMES_MAX 10000000
@@ -151,6 +152,16 @@ by_size(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+static int64_t
+cpu_us(void)
+{
+	struct rusage u;
+
+	(void)getrusage(RUSAGE_SELF, &u);
+	return (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * INT64_C(1000000) + u.ru_utime.tv_usec +
+	       u.ru_stime.tv_usec;
+}
+
 static void
 print_result(struct load *load)
 {
@@ -161,11 +172,11 @@ print_result(struct load *load)
 	(void)printf(
 	    "{\"answered\": %lu, \"refused\": %lu, \"seconds\": %.3f, \"per_second\": %.0f, "
 	    "\"p50_us\": %d, \"p99_us\": %d, \"first_us\": %ld, \"last_us\": %ld, "
-	    "\"first_wall_us\": %ld}\n",
+	    "\"first_wall_us\": %ld, \"cpu_us\": %ld}\n",
 	    load->answered, load->refused, seconds,
 	    seconds > 0 ? (double)load->answered / seconds : 0,
 	    n == 0 ? 0 : load->delays_us[n / 2], n == 0 ? 0 : load->delays_us[n * 99 / 100],
-	    load->first_us, load->last_us, load->first_wall_us);
+	    load->first_us, load->last_us, load->first_wall_us, cpu_us());
 }
 
 /* --- options -------------------------------------------------------------------------- */

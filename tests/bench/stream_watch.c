@@ -23,6 +23,7 @@ struct options {
 	const char *push, *push_host, *token, *channel, *to, *lane;
 	const char *ca;
 	uint64_t rounds, pause_ms, expect;
+	bool plain; /* the streams, not the pushes */
 };
 
 struct round {
@@ -250,6 +251,7 @@ static const char usage[] =
     "  --to FILE       what the pushes' \"to\" is, a line each, over and over\n"
     "  --expect N      how many streams a push reaches (1)\n"
     "  --ca FILE       HTTPS for both, checked against this CA; else plain HTTP\n"
+    "  --plain         the streams without TLS all the same, as behind a proxy\n"
     "  --lane NAME     urgent, normal or bulk\n"
     "  --rounds N      (1)\n"
     "  --pause-ms N    quiet before each round (20)\n"
@@ -283,8 +285,8 @@ parse_options(struct options *o, int argc, char **argv)
 		{ "channel", 1, NULL, 0 },   { "to", 1, NULL, 0 },
 		{ "lane", 1, NULL, 0 },      { "ca", 1, NULL, 0 },
 		{ "rounds", 1, NULL, 0 },    { "pause-ms", 1, NULL, 0 },
-		{ "expect", 1, NULL, 0 },    { "help", 0, NULL, 'h' },
-		{ NULL, 0, NULL, 0 }
+		{ "expect", 1, NULL, 0 },    { "plain", 0, NULL, 'p' },
+		{ "help", 0, NULL, 'h' },    { NULL, 0, NULL, 0 }
 	};
 	int at, c;
 
@@ -294,6 +296,8 @@ parse_options(struct options *o, int argc, char **argv)
 			*texts[at] = optarg;
 		else if (c == 0)
 			*numbers[at - TEXTS] = number(longs[at].name, optarg);
+		else if (c == 'p')
+			o->plain = true;
 		else
 			(void)fputs(usage, stderr), exit(c == 'h' ? 0 : 2);
 	}
@@ -340,7 +344,8 @@ main(int argc, char **argv)
 	w.epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (w.rounds == NULL || w.epoll < 0 || w.o.token == NULL)
 		http_die("stream_watch", "can't begin");
-	w.members = (struct http_target){ w.o.connect, w.o.host, w.o.ca, NULL };
+	w.members =
+	    (struct http_target){ w.o.connect, w.o.host, w.o.plain ? NULL : w.o.ca, NULL };
 	w.site = (struct http_target){ w.o.push, w.o.push_host, w.o.ca, NULL };
 	open_inboxes(&w, tokens);
 	run(&w);

@@ -159,7 +159,10 @@ relay {
 		fs.writeFileSync(file, this.config(others));
 		this.log = path.join(this.stage.dir, `${this.name}.log`);
 		this.child = spawn(path.join(build, "tmtpd"), ["-c", file], { stdio: ["ignore", "ignore", fs.openSync(this.log, "w")] });
-		this.ended = new Promise((resolve) => this.child.on("exit", (code) => { this.over = true; resolve(code); }));
+		this.ended = new Promise((resolve) => {
+			this.child.on("error", (error) => { this.over = true; fs.writeFileSync(this.log, String(error)); resolve(-1); });
+			this.child.on("exit", (code) => { this.over = true; resolve(code); });
+		});
 	}
 
 	async ready() {
@@ -214,6 +217,16 @@ relay {
 			clearTimeout(timer);
 		}
 	}
+}
+
+// Processor time of a process so far, its threads' that ended included, in microseconds.
+function cpuOf(pid) {
+	const fields = fs.readFileSync(`/proc/${pid}/stat`, "utf8").replace(/^.*\) /s, "").split(" ");
+	return (Number(fields[11]) + Number(fields[12])) * 10000;
+}
+
+function descendants(pid) {
+	return children(pid).flatMap((child) => [child, ...descendants(child)]);
 }
 
 function children(pid) {
@@ -388,6 +401,7 @@ export class Stage {
 		child.stdout.on("data", (data) => { out += data; });
 		child.stderr.on("data", (data) => { errors += data; });
 		const timer = setTimeout(() => child.kill("SIGKILL"), seconds * 1000);
+		child.on("error", (error) => { errors += error; });
 		const code = await new Promise((resolve) => child.on("close", resolve));
 		clearTimeout(timer);
 		if (code !== 0)
@@ -404,7 +418,28 @@ export class Stage {
 		return this.run("stream_watch", ["--connect", `127.0.0.1:${this.home.ports.members}`, "--host", "home.test",
 			"--tokens", this.file("tokens", tokens.map((token) => `${token}\n`).join("")),
 			"--push", `127.0.0.1:${this.shop.ports.site}`, "--push-host", "shop.test", "--token", this.token,
-			...(this.home.homeTls ?? this.home.tls ? ["--ca", this.file("ca.pem")] : []), ...args]);
+			"--ca", this.file("ca.pem"), ...(this.home.homeTls === false ? ["--plain"] : []), ...args]);
+	}
+
+	// Processor time of every role, database and sink so far, in microseconds: { "shop.site": …, "shop.database": … }.
+	cpu() {
+		const used = {};
+		for (const appliance of [this.shop, this.home].filter(Boolean)) {
+			const roles = appliance.processes();
+			for (const [role, pid] of Object.entries(roles))
+				used[`${appliance.name}.${role}`] = cpuOf(pid);
+			used[`${appliance.name}.database`] = descendants(appliance.child.pid)
+				.filter((pid) => !Object.values(roles).includes(pid)).reduce((all, pid) => all + cpuOf(pid), 0);
+		}
+		if (this.sink)
+			used.sink = cpuOf(this.sink.child.pid);
+		return used;
+	}
+
+	// Since such a look, for each of n, in microseconds; what stays below a hundredth is left out.
+	cpuSince(before, n) {
+		const each = Object.entries(this.cpu()).map(([name, used]) => [name, Math.round((used - before[name]) / n * 100) / 100]);
+		return Object.fromEntries(each.filter(([, used]) => used >= 0.01));
 	}
 
 	// What stands in the logs that shouldn't: the benches read none, but a warning explains a bad figure.
