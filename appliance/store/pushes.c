@@ -32,7 +32,14 @@
 	" accepted_at, date_s, expires_at, size, digest, body, rejected) "                         \
 	" SELECT site_id, message_id, channel_id, " audience ", lane, accepted_at, date_s, "       \
 	" expires_at, octet_length(body), digest, body, " rejected                                 \
-	" FROM fresh ON CONFLICT DO NOTHING), "
+	" FROM fresh ON CONFLICT DO NOTHING RETURNING message_id), "
+
+/*
+ * A push that is run again after a lost answer finds its message and leaves the
+ * batches as they are: cut from today's chunks and members they would be others.
+ * OR keeps the look a hash of the new messages.
+ */
+#define MADE_NOW "(f.key IS NOT NULL OR f.message_id IN (SELECT message_id FROM message)) "
 
 static void
 bind_input(struct args *a, int ord, const struct push *p)
@@ -115,8 +122,8 @@ static const struct store_op push_one = {
 	    INSERT_MESSAGE("0", "NULL")
 	    "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
 	    " lane, members, recipients) "
-	    " SELECT site_id, message_id, 1, channel_id, domain_id, lane, ARRAY[member], 1 FROM fresh "
-	    " ON CONFLICT DO NOTHING) "
+	    " SELECT site_id, message_id, 1, channel_id, domain_id, lane, ARRAY[member], 1 FROM fresh f "
+	    " WHERE " MADE_NOW "ON CONFLICT DO NOTHING) "
 	    "SELECT ord, key IS NULL OR message_id IN (SELECT message_id FROM keyed) FROM held",
 	.types = (const Oid[]){ INPUT_TYPES, T_TEXTS, T_TEXTS, 0 },
 	.lane = STORE_WRITE,
@@ -183,7 +190,7 @@ static const struct store_op push_list = {
 	    " SELECT f.site_id, f.message_id, "
 	    "  row_number() OVER (PARTITION BY f.ord ORDER BY l.domain_id), f.channel_id, l.domain_id, "
 	    "  f.lane, array_agg(l.member ORDER BY l.member), count(*) "
-	    " FROM fresh f JOIN looked l ON l.ord = f.ord AND l.holds "
+	    " FROM fresh f JOIN looked l ON l.ord = f.ord AND l.holds WHERE " MADE_NOW
 	    " GROUP BY f.ord, f.site_id, f.message_id, f.channel_id, f.lane, l.domain_id "
 	    " ON CONFLICT DO NOTHING) "
 	    "SELECT h.ord, h.key IS NULL OR h.message_id IN (SELECT message_id FROM keyed), l.idx "
@@ -219,7 +226,7 @@ static const struct store_op push_channel = {
 	    "  row_number() OVER (PARTITION BY f.ord ORDER BY c.domain_id, c.first_member), "
 	    "  f.channel_id, c.domain_id, f.lane, c.first_member, c.next_member, c.members "
 	    " FROM fresh f JOIN tmtp.chunk c ON c.site_id = f.site_id AND c.channel_id = f.channel_id "
-	    " ON CONFLICT DO NOTHING) "
+	    " WHERE " MADE_NOW "ON CONFLICT DO NOTHING) "
 	    "SELECT ord, key IS NULL OR message_id IN (SELECT message_id FROM keyed) FROM held",
 	.types = (const Oid[]){ INPUT_TYPES, 0 },
 	.lane = STORE_WRITE,
