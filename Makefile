@@ -77,8 +77,12 @@ TMTPCTL_LIBS := $(foreach r,ctl web net store dmtp base,$(BUILD)/lib/$(r).a)
 
 TMTPD_OBJS   := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard appliance/*.c))
 
+# jemalloc: a request is freed on another thread than it began on, which is dear with the C
+# library's arenas. The sanitizers bring an allocator of their own.
+MALLOC_LIBS  := $(if $(SAN),,-ljemalloc)
+
 $(BUILD)/tmtpd: $(TMTPD_OBJS) $(TMTPD_LIBS)
-	$(CC) $(ALL_LDFLAGS) -o $@ $(TMTPD_OBJS) $(TMTPD_LIBS) $(PKG_LIBS)
+	$(CC) $(ALL_LDFLAGS) -o $@ $(TMTPD_OBJS) $(TMTPD_LIBS) $(PKG_LIBS) $(MALLOC_LIBS)
 
 $(BUILD)/tmtpctl: $(TMTPCTL_LIBS)
 	$(CC) $(ALL_LDFLAGS) -o $@ -Wl,--whole-archive $(BUILD)/lib/ctl.a -Wl,--no-whole-archive \

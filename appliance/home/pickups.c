@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/queue.h>
-#include <uthash.h>
+#include "base/hash.h"
 
 #define LOOK_EVERY_MS 5000
 #define CLAIM_MAX 200

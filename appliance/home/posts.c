@@ -11,7 +11,7 @@
 #include "store/arrivals.h"
 
 #include <stdlib.h>
-#include <uthash.h>
+#include "base/hash.h"
 
 METRIC_DEFINE(rcpts_stored, METRIC_COUNTER, "tmtp_dmtp_recipients_total", "state=\"stored\"",
     "Recipients of notifications that arrived.");

@@ -9,7 +9,7 @@
 #include "relay/relay.h"
 #include "store/peers.h"
 
-#include <uthash.h>
+#include "base/hash.h"
 
 struct session;
 

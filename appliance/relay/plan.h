@@ -9,7 +9,7 @@
 #include "relay/peer.h"
 #include "store/queue.h"
 
-#include <uthash.h>
+#include "base/hash.h"
 
 /* A site's traffic to a domain. */
 struct pair {

@@ -21,7 +21,8 @@ struct lane {
 
 struct store {
 	pthread_t thread;
-	struct mailbox box;
+	struct mailbox boxes[STORE_LANES]; /* new jobs, by lane */
+	struct mailbox wake;		   /* nothing is posted: it ends the wait */
 	char *conninfo, *name;
 	int64_t patience_ms;
 	struct lane lanes[STORE_LANES];
@@ -146,9 +147,9 @@ store_is_up(struct store *s, struct buffer *why)
 }
 
 static void
-take_mail(struct store *s)
+take_lane_mail(struct store *s, struct mailbox *box)
 {
-	struct mail *m = mailbox_take(&s->box);
+	struct mail *m = mailbox_take(box);
 	int64_t now = clock_mono_ms();
 
 	while (m != NULL) {
@@ -160,6 +161,15 @@ take_mail(struct store *s)
 		job->uncertain = false;
 		lane_append(lane_of(s, job), job);
 	}
+}
+
+/* What waits in the boxes. A descriptor that is readable for nothing is read where it is polled. */
+static void
+take_mail(struct store *s)
+{
+	for (unsigned lane = 0; lane < STORE_LANES; lane++)
+		if (mailbox_waiting(&s->boxes[lane]) > 0)
+			take_lane_mail(s, &s->boxes[lane]);
 }
 
 static struct set *
@@ -240,7 +250,10 @@ is_quiet(struct store *s)
 	for (unsigned l = 0; l < STORE_LANES; l++)
 		if (s->lanes[l].first != NULL)
 			return false;
-	return mailbox_waiting(&s->box) == 0;
+	for (unsigned l = 0; l < STORE_LANES; l++)
+		if (mailbox_waiting(&s->boxes[l]) > 0)
+			return false;
+	return true;
 }
 
 static bool
@@ -264,10 +277,24 @@ until(int64_t now, int64_t timeout, int64_t at)
 	return (int)(timeout > 60000 ? 60000 : timeout);
 }
 
+/*
+ * A lane's new jobs are of use only to a worker that is free; one that is busy
+ * takes them when it is done. Waking for each would cost more than the waiting.
+ */
+static bool
+wants_mail(const struct store *s, unsigned lane)
+{
+	for (size_t i = 0; i < s->workers_n; i++)
+		if ((s->workers[i].lanes & 1U << lane) != 0 &&
+		    (s->workers[i].link.state != LINK_UP || worker_is_idle(&s->workers[i])))
+			return true;
+	return s->stopping;
+}
+
 static void
 wait_and_step(struct store *s)
 {
-	struct pollfd fds[WORKERS_MAX + 2];
+	struct pollfd fds[WORKERS_MAX + 2 + STORE_LANES];
 	int64_t now = clock_mono_ms();
 	int64_t deadline = s->up < s->workers_n ? expire(s, now) : -1;
 	int timeout = until(now, s->stopping ? 20 : 60000, deadline);
@@ -287,13 +314,21 @@ wait_and_step(struct store *s)
 	fds[n] = (struct pollfd){ .fd = -1 };
 	timeout = until(now, timeout, notifier_poll(&s->notifier, now, &fds[n]));
 	n++;
-	fds[n++] = (struct pollfd){ .fd = s->box.fd, .events = POLLIN };
+	fds[n++] = (struct pollfd){ .fd = s->wake.fd, .events = POLLIN };
+	for (unsigned lane = 0; lane < STORE_LANES; lane++)
+		fds[n++] = (struct pollfd){ .fd = wants_mail(s, lane) ? s->boxes[lane].fd : -1,
+			.events = POLLIN };
 	if (poll(fds, n, timeout) < 0 && errno != EINTR)
 		log_error("poll-failed", LOG_S("reason", strerror(errno)));
 	now = clock_mono_ms();
 	for (size_t i = 0; i < s->workers_n; i++)
 		worker_step(&s->workers[i], now, fds[i].revents);
 	notifier_step(&s->notifier, now, fds[s->workers_n].revents);
+	if (fds[s->workers_n + 1].revents != 0)
+		(void)mailbox_take(&s->wake);
+	for (unsigned lane = 0; lane < STORE_LANES; lane++)
+		if (fds[s->workers_n + 2 + lane].revents != 0)
+			take_lane_mail(s, &s->boxes[lane]);
 }
 
 static void *
@@ -320,12 +355,24 @@ static void
 store_free(struct store *s)
 {
 	notifier_deinit(&s->notifier);
-	mailbox_deinit(&s->box);
+	mailbox_deinit(&s->wake);
+	for (unsigned l = 0; l < STORE_LANES; l++)
+		mailbox_deinit(&s->boxes[l]);
 	(void)pthread_mutex_destroy(&s->lock);
 	buffer_free(&s->error);
 	free(s->conninfo);
 	free(s->name);
 	free(s);
+}
+
+static bool
+make_boxes(struct store *s)
+{
+	bool good = mailbox_init(&s->wake);
+
+	for (unsigned l = 0; l < STORE_LANES; l++)
+		good = mailbox_init(&s->boxes[l]) && good;
+	return good;
 }
 
 struct store *
@@ -344,7 +391,7 @@ store_start(const struct store_options *o)
 	buffer_init(&s->error, 2048);
 	(void)pthread_mutex_init(&s->lock, NULL);
 	notifier_init(&s->notifier, s->conninfo, s->name, o);
-	if (s->conninfo == NULL || s->name == NULL || !mailbox_init(&s->box)) {
+	if (s->conninfo == NULL || s->name == NULL || !make_boxes(s)) {
 		store_free(s);
 		return NULL;
 	}
@@ -374,21 +421,23 @@ store_stop(struct store **store, int64_t grace_ms)
 	s->stop_at_ms = clock_mono_ms() + grace_ms;
 	s->stopping = true;
 	pthread_mutex_unlock(&s->lock);
-	mailbox_wake(&s->box);
+	mailbox_wake(&s->wake);
 	(void)pthread_join(s->thread, NULL);
 	for (size_t i = 0; i < s->workers_n; i++)
 		worker_deinit(&s->workers[i]);
 	do { /* what is submitted from done, too */
 		take_mail(s);
 		(void)expire(s, INT64_MAX);
-	} while (mailbox_waiting(&s->box) > 0);
+	} while (!is_quiet(s));
 	store_free(s);
 }
 
 void
 store_submit(struct store *s, struct store_job *job)
 {
-	mailbox_post(&s->box, &job->mail);
+	enum store_lane lane = job->op->lane;
+
+	mailbox_post(&s->boxes[(s->own_lanes & 1U << lane) != 0 ? lane : STORE_WRITE], &job->mail);
 }
 
 struct waiter {
@@ -428,5 +477,5 @@ store_wake(struct store *s, const char *channel)
 {
 	notifier_wake(&s->notifier, channel);
 	if (!pthread_equal(pthread_self(), s->thread))
-		mailbox_wake(&s->box);
+		mailbox_wake(&s->wake);
 }

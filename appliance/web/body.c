@@ -21,6 +21,24 @@
 
 /* --- parsing --------------------------------------------------------------- */
 
+/* Where the string that begins at i ends: at its quotation mark, or at the end of the text. */
+static size_t
+string_end(struct slice text, size_t i)
+{
+	while (i < text.len) {
+		const uint8_t *quote = memchr(text.data + i, '"', text.len - i);
+		size_t end = quote == NULL ? text.len : (size_t)(quote - text.data);
+		size_t escapes = 0;
+
+		while (end - escapes > i && text.data[end - escapes - 1] == '\\')
+			escapes++;
+		if (quote == NULL || escapes % 2 == 0)
+			return end;
+		i = end + 1;
+	}
+	return text.len;
+}
+
 /*
  * False as soon as more containers are open than allowed; strings are skipped, nothing else is
  * judged.
@@ -29,16 +47,12 @@ static bool
 depth_is_fine(struct slice text)
 {
 	size_t depth = 0;
-	bool in_string = false;
 
 	for (size_t i = 0; i < text.len; i++) {
 		uint8_t c = text.data[i];
 
-		if (in_string) {
-			i += c == '\\';
-			in_string = c != '"';
-		} else if (c == '"') {
-			in_string = true;
+		if (c == '"') {
+			i = string_end(text, i + 1);
 		} else if (c == '{' || c == '[') {
 			if (++depth > WEB_JSON_DEPTH)
 				return false;

@@ -6,9 +6,9 @@
  */
 #include "web/token.h"
 
+#include "base/digest.h"
 #include "base/text.h"
 
-#include <openssl/evp.h>
 #include <pthread.h>
 #include <sodium.h>
 #include <stdatomic.h>
@@ -21,29 +21,10 @@
 
 /* --- digests --------------------------------------------------------------- */
 
-static pthread_once_t sha256_once = PTHREAD_ONCE_INIT;
-static EVP_MD *sha256; /* fetched once: a fetch costs more than a digest */
-
-static void
-sha256_fetch(void)
-{
-	sha256 = EVP_MD_fetch(NULL, "SHA2-256", NULL);
-}
-
 void
 token_digest(struct slice token, uint8_t out[static TOKEN_DIGEST])
 {
-	EVP_MD_CTX *ctx;
-	bool done;
-
-	(void)pthread_once(&sha256_once, sha256_fetch);
-	ctx = sha256 == NULL ? NULL : EVP_MD_CTX_new();
-	done = ctx != NULL && EVP_DigestInit_ex2(ctx, sha256, NULL) == 1 &&
-	       EVP_DigestUpdate(ctx, token.data, token.len) == 1 &&
-	       EVP_DigestFinal_ex(ctx, out, NULL) == 1;
-	EVP_MD_CTX_free(ctx);
-	if (!done) /* without memory: slower, needs none */
-		(void)crypto_hash_sha256(out, token.data, token.len);
+	digest_sha256(token, out);
 }
 
 bool

@@ -10,7 +10,7 @@ FUZZ_CFLAGS  := -std=c11 -D_GNU_SOURCE -Iappliance -g -O1 -fno-omit-frame-pointe
 FUZZ_SAN     := address,undefined
 FUZZ_LIBS    := -lcrypto -lsodium -lutf8proc -lidn2
 FUZZ_SRC     := $(wildcard appliance/dmtp/*.c) appliance/base/buffer.c appliance/base/text.c \
-                appliance/base/id.c appliance/base/clock.c
+                appliance/base/id.c appliance/base/clock.c appliance/base/digest.c
 FUZZ_OBJ     := $(patsubst %.c,$(BUILD)/fuzz/obj/%.o,$(FUZZ_SRC))
 
 $(BUILD)/fuzz/obj/%.o: %.c
