@@ -73,7 +73,10 @@ struct store *store_start(const struct store_options *options);
  */
 void store_stop(struct store **store, int64_t grace_ms);
 
-/* Takes the job until its done. Any thread, also from within done. */
+/*
+ * Takes the job until its done. Any thread, also from within done. NULL, as
+ * store_stop leaves it: done is called at once, with STORE_DOWN.
+ */
 void store_submit(struct store *store, struct store_job *job);
 
 /* Submits and waits; for tmtpctl and tests. Not from the store's own thread. job->done is overwritten. */

@@ -1172,6 +1172,21 @@ test_results_have_texts(void **state)
 		assert_true(strlen(store_rc_text((enum store_rc)rc)) > 1);
 }
 
+/* Late events of a role that ends still ask: store_stop left them NULL. */
+static void
+test_a_store_that_was_stopped_says_down(void **state)
+{
+	struct store *stopped = a_store(cluster_conninfo("tmtp_site"), 1, 20000);
+	struct probe p = { .id = 1 };
+
+	(void)state;
+	store_stop(&stopped, 1000);
+	submit_to(stopped, &p, &put);
+	assert_int_equal(p.dones, 1);
+	assert_int_equal(p.job.rc, STORE_DOWN);
+	assert_int_equal(stored(), 0);
+}
+
 int
 main(void)
 {
@@ -1215,6 +1230,7 @@ main(void)
 		cmocka_unit_test_setup(test_wakes_are_coalesced, empty),
 		cmocka_unit_test_setup(test_the_first_wake_goes_at_once, empty),
 		cmocka_unit_test_setup(test_a_commit_wakes_and_a_failure_does_not, empty),
+		cmocka_unit_test_setup(test_a_store_that_was_stopped_says_down, empty),
 		cmocka_unit_test(test_results_have_texts),
 	};
 
