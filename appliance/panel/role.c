@@ -187,8 +187,8 @@ stop(struct role *r)
 		web_server_drain(r->servers[i]);
 		web_server_stop(&r->servers[i], 1000);
 	}
+	web_health_stop(&r->health); /* it asks the store */
 	store_stop(&r->store, 1000);
-	web_health_stop(&r->health);
 	free(r->servers);
 	if (r->signal_fd >= 0)
 		(void)close(r->signal_fd);

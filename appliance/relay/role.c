@@ -304,8 +304,8 @@ stop(struct role *r)
 	HASH_ITER (hh, r->relay.peers, p, next)
 		while (p->sessions != NULL)
 			session_abort(p->sessions, "shutting down");
+	web_health_stop(&r->health); /* it asks the store */
 	store_stop(&r->relay.store, STORE_GRACE_MS);
-	web_health_stop(&r->health);
 	for (int turns = 0; r->relay.loop != NULL && turns < 10; turns++)
 		(void)loop_turn(r->relay.loop, 0); /* what the store answered last is freed by its owner */
 	if (r->relay.loop != NULL) {

@@ -307,9 +307,9 @@ drain(struct role *role)
 	atomic_store(&role->site.stopping, true);
 	if (role->site.aside != NULL)
 		aside_stop(role->site.aside);
+	web_health_stop(&role->health); /* it asks the store */
 	store_stop(&role->site.store, STORE_GRACE_MS);
 	aside_free(&role->site.aside);
-	web_health_stop(&role->health);
 }
 
 static void
