@@ -159,7 +159,9 @@ cost_of_pairs(size_t want)
 		assert_int_equal(RUN(store_queue_pairs, s, &p), STORE_OK);
 		queue_pairs_clear(&p);
 	}
-	store_stop(&s, 1000); /* a session that ends says what it read */
+	store_stop(&s, 1000); /* a session that ends says what it read, and this one is asked to */
+	cluster_sql("SELECT pg_stat_force_next_flush()");
+	cluster_sql("SELECT 1");
 	before = entries_read();
 	s = cluster_store("tmtp_relay", 1);
 	assert_int_equal(RUN(store_queue_pairs, s, &p), STORE_OK);
