@@ -41,7 +41,8 @@ on_named(void *arg)
 	struct pair *pair = arg;
 
 	pair->loading = false;
-	if (pair->names.job.rc != STORE_OK || pair->names.suspended) {
+	/* A suspended site's too: what was accepted before is still delivered. */
+	if (pair->names.job.rc != STORE_OK) {
 		HASH_DEL(pair->relay->plan->pairs, pair); /* asked again when it is found again */
 		free(pair);
 		return;
