@@ -432,7 +432,55 @@ describe("what goes away", () => {
 	});
 });
 
-describe("SIGKILL in the middle of a broadcast to 20,000", () => {
+describe("what administrators say", () => {
+	const its = pairOfItsOwn();
+	let site, ann;
+
+	before(async () => {
+		site = await its.shop.makeSite("shop", ["orders"]);
+		ann = await its.home.makeAccount("ann");
+		await ann.hold(site, "orders");
+	});
+
+	test("what a site pushed before it was suspended is still delivered, also by a relay that starts then", async () => {
+		its.toHome.refuse();
+		try {
+			const id = await site.push("orders", ann.address, "Before the suspension");
+			await its.shop.ctl(["site", "suspend", site.address]);
+			await until("the site to be refused", async () => (await site.call("GET", "/v1/channels")).status === 403);
+			const at = Date.now();
+			await its.shop.killRole("relay");
+			await endLeases(its.shop, at);
+			its.toHome.restore();
+			await ann.has("Before the suspension");
+			await its.shop.ctl(["site", "resume", site.address]);
+			await until("the site to be let in", async () => (await site.call("GET", "/v1/channels")).status === 200);
+			assert.equal((await site.settled(id)).delivered, 1);
+		} finally {
+			its.toHome.restore();
+		}
+	});
+
+	test("a domain that is held is sent nothing until it is released", async () => {
+		await site.settled(await site.push("orders", ann.address, "Before the hold"));
+		await its.shop.ctl(["peer", "hold", "home.test"]);
+		const until_ = Date.now() + 3000, kept = [];
+		let n = 0;
+		while (kept.length < 3 && Date.now() < until_) { // the relay hears of it within a second
+			const id = await site.push("orders", ann.address, `Held ${n++}`);
+			const settled = await until("the end or the hold", async () => (await site.counts(id)).delivered === 1, { ms: 300 }).catch(() => false);
+			kept.push(...(settled ? [] : [id]));
+		}
+		assert.equal(kept.length, 3);
+		await its.shop.ctl(["peer", "release", "home.test"]);
+		for (const id of kept)
+			assert.equal((await site.settled(id)).delivered, 1);
+		await ann.has(`Held ${n - 1}`);
+		assert.deepEqual((await ann.subjects()).filter((s) => s.startsWith("Held ")).sort(), Array.from({ length: n }, (_, i) => `Held ${i}`).sort());
+	});
+});
+
+describe("a broadcast to 20,000", () => {
 	const its = pairOfItsOwn(), count = 20_000;
 	let site, crowd, last;
 
@@ -468,7 +516,54 @@ describe("SIGKILL in the middle of a broadcast to 20,000", () => {
 		return id;
 	}
 
-	test("of the site's role, which others push to at the same time", async () => {
+	test("an urgent message overtakes it", async () => {
+		its.toHome.pass(60_000);
+		const id = await site.push("news", "*", "Bulk");
+		await until("some of it to be on its way", () => its.toHome.held.up);
+		const urgent = await site.push("news", last.address, "Urgent", { lane: "urgent" });
+		await until("the urgent one to arrive", async () => {
+			if (its.toHome.held.up)
+				its.toHome.pass(10_000);
+			return (await last.subjects()).includes("Urgent");
+		}, { every: 30 });
+		const { members } = await crowd.seen(id);
+		assert.ok(members < count * 0.7, `${members} had got the bulk before`);
+		its.toHome.release();
+		await agree(id, "Bulk");
+		assert.equal((await site.settled(urgent)).delivered, 1);
+	});
+
+	test("survives connections that are cut again and again", async () => {
+		its.toHome.pass(40_000);
+		const id = await site.push("news", "*", "Cut");
+		for (let cuts = 0; cuts < 8; cuts++) {
+			await until("octets to pass", () => its.toHome.held.up);
+			its.toHome.cut();
+			its.toHome.pass(40_000);
+		}
+		its.toHome.release();
+		await agree(id, "Cut");
+	});
+
+	test("survives SIGKILL of the shop's database", async () => {
+		const id = await halfway("Shop's database"), from = its.shop.now;
+		await kill(its.shop.postmaster);
+		await its.shop.line(/^event=database-restart/, from);
+		its.toHome.release();
+		await until("the site", () => site.call("GET", "/readyz").then((r) => r.status === 200));
+		await agree(id, "Shop's database");
+	});
+
+	test("survives SIGKILL of the home's database", async () => {
+		const id = await halfway("Home's database"), from = its.home.now;
+		await kill(its.home.postmaster);
+		its.toHome.release();
+		await its.home.line(/^event=database-restart/, from);
+		await until("the inbox", () => last.call("GET", "/readyz").then((r) => r.status === 200));
+		await agree(id, "Home's database");
+	});
+
+	test("survives SIGKILL of the site's role, to which others push at the same time", async () => {
 		const single = Array.from({ length: 40 }, (_, i) => `Meanwhile ${i}`);
 		const push = async (subject) => {
 			const headers = { "Idempotency-Key": crypto.randomUUID() };
@@ -489,7 +584,7 @@ describe("SIGKILL in the middle of a broadcast to 20,000", () => {
 		assert.deepEqual((await last.subjects()).filter((s) => s.startsWith("Meanwhile ")).sort(), [...single].sort());
 	});
 
-	test("of the relay's role", async () => {
+	test("survives SIGKILL of the relay's role", async () => {
 		const id = await halfway("Relay"), at = Date.now();
 		await its.shop.killRole("relay");
 		await endLeases(its.shop, at);
@@ -497,7 +592,7 @@ describe("SIGKILL in the middle of a broadcast to 20,000", () => {
 		await agree(id, "Relay");
 	});
 
-	test("of the home's role", async () => {
+	test("survives SIGKILL of the home's role", async () => {
 		its.pickup.hold("up");
 		const id = await halfway("Home");
 		await its.home.killRole("home");
@@ -514,11 +609,11 @@ describe("SIGKILL of the relay after the other side has seen some batches", () =
 
 	before(async () => {
 		sink = await Sink.start(its, "sink.test");
+		its.also(() => sink.stop());
 		site = await its.shop.makeSite("shop", ["news"]);
 		real = await Crowd.make(site, "news", its.home, "r", batch);
 		crowd = await Crowd.make(site, "news", "sink.test", "s", count);
 	});
-	after(() => sink?.stop());
 	afterEach(() => its.ways["sink.test"].release());
 
 	for (const [seen, answered] of [[1, false], [3, true], [7, false]])

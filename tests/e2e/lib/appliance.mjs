@@ -350,7 +350,14 @@ export class Pair {
 		return [...Object.values(this.ways), this.toShop, this.pickup];
 	}
 
+	// What else is to end with the pair.
+	also(end) {
+		(this.ends ??= []).push(end);
+	}
+
 	async abort() {
+		for (const end of this.ends?.splice(0) ?? [])
+			await end();
 		for (const appliance of [this.shop, this.home])
 			if (appliance.child?.exitCode === null) {
 				process.kill(appliance.child.pid, "SIGCONT");
@@ -375,8 +382,11 @@ export class Pair {
 			for (const proxy of this.proxies)
 				proxy.restore();
 			await Promise.all([this.shop.stop(), this.home.stop()]);
-			for (const appliance of [this.shop, this.home])
-				assert.doesNotMatch(appliance.lines.join("\n"), /runtime error:|Sanitizer|reply-twice|level=fatal|event=drain-timeout/);
+			for (const { lines } of [this.shop, this.home]) {
+				const bad = lines.filter((line) => /runtime error:|Sanitizer|reply-twice|level=fatal|event=drain-timeout/.test(line));
+				const ends = lines.slice(lines.findLastIndex((line) => line.startsWith("event=drain "))).filter((line) => line.startsWith("event=role-end "));
+				assert.deepEqual([...bad, ...ends.filter((line) => !/ how=exit code=0 /.test(line))], []);
+			}
 		} finally {
 			await this.abort();
 		}
