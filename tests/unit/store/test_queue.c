@@ -148,6 +148,17 @@ entries_read(void)
 	    "WHERE relname LIKE 'batch%%'");
 }
 
+/* Ends the store and its sessions, which say at the end what they read. */
+static void
+end(struct store *s)
+{
+	store_stop(&s, 1000);
+	while (cluster_int(
+		   "SELECT count(*) FROM pg_stat_activity WHERE usename = 'tmtp_relay' AND "
+		   "datname = current_database()") > 4)
+		continue;
+}
+
 static int64_t
 cost_of_pairs(size_t want)
 {
@@ -159,7 +170,7 @@ cost_of_pairs(size_t want)
 		assert_int_equal(RUN(store_queue_pairs, s, &p), STORE_OK);
 		queue_pairs_clear(&p);
 	}
-	store_stop(&s, 1000); /* a session that ends says what it read, and this one is asked to */
+	end(s);
 	cluster_sql("SELECT pg_stat_force_next_flush()");
 	cluster_sql("SELECT 1");
 	before = entries_read();
@@ -167,11 +178,7 @@ cost_of_pairs(size_t want)
 	assert_int_equal(RUN(store_queue_pairs, s, &p), STORE_OK);
 	assert_int_equal(p.rows_n, want);
 	queue_pairs_clear(&p);
-	store_stop(&s, 1000);
-	while (cluster_int(
-		   "SELECT count(*) FROM pg_stat_activity WHERE usename = 'tmtp_relay' AND "
-		   "datname = current_database()") > 4)
-		continue;
+	end(s);
 	return entries_read() - before;
 }
 
