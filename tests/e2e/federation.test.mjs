@@ -475,8 +475,9 @@ describe("what administrators say", () => {
 		await its.shop.ctl(["peer", "release", "home.test"]);
 		for (const id of kept)
 			assert.equal((await site.settled(id)).delivered, 1);
-		await ann.has(`Held ${n - 1}`);
-		assert.deepEqual((await ann.subjects()).filter((s) => s.startsWith("Held ")).sort(), Array.from({ length: n }, (_, i) => `Held ${i}`).sort());
+		for (let i = 0; i < n; i++)
+			await ann.has(`Held ${i}`);
+		assert.equal((await ann.subjects()).filter((s) => s.startsWith("Held ")).length, n);
 	});
 });
 
