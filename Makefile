@@ -38,6 +38,9 @@ SEES_home  := home web net store dmtp base
 SEES_panel := panel web net store dmtp base
 SEES_ctl   := ctl web net store dmtp base
 
+# `make V=1` shows the commands.
+Q := $(if $(V),,@)
+
 room_src = $(wildcard appliance/$(1)/*.c)
 room_obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(call room_src,$(1)))
 libs_of  = $(foreach r,$(SEES_$(1)),$(BUILD)/lib/$(r).a)
@@ -54,23 +57,24 @@ define room_rule
 $(BUILD)/lib/$(1).a: $(call room_obj,$(1)) $(if $(filter store,$(1)),$(BUILD)/obj/gen/migrations.o)
 	@mkdir -p $$(@D)
 	@rm -f $$@
-	$$(AR) rcs $$@ $$^
+	$(Q)$$(AR) rcs $$@ $$^
 endef
 $(foreach r,$(ROOMS),$(eval $(call room_rule,$(r))))
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(if $(V),,@echo "  cc    $<")
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 # The migrations travel inside the programs, so that a binary knows exactly its schema.
 MIGRATIONS := $(sort $(wildcard schema/[0-9]*.sql))
 $(BUILD)/gen/migrations.c: $(MIGRATIONS) schema/embed.sh
 	@mkdir -p $(@D)
-	sh schema/embed.sh $(MIGRATIONS) > $@.tmp
-	mv $@.tmp $@
+	$(Q)sh schema/embed.sh $(MIGRATIONS) > $@.tmp
+	$(Q)mv $@.tmp $@
 $(BUILD)/obj/gen/migrations.o: $(BUILD)/gen/migrations.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -c -o $@ $<
+	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
 TMTPD_LIBS   := $(foreach r,site relay home panel web net store dmtp base,$(BUILD)/lib/$(r).a)
 TMTPCTL_LIBS := $(foreach r,ctl web net store dmtp base,$(BUILD)/lib/$(r).a)
@@ -82,10 +86,12 @@ TMTPD_OBJS   := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard appliance/*.c))
 MALLOC_LIBS  := $(if $(SAN),,-ljemalloc)
 
 $(BUILD)/tmtpd: $(TMTPD_OBJS) $(TMTPD_LIBS)
-	$(CC) $(ALL_LDFLAGS) -o $@ $(TMTPD_OBJS) $(TMTPD_LIBS) $(PKG_LIBS) $(MALLOC_LIBS)
+	$(if $(V),,@echo "  link  $@")
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $(TMTPD_OBJS) $(TMTPD_LIBS) $(PKG_LIBS) $(MALLOC_LIBS)
 
 $(BUILD)/tmtpctl: $(TMTPCTL_LIBS)
-	$(CC) $(ALL_LDFLAGS) -o $@ -Wl,--whole-archive $(BUILD)/lib/ctl.a -Wl,--no-whole-archive \
+	$(if $(V),,@echo "  link  $@")
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ -Wl,--whole-archive $(BUILD)/lib/ctl.a -Wl,--no-whole-archive \
 	    $(filter-out %/ctl.a,$(TMTPCTL_LIBS)) $(PKG_LIBS)
 
 # --- unit tests: tests/unit/<room>/test_<file>.c --------------------------
@@ -95,11 +101,13 @@ UNIT_BIN := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
 define unit_rule
 $(BUILD)/unit/$(1)/%: tests/unit/$(1)/%.c $(wildcard tests/unit/*.h tests/unit/$(1)/*.h) $(call libs_of,$(1))
 	@mkdir -p $$(@D)
-	$$(CC) $$(ALL_CFLAGS) -Itests/unit -MMD -MP $$(ALL_LDFLAGS) -o $$@ $$< $(call libs_of,$(1)) $$(PKG_LIBS) -lcmocka
+	$(if $(V),,@echo "  test  $$@")
+	$(Q)$$(CC) $$(ALL_CFLAGS) -Itests/unit -MMD -MP $$(ALL_LDFLAGS) -o $$@ $$< $(call libs_of,$(1)) $$(PKG_LIBS) -lcmocka
 endef
 $(foreach r,$(ROOMS),$(eval $(call unit_rule,$(r))))
 
-.PHONY: unit
+.PHONY: unit unit-build
+unit-build: $(UNIT_BIN) $(FUZZ_REPLAYS)
 unit: $(UNIT_BIN)
 	sh tests/unit/run.sh $(UNIT_BIN)
 
@@ -138,13 +146,14 @@ packages-build packages-run packages-test packages-bench packages-lint:
 # is a second make, after the packages are there.
 .PHONY: run
 run: packages-run
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j$(shell nproc) all
 	@BUILD=$(BUILD) bash deploy/demo/demo.sh
 
 E2E := $(wildcard tests/e2e/*.test.mjs)
 
 .PHONY: test
 test: packages-test
+	@$(MAKE) --no-print-directory -j$(shell nproc) all unit-build
 	@$(MAKE) --no-print-directory test-all
 
 .PHONY: test-all check e2e

@@ -46,7 +46,7 @@ flock -n 9 || fail "another demo runs on $VAR"
 if [ ! -s "$VAR/ports" ] || [ -n "${PORT_BASE:-}" ]; then
 	base=${PORT_BASE:-18400}
 	while :; do
-		taken=$(ss -Hltn 2>/dev/null | awk '{print $4}' | sed 's/.*://' | sort -u)
+		taken=$(ss -Hltn | awk '{print $4}' | sed 's/.*://' | sort -u)
 		ok=1
 		for i in 0 1 2 3 4 5 6 7 8 9; do
 			if printf '%s\n' "$taken" | grep -qx $((base + i)); then ok=0; fi
@@ -149,6 +149,7 @@ ready() { # NAME PORT PATH-OWNER's pid
 	tries=0
 	while ! get "$1.test" "$2" /readyz >/dev/null 2>&1; do
 		kill -0 "$3" 2>/dev/null || fail "the appliance $1 did not start: $(tail -n 3 "$VAR/$1.log")"
+		! grep -m1 -E "event=(cannot-start|listen-failed)" "$VAR/$1.log" >&2 || fail "the appliance $1 did not start"
 		tries=$((tries + 1))
 		[ $tries -lt 600 ] || fail "the appliance $1 is not ready after a minute: $VAR/$1.log"
 		sleep 0.1
