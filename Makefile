@@ -107,7 +107,7 @@ endef
 $(foreach r,$(ROOMS),$(eval $(call unit_rule,$(r))))
 
 .PHONY: unit unit-build
-unit-build: $(UNIT_BIN) $(FUZZ_REPLAYS)
+unit-build: $(UNIT_BIN)
 unit: $(UNIT_BIN)
 	sh tests/unit/run.sh $(UNIT_BIN)
 
