@@ -43,18 +43,18 @@ exec 9>"$VAR/lock"
 flock -n 9 || fail "another demo runs on $VAR"
 
 # --- ports: as the last time, else ten free ones ---------------------------------
-if [ ! -s "$VAR/ports" ] || [ -n "${PORT_BASE:-}" ]; then
-	base=${PORT_BASE:-18400}
-	while :; do
-		taken=$(ss -Hltn | awk '{print $4}' | sed 's/.*://' | sort -u)
-		ok=1
-		for i in 0 1 2 3 4 5 6 7 8 9; do
-			if printf '%s\n' "$taken" | grep -qx $((base + i)); then ok=0; fi
-		done
-		[ $ok -eq 0 ] || break
-		[ -z "${PORT_BASE:-}" ] || fail "a port from $base on is taken"
-		base=$((base + 10))
+free() { # the first of ten
+	taken=$(ss -Hltn | awk '{print $4}' | sed 's/.*://' | sort -u)
+	for i in 0 1 2 3 4 5 6 7 8 9; do
+		if printf '%s\n' "$taken" | grep -qx $(($1 + i)); then return 1; fi
 	done
+}
+if [ -n "${PORT_BASE:-}" ]; then
+	free "$PORT_BASE" || fail "one of the ten ports from $PORT_BASE on is taken"
+	echo "$PORT_BASE" >"$VAR/ports"
+elif [ ! -s "$VAR/ports" ] || ! free "$(cat "$VAR/ports")"; then
+	base=18400
+	until free $base; do base=$((base + 10)); done
 	echo "$base" >"$VAR/ports"
 fi
 base=$(cat "$VAR/ports")
