@@ -368,7 +368,7 @@ rows_invite(const PGresult *r, struct store_job *const *jobs, size_t n)
 	struct arrival_invite *v = (struct arrival_invite *)jobs[0];
 
 	(void)n;
-	v->shown = PQntuples(r) == 1;
+	v->shown = PQntuples(r) == 1 && !row_is_null(r, 0, 0);
 	v->account_id = v->shown ? row_i64(r, 0, 0) : 0;
 }
 
@@ -376,7 +376,8 @@ rows_invite(const PGresult *r, struct store_job *const *jobs, size_t n)
  * DMTP.md section 7: at most one unanswered for (registrable domain, member),
  * capped by day; a refusal (or a revocation) is final for that sender, a second
  * one for the domain. A consent that was never asked for or is granted needs no
- * invitation.
+ * invitation. A sender or domain that another process has just made known is
+ * not seen: the transaction is run again.
  */
 static const struct store_op invite_run = {
 	.name = "arrival_invite",
@@ -408,11 +409,13 @@ static const struct store_op invite_run = {
 	    "  date_s, expires_at, uris, signing_key, signature, leased_until) "
 	    "  SELECT $19, whose.sender_id, $6, $5 || '@' || $4, $8, $12, $13, $14, $9, $10, $11, $18 "
 	    "  FROM wanted CROSS JOIN whose CROSS JOIN dg) "
-	    "INSERT INTO tmtp.consent (account_id, sender_id, channel, state, asked_at, invitation, "
-	    "  changed_id, grant_date) "
-	    "SELECT wanted.account_id, whose.sender_id, $6, 0, $15, $19, $19, 0 "
-	    "FROM wanted CROSS JOIN whose CROSS JOIN dg "
-	    "ON CONFLICT DO NOTHING RETURNING account_id",
+	    "asked AS (INSERT INTO tmtp.consent (account_id, sender_id, channel, state, asked_at, "
+	    "  invitation, changed_id, grant_date) "
+	    "  SELECT wanted.account_id, whose.sender_id, $6, 0, $15, $19, $19, 0 "
+	    "  FROM wanted CROSS JOIN whose CROSS JOIN dg "
+	    "  ON CONFLICT DO NOTHING RETURNING account_id) "
+	    "SELECT (SELECT account_id FROM asked), "
+	    " CASE WHEN EXISTS (SELECT FROM wanted) AND NOT EXISTS (SELECT FROM whose) THEN tmtp.race() END",
 	.types = (const Oid[]){ T_TEXT, T_TEXT, T_TEXT, T_TEXT, T_TEXT, T_TEXT, T_TEXT, T_BYTEA, T_TEXT,
 	    T_TEXT, T_BYTEA, T_INT8, T_INT8, T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_INT4, T_INT8, T_TIMESTAMPTZ,
 	    T_UUID, T_INT8, T_INT8, T_INT8, 0 },
