@@ -408,7 +408,7 @@ static const struct store_op invite_run = {
 	    "nt AS (INSERT INTO tmtp.notification (notification_id, sender_id, channel, recipient, digest, size, "
 	    "  date_s, expires_at, uris, signing_key, signature, leased_until) "
 	    "  SELECT $19, whose.sender_id, $6, $5 || '@' || $4, $8, $12, $13, $14, $9, $10, $11, $18 "
-	    "  FROM wanted CROSS JOIN whose CROSS JOIN dg) "
+	    "  FROM wanted CROSS JOIN whose CROSS JOIN dg), "
 	    "asked AS (INSERT INTO tmtp.consent (account_id, sender_id, channel, state, asked_at, "
 	    "  invitation, changed_id, grant_date) "
 	    "  SELECT wanted.account_id, whose.sender_id, $6, 0, $15, $19, $19, 0 "
