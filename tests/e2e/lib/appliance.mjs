@@ -1,5 +1,6 @@
 // An appliance of a test's own: a running tmtpd with its embedded database, its tmtpctl, its SQL, its log and its
 // processes. Programs come from BUILD (build), or TMTPD. Two of them with proxies between make a pair of strangers.
+// LOGS names a directory where their logs are to be kept; VERBOSE shows them.
 import assert from "node:assert/strict";
 import { execFile, execFileSync, spawn } from "node:child_process";
 import crypto from "node:crypto";
@@ -369,6 +370,8 @@ export class Pair {
 
 	async remove() {
 		for (const appliance of [this.shop, this.home]) {
+			if (process.env.LOGS)
+				fs.writeFileSync(path.join(process.env.LOGS, `${path.basename(this.dir)}-${appliance.name}.log`), `${appliance.lines.join("\n")}\n`);
 			appliance.agent.destroy();
 			fs.rmSync(appliance.socket, { recursive: true, force: true });
 		}

@@ -18,13 +18,21 @@ export async function until(what, ask, { ms = patience, every = 10 } = {}) {
 	}
 }
 
-// That many, all different: they are open at the same time for a moment.
+const listening = (port) => new Promise((resolve) => {
+	const server = net.createServer();
+	server.on("error", () => resolve(null));
+	server.listen(port, "127.0.0.1", () => resolve(server));
+});
+
+// That many, all different: they are open at the same time for a moment. They lie below those that the system gives to
+// outgoing connections, which come and go and would take them before they are listened on.
 export async function freePorts(count) {
-	const servers = Array.from({ length: count }, () => net.createServer());
-	await Promise.all(servers.map((server) => new Promise((resolve, reject) => {
-		server.on("error", reject);
-		server.listen(0, "127.0.0.1", resolve);
-	})));
+	const first = Number(fs.readFileSync("/proc/sys/net/ipv4/ip_local_port_range", "utf8").split("\t")[0]), servers = [];
+	while (servers.length < count) {
+		const server = await listening(first - 1 - Math.floor(Math.random() * 12_000));
+		if (server !== null)
+			servers.push(server);
+	}
 	const ports = servers.map((server) => server.address().port);
 	await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
 	return ports;
