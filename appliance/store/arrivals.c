@@ -97,13 +97,15 @@ rows_one(const PGresult *r, struct store_job *const *jobs, size_t n)
 	"(p.notification_id IS NOT NULL AND (p.digest <> c.digest OR p.size <> c.size "            \
 	" OR p.sender_id <> s.sender_id))"
 
+/* In the order of keys, so that two processes don't wait for each other. */
 #define INSERT_NEW(from)                                                                           \
 	"dg AS (INSERT INTO tmtp.notification_digest (digest, sender_id, notification_id) "        \
-	" SELECT digest, sender_id, nid FROM " from " WHERE is_new ON CONFLICT DO NOTHING RETURNING 1), " \
+	" SELECT digest, sender_id, nid FROM " from " WHERE is_new ORDER BY digest, sender_id "  \
+	" ON CONFLICT DO NOTHING RETURNING 1), "                                                   \
 	"ps AS (INSERT INTO tmtp.posted (domain_id, id, sender_id, notification_id, digest, size, kept_until) " \
 	" SELECT domain_id, id, sender_id, nid, digest, size, "                                    \
 	"  least(expires_at, to_timestamp(date_s) + interval '30 days') "                          \
-	" FROM " from " WHERE old_nid IS NULL ON CONFLICT DO NOTHING RETURNING 1), "               \
+	" FROM " from " WHERE old_nid IS NULL ORDER BY domain_id, id ON CONFLICT DO NOTHING RETURNING 1), " \
 	"nt AS (INSERT INTO tmtp.notification (notification_id, sender_id, channel, digest, size, date_s, " \
 	"  expires_at, uris, signing_key, signature, leased_until) "                               \
 	" SELECT nid, sender_id, channel, digest, size, date_s, expires_at, uris, signing_key, "   \

@@ -12,7 +12,7 @@
 
 #define WORKERS_MAX 16
 #define PATIENCE_MS 2000
-#define TRIES_MAX 5 /* after the first */
+#define TRIES_MAX 5 /* after the first, of a job whose connection dies */
 
 struct lane {
 	struct store_job *first;
@@ -92,9 +92,9 @@ store_finish(struct store *s, struct store_job *job, enum store_rc rc)
 }
 
 bool
-store_may_again(struct store_job *job)
+store_may_again(struct store_job *job, unsigned tries_max)
 {
-	return ++job->tries <= TRIES_MAX && clock_mono_ms() < job->deadline_ms;
+	return ++job->tries <= tries_max && clock_mono_ms() < job->deadline_ms;
 }
 
 void
@@ -102,7 +102,7 @@ store_again(struct store *s, struct store_job *job, enum store_rc otherwise)
 {
 	struct lane *lane = lane_of(s, job);
 
-	if (!store_may_again(job)) {
+	if (!store_may_again(job, TRIES_MAX)) {
 		store_finish(s, job, otherwise);
 		return;
 	}

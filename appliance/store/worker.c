@@ -6,6 +6,9 @@
 #include <poll.h>
 #include <stdlib.h>
 
+/* Of two that meet one goes on each time; each meeting may cost the other a deadlock and a second look. */
+#define RACES_MAX 20
+
 void
 worker_init(struct worker *c, struct store *store, unsigned lanes, const char *conninfo, const char *name)
 {
@@ -263,7 +266,7 @@ run_again(struct worker *c, struct set *set)
 	size_t n = 0;
 
 	for (size_t i = 0; i < set->n; i++) {
-		if (store_may_again(set->job[i]))
+		if (store_may_again(set->job[i], RACES_MAX))
 			set->job[n++] = set->job[i];
 		else
 			store_finish(c->store, set->job[i], STORE_DOWN);

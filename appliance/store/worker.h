@@ -63,7 +63,7 @@ bool worker_unsent(const struct worker *c);
 /* What the engine offers to its connections (store.c). */
 void store_finish(struct store *store, struct store_job *job, enum store_rc rc);
 /* Counts one more try; false when the job's time or tries are used up. */
-bool store_may_again(struct store_job *job);
+bool store_may_again(struct store_job *job, unsigned tries_max);
 /* Puts the job back in front of its lane, or finishes it when it may not be tried again. */
 void store_again(struct store *store, struct store_job *job, enum store_rc otherwise);
 void store_link_changed(struct store *store);
