@@ -20,6 +20,12 @@ struct command {
 	bool bulk; /* the session's */
 };
 
+enum source_rc {
+	SOURCE_SENT, /* one command, by session_send; asked again while there is room */
+	SOURCE_WAIT, /* nothing now: session_ready will tell */
+	SOURCE_DONE, /* all is sent: it has taken itself out, by session_remove */
+};
+
 /*
  * Something that makes commands. It keeps its place in its lane until it is
  * done: what was accepted later for the same stream waits behind it, so that
@@ -27,11 +33,7 @@ struct command {
  * order) don't wait for each other. Embeds in its owner.
  */
 struct source {
-	enum source_rc {
-		SOURCE_SENT, /* one command, by session_send; asked again while there is room */
-		SOURCE_WAIT, /* nothing now: session_ready will tell */
-		SOURCE_DONE, /* all is sent: it has taken itself out, by session_remove */
-	} (*make)(struct source *source);
+	enum source_rc (*make)(struct source *source);
 	/* The session is gone, or takes no more: the source is out of its lane. */
 	void (*gone)(struct source *source, const char *reason);
 	int lane; /* 0 urgent .. 2 bulk */
