@@ -116,7 +116,7 @@ define bench_rule
 $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/bench_$(1).c tests/bench/bench_$(1)_*.c)): \
     $(BUILD)/bench/%: tests/bench/%.c $(call libs_of,$(1))
 	@mkdir -p $$(@D)
-	$$(CC) $$(ALL_CFLAGS) $$(ALL_LDFLAGS) -o $$@ $$< $(call libs_of,$(1)) $$(PKG_LIBS)
+	$(Q)$$(CC) $$(ALL_CFLAGS) $$(ALL_LDFLAGS) -o $$@ $$< $(call libs_of,$(1)) $$(PKG_LIBS)
 endef
 $(foreach r,$(ROOMS),$(if $(wildcard tests/bench/bench_$(r).c tests/bench/bench_$(r)_*.c),$(eval $(call bench_rule,$(r)))))
 
@@ -126,13 +126,14 @@ LOAD_SHARED := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tests/bench/common/*.c
 $(LOAD_SHARED): ALL_CFLAGS += -Itests/bench
 $(LOAD_TOOLS:%=$(BUILD)/bench/%): $(BUILD)/bench/%: tests/bench/%.c $(LOAD_SHARED) $(call libs_of,net)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -Itests/bench -MMD -MP $(ALL_LDFLAGS) -o $@ $< $(LOAD_SHARED) $(call libs_of,net) $(PKG_LIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests/bench -MMD -MP $(ALL_LDFLAGS) -o $@ $< $(LOAD_SHARED) $(call libs_of,net) $(PKG_LIBS)
 
 include tests/fuzz/fuzz.mk
 
 .PHONY: bench
-bench: packages-bench all bench-tools
-	BUILD=$(BUILD) node tests/bench/bench.mjs $(BENCH)
+bench: packages-bench
+	@$(MAKE) --no-print-directory all bench-tools
+	@BUILD=$(BUILD) node tests/bench/bench.mjs $(BENCH)
 
 .PHONY: bench-tools
 bench-tools: $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
@@ -176,7 +177,7 @@ layers:
 options: $(BUILD)/tmtpd
 	@TMTPD=$(abspath $(BUILD))/tmtpd sh tests/options.sh
 
-C_FILES := $(wildcard appliance/*.[ch] appliance/*/*.[ch] tests/unit/*/*.[ch] tests/fuzz/*.[ch] tests/bench/*.[ch])
+C_FILES := $(wildcard appliance/*.[ch] appliance/*/*.[ch] tests/unit/*/*.[ch] tests/fuzz/*.[ch] tests/bench/*.[ch] tests/bench/common/*.[ch])
 FORMAT  ?= clang-format-14
 
 .PHONY: format format-check lint

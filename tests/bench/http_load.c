@@ -189,7 +189,7 @@ static const char usage[] =
     "  --octets N       of the message's text (840: a canonical message of about 1 KiB)\n"
     "  --connections N  (64)\n"
     "  --count N        pushes (as many as there is time for)\n"
-    "  --seconds N      time (5)\n"
+    "  --seconds N      time (5; with --count 300)\n"
     "  --keys 1         an Idempotency-Key with each\n";
 
 static uint64_t
@@ -222,9 +222,7 @@ parse_options(struct options *o, int argc, char **argv)
 	};
 	int at, c;
 
-	*o = (struct options){
-		.connections = 64, .count = UINT32_MAX, .seconds = 5, .octets = 840
-	};
+	*o = (struct options){ .connections = 64, .count = UINT32_MAX, .octets = 840 };
 	while ((c = getopt_long(argc, argv, "", longs, &at)) >= 0) {
 		if (c == 0 && at < TEXTS)
 			*texts[at] = optarg;
@@ -233,6 +231,8 @@ parse_options(struct options *o, int argc, char **argv)
 		else
 			(void)fputs(usage, stderr), exit(c == 'h' ? 0 : 2);
 	}
+	if (o->seconds == 0)
+		o->seconds = o->count == UINT32_MAX ? 5 : 300;
 	if (optind < argc || o->connect == NULL || o->host == NULL || o->token == NULL ||
 	    o->channel == NULL || o->to == NULL || o->connections == 0 ||
 	    o->connections > CONNECTIONS_MAX)
@@ -287,5 +287,8 @@ main(int argc, char **argv)
 	free(load.to);
 	free(token);
 	free(to);
-	return load.refused == 0 ? 0 : 1;
+	return load.refused == 0 &&
+	               (load.o.count == UINT32_MAX || load.answered == load.o.count)
+	           ? 0
+	           : 1;
 }
