@@ -81,6 +81,7 @@ CREATE TABLE tmtp.partitioned (
 );
 
 -- Makes the missing daily partitions from from_day up to and with to_day. Returns how many.
+-- They are attached, not made in place: that waits for no reader or writer, nor they for it.
 CREATE FUNCTION tmtp.ensure_partitions(from_day date, to_day date) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -98,10 +99,10 @@ BEGIN
 		WHILE day <= to_day LOOP
 			child := parent.name || '_' || to_char(day, 'YYYYMMDD');
 			IF to_regclass('tmtp.' || quote_ident(child)) IS NULL THEN
-				EXECUTE format(
-					'CREATE TABLE tmtp.%I PARTITION OF tmtp.%I FOR VALUES FROM (%L) TO (%L) %s',
-					child, parent.name, tmtp.uuid_floor(day), tmtp.uuid_floor(day + 1),
-					parent.settings);
+				EXECUTE format('CREATE TABLE tmtp.%I (LIKE tmtp.%I INCLUDING ALL) %s',
+					child, parent.name, parent.settings);
+				EXECUTE format('ALTER TABLE tmtp.%I ATTACH PARTITION tmtp.%I FOR VALUES FROM (%L) TO (%L)',
+					parent.name, child, tmtp.uuid_floor(day), tmtp.uuid_floor(day + 1));
 				made := made + 1;
 			END IF;
 			day := day + 1;
