@@ -77,17 +77,24 @@ rows_chunks(const PGresult *r, struct store_job *const *jobs, size_t n)
 	(void)snprintf(u->first_member, sizeof(u->first_member), "%s", PQgetvalue(r, last, 3));
 }
 
+#define SAME_CHANNEL(a, b)                                                                         \
+	a ".site_id = " b ".site_id AND " a ".channel_id = " b ".channel_id AND " a ".domain_id = " b ".domain_id "
+
+#define OF_CHANNEL "(PARTITION BY site_id, channel_id, domain_id ORDER BY first_member)"
+
 /*
  * A chunk that has grown is cut into equal parts: the parts' first members are
  * every so-many-th of the range. The row keeps its start, its end moves to the
- * first cut, and the other parts are inserted: no instant has a gap.
+ * first cut, and the other parts are inserted. Of two neighbours that hold
+ * little together ("thin") the first takes the second's end, and the second is
+ * deleted; of three in a row the third waits for the next round. No instant
+ * has a gap.
  */
 static const struct store_op chunks_run = {
 	.name = "upkeep_chunks",
 	.sql =
 	    "WITH c AS MATERIALIZED (SELECT k.* FROM tmtp.chunk k "
 	    "  WHERE (k.site_id, k.channel_id, k.domain_id, k.first_member) > ($1, $2, $3, $4) "
-	    "  OR ($1 = 0 AND (k.site_id, k.channel_id, k.domain_id, k.first_member) = ($1, $2, $3, $4)) "
 	    "  ORDER BY k.site_id, k.channel_id, k.domain_id, k.first_member LIMIT $7 FOR UPDATE SKIP LOCKED), "
 	    "counted AS MATERIALIZED (SELECT c.*, t.n, "
 	    "  CASE WHEN t.n > $6 THEN ceil(t.n::numeric / ceil(t.n::numeric / $5))::int8 ELSE t.n END AS part "
@@ -108,14 +115,29 @@ static const struct store_op chunks_run = {
 	    "  WHERE k.n > $6 AND m.n > 1 AND (m.n - 1) % k.part = 0), "
 	    "split AS (INSERT INTO tmtp.chunk (site_id, channel_id, domain_id, first_member, next_member, members) "
 	    "  SELECT site_id, channel_id, domain_id, first_member, next_member, part FROM cut), "
-	    "kept AS (UPDATE tmtp.chunk k SET members = o.part, "
-	    "  next_member = coalesce((SELECT x.first_member FROM cut x WHERE x.site_id = o.site_id "
-	    "   AND x.channel_id = o.channel_id AND x.domain_id = o.domain_id AND x.old_first = o.first_member "
-	    "   AND x.nth = 1), o.next_member) "
-	    "  FROM counted o WHERE k.site_id = o.site_id AND k.channel_id = o.channel_id "
-	    "  AND k.domain_id = o.domain_id AND k.first_member = o.first_member AND k.members <> o.part) "
-	    "SELECT site_id, channel_id, domain_id, first_member, members <> part FROM counted "
-	    "ORDER BY site_id, channel_id, domain_id, first_member",
+	    "pair AS MATERIALIZED (SELECT k.site_id, k.channel_id, k.domain_id, k.first_member, "
+	    "  lead(first_member) OVER o AS other, lead(next_member) OVER o AS other_next, "
+	    "  n + lead(n) OVER o AS n, "
+	    "  coalesce(lead(first_member) OVER o = next_member AND n + lead(n) OVER o <= $5 / 2, false) AS thin "
+	    "  FROM counted k WINDOW o AS " OF_CHANNEL "), "
+	    "joined AS MATERIALIZED (SELECT * FROM (SELECT pair.*, lag(thin, 1, false) OVER " OF_CHANNEL
+	    "  AS taken FROM pair) p WHERE thin AND NOT taken), "
+	    "gone AS (DELETE FROM tmtp.chunk k USING joined j WHERE " SAME_CHANNEL("k", "j")
+	    "  AND k.first_member = j.other), "
+	    "changed AS MATERIALIZED (SELECT o.*, j.n AS both, j.other_next, g.other IS NOT NULL AS is_gone "
+	    "  FROM counted o "
+	    "  LEFT JOIN joined j ON " SAME_CHANNEL("j", "o") "AND j.first_member = o.first_member "
+	    "  LEFT JOIN joined g ON " SAME_CHANNEL("g", "o") "AND g.other = o.first_member "
+	    "  WHERE o.members <> o.part OR o.n > $6 OR j.n IS NOT NULL OR g.n IS NOT NULL), "
+	    "kept AS (UPDATE tmtp.chunk k SET members = coalesce(o.both, o.part), "
+	    "  next_member = CASE WHEN o.both IS NOT NULL THEN o.other_next ELSE "
+	    "   coalesce((SELECT x.first_member FROM cut x WHERE " SAME_CHANNEL("x", "o")
+	    "    AND x.old_first = o.first_member AND x.nth = 1), o.next_member) END "
+	    "  FROM changed o WHERE NOT o.is_gone AND " SAME_CHANNEL("k", "o")
+	    "  AND k.first_member = o.first_member) "
+	    "SELECT o.site_id, o.channel_id, o.domain_id, o.first_member, EXISTS (SELECT FROM changed x "
+	    "  WHERE " SAME_CHANNEL("x", "o") "AND x.first_member = o.first_member) FROM counted o "
+	    "ORDER BY o.site_id, o.channel_id, o.domain_id, o.first_member",
 	.types = (const Oid[]){ T_INT8, T_INT8, T_INT8, T_TEXT, T_INT8, T_INT8, T_INT8, 0 },
 	.lane = STORE_READ, /* it may take a while; nobody waits for it */
 	.bind = bind_chunks,
