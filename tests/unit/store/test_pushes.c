@@ -287,7 +287,7 @@ test_a_key_twice_in_one_batch(void **state)
 
 	(void)state;
 	for (int i = 0; i < 30; i++) {
-		char key[8];
+		char key[16];
 
 		(void)snprintf(key, sizeof(key), "k%d", i % 5);
 		make_nth(&p[i], i, audiences[i / 10], key);
@@ -350,7 +350,7 @@ test_keys_in_other_orders_do_not_deadlock(void **state)
 	for (int round = 0; round < 150; round++) {
 		for (int s = 0; s < 2; s++) {
 			int k = s == 0 ? round % 50 : 49 - round % 50;
-			char key[8];
+			char key[16];
 
 			(void)snprintf(key, sizeof(key), "k%d", k);
 			make_nth(&p[s][round], 2 * round + s, audiences[(round + s) % 3], key);
@@ -458,7 +458,7 @@ test_a_thousand_at_once_in_few_commits(void **state)
 	cluster_sql(
 	    "INSERT INTO tmtp.chunk VALUES (1, 1, 9, '', NULL, 2), (1, 1, 8, '', NULL, 1)");
 	for (int i = 0; i < 1000; i++) {
-		char key[8];
+		char key[16];
 
 		(void)snprintf(key, sizeof(key), "k%d", i);
 		make_nth(&p[i], i, audiences[i % 20 == 19 ? 2 : i % 10 == 9],
