@@ -66,6 +66,8 @@ rows_one(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 		w->outcome = ARRIVAL_STORED;
 		w->rcpts[0].closed = true;
+		w->fresh = false;
+		w->state = 0;
 		arrival_clear(w);
 	}
 	for (int row = 0; row < PQntuples(r); row++) {
@@ -246,6 +248,8 @@ rows_many(const PGresult *r, struct store_job *const *jobs, size_t n)
 	(void)n;
 	arrival_clear(w);
 	w->outcome = ARRIVAL_STORED;
+	w->fresh = false;
+	w->state = 0;
 	for (size_t i = 0; i < w->rcpts_n; i++)
 		w->rcpts[i].closed = false;
 	if (PQntuples(r) != 1) {

@@ -165,7 +165,7 @@ test_one_recipient_gets_an_entry(void **state)
 	assert_string_equal(
 	    cluster_text(
 		"SELECT concat_ws(' ', sender_id, channel, recipient, get_byte(digest, 31), "
-	        "size, "
+		"size, "
 		"date_s, expires_at = to_timestamp(1800086400), replace(uris, chr(10), ' '), "
 		"signing_key, convert_from(signature, 'UTF8'), state, attempts, "
 		"leased_until = to_timestamp(1800000060), body, only_account) "
@@ -598,6 +598,55 @@ test_two_processes_get_the_same_posts(void **state)
 	    count("inbox"));
 }
 
+/*
+ * A transaction is run again because of another job in it, and meanwhile the
+ * member revoked: nothing of what the first run said may remain.
+ */
+static void
+test_a_second_run_says_nothing_of_the_first(void **state)
+{
+	PGconn *gate =
+	    cluster_hold("UPDATE tmtp.arrival_count SET recipients = 0 WHERE slot = 3");
+	PGconn *other =
+	    cluster_hold("INSERT INTO tmtp.notification_digest VALUES (decode('03' || "
+	                 "repeat('00', 30) || 'dd', 'hex'), 5, gen_random_uuid())");
+	struct an_arrival first, x, bad;
+
+	(void)state;
+	three_grants();
+	make(&first, 1);
+	to(&first, grant_of(1, 5, 1));
+	SUBMIT(store_arrival, home, A(&first));
+	cluster_blocked();
+	make(&x, 2);
+	to(&x, grant_of(1, 5, 1));
+	SUBMIT(store_arrival, home, A(&x));
+	make(&bad, 3);
+	to(&bad, grant_of(2, 5, 1));
+	to(&bad, grant_of(3, 5, 1));
+	bad.a.fresh_id = uuid_floor(NOW + 400 * DAY); /* a day without a partition */
+	bad.a.want_accounts = false;                  /* so that it looks at the digest first */
+	SUBMIT(store_arrival, home, A(&bad));
+	log_set_level((enum log_level)(LOG_ERROR_LEVEL + 1));
+	cluster_release(gate);
+	while (count("inbox") == 0)
+		continue;
+	cluster_blocked();
+	cluster_sql("DELETE FROM tmtp.open_grant WHERE account_id = 1");
+	PQclear(PQexec(other, "ROLLBACK"));
+	PQfinish(other);
+	waiting_all();
+	log_set_level(LOG_ERROR_LEVEL);
+	assert_int_equal(bad.a.job.rc, STORE_REFUSED);
+	assert_int_equal(x.a.job.rc, STORE_OK);
+	assert_true(x.rcpts[0].closed);
+	assert_false(x.a.fresh);
+	assert_int_equal(x.a.accounts_n, 0);
+	arrival_clear(A(&first));
+	arrival_clear(A(&bad));
+	assert_int_equal(count("notification"), 1);
+}
+
 /* --- Invitations --------------------------------------------------------- */
 
 static int next_invite;
@@ -668,13 +717,13 @@ test_a_first_invitation_makes_all_its_rows(void **state)
 	assert_string_equal(
 	    cluster_text(
 		"SELECT concat_ws(' ', s.address, s.registrable, d.name, c.account_id, "
-	        "c.channel, "
+		"c.channel, "
 		"c.state, c.grant_id, c.asked_at = to_timestamp(1800000000), n.recipient, "
-	        "n.channel, "
+		"n.channel, "
 		"n.state, n.signing_key, n.size, n.leased_until = to_timestamp(1800000060), "
 		"g.notification_id = n.notification_id) FROM tmtp.consent c JOIN tmtp.sender s "
 		"USING (sender_id) JOIN tmtp.domain d USING (domain_id) JOIN tmtp.notification "
-	        "n "
+		"n "
 		"ON n.notification_id = c.invitation JOIN tmtp.notification_digest g ON "
 		"g.digest = n.digest AND g.sender_id = n.sender_id"),
 	    "new@a.new.test new.test a.new.test 1 orders 0 t m1@home.test orders 0 k 10 t t");
@@ -773,6 +822,7 @@ test_who_granted_needs_no_invitation(void **state)
 	    "INSERT INTO tmtp.consent VALUES (1, 5, 'orders', 1, '\\xaa', false, NULL, NULL, "
 	    "gen_random_uuid(), 1)");
 	assert_false(invite("shop@shop.test", "shop.test", "m1", "orders"));
+	assert_int_equal(count("notification"), 0);
 	assert_true(invite("shop@shop.test", "shop.test", "m1", "news"));
 	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.consent WHERE state = 1"), 1);
 }
@@ -1120,6 +1170,7 @@ main(void)
 		cmocka_unit_test_setup(test_grants_of_several_channels_are_of_one, empty),
 		cmocka_unit_test_setup(test_two_processes_meet_at_a_message, empty),
 		cmocka_unit_test_setup(test_two_processes_get_the_same_posts, empty),
+		cmocka_unit_test_setup(test_a_second_run_says_nothing_of_the_first, empty),
 		cmocka_unit_test_setup(test_a_first_invitation_makes_all_its_rows, empty),
 		cmocka_unit_test_setup(test_nobody_leaves_no_trace, empty),
 		cmocka_unit_test_setup(test_one_unanswered_for_a_registrable_domain, empty),
