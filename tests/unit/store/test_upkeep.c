@@ -452,6 +452,26 @@ test_a_chunk_in_other_hands_is_passed_by(void **state)
 	assert_tiled();
 }
 
+/* The one between two thin ones is in other hands: they are no neighbours. */
+static void
+test_what_is_passed_by_is_not_joined_over(void **state)
+{
+	PGconn *other;
+
+	(void)state;
+	chunk(1, 9, "", "'b'", 0);
+	chunk(1, 9, "b", "'c'", 0);
+	chunk(1, 9, "c", "NULL", 0);
+	other = cluster_hold("SELECT * FROM tmtp.chunk WHERE first_member = 'b' FOR UPDATE");
+	assert_int_equal(round_of(relay, 100), 0);
+	assert_tiled();
+	assert_int_equal(chunks(), 3);
+	cluster_release(other);
+	assert_int_equal(round_of(relay, 100), 2);
+	assert_tiled();
+	assert_int_equal(chunks(), 2);
+}
+
 /* --- Forgetting ---------------------------------------------------------- */
 
 static void
@@ -505,6 +525,7 @@ main(void)
 		cmocka_unit_test_setup(
 		    test_cutting_while_members_join_and_messages_are_accepted, empty),
 		cmocka_unit_test_setup(test_a_chunk_in_other_hands_is_passed_by, empty),
+		cmocka_unit_test_setup(test_what_is_passed_by_is_not_joined_over, empty),
 		cmocka_unit_test(test_old_keys_ids_and_log_ins_are_forgotten),
 	};
 
