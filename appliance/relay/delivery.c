@@ -12,6 +12,13 @@
 #include <stdlib.h>
 
 #define PAGE_MAX 1000	  /* recipients read at once, and of one POST at most */
+/*
+ * Pages of ranges in memory: so many of a pair, and only one of each when so
+ * many are of all. Memory stays flat however many batches wait, and a peer
+ * that takes nothing keeps no other from being sent to.
+ */
+#define PAGES_OF_PAIR 32
+#define PAGES_OF_ALL 512
 #define ALONE_LOST_MAX 3  /* attempts after which what was alone in lost sessions is given up */
 #define ATTEMPTS_MAX 8	  /* claims without an end: it takes the process down with it */
 #define THROTTLED_S 60	  /* when a peer says "later" and not when */
@@ -25,6 +32,7 @@ METRIC_DEFINE(recipients_later, METRIC_COUNTER, "tmtp_relay_recipients_total", "
 
 /* Recipients in memory; posts refer to it. */
 struct page {
+	struct pair *pair; /* counted there; NULL: a list's, which came with its batch */
 	unsigned refs;
 	struct queue_member *members;
 	size_t n;
@@ -43,6 +51,8 @@ struct delivery {
 	struct page *page;   /* being sent from `at` on, or NULL */
 	size_t at;
 	bool reading;	     /* the next page of a range is on its way from the store */
+	bool queued;	     /* it waits until one may be read */
+	struct delivery *page_next;
 	bool read_all;
 	char *after;	     /* the last member read of a range */
 	unsigned posts_out;
@@ -67,30 +77,92 @@ struct post {
 };
 
 static void advance(struct delivery *d);
+static void read_page(struct delivery *d);
 
 /* --- Pages ----------------------------------------------------------------------- */
+
+static bool
+page_is_free(const struct pair *pair)
+{
+	return pair->pages < (pair->relay->pages < PAGES_OF_ALL ? PAGES_OF_PAIR : 1);
+}
+
+/* A page's place is free: who waits longest takes it. */
+static void
+page_leave(struct pair *pair)
+{
+	struct delivery *d = pair->page_first;
+
+	pair->pages--;
+	pair->relay->pages--;
+	if (d == NULL || !page_is_free(pair))
+		return;
+	pair->page_first = d->page_next;
+	if (pair->page_first == NULL)
+		pair->page_last = NULL;
+	d->queued = false;
+	read_page(d);
+}
 
 static void
 page_unref(struct page **page)
 {
 	struct page *p = *page;
+	struct pair *pair;
 
 	*page = NULL;
 	if (p == NULL || --p->refs > 0)
 		return;
+	pair = p->pair;
 	free(p->members);
 	free(p->memory);
 	free(p);
+	if (pair != NULL)
+		page_leave(pair);
 }
 
 static struct page *
-page_make(struct queue_member *members, size_t n, uint8_t *memory)
+page_make(struct pair *pair, struct queue_member *members, size_t n, uint8_t *memory)
 {
 	struct page *p = malloc(sizeof(*p));
 
 	if (p != NULL)
-		*p = (struct page){ .refs = 1, .members = members, .n = n, .memory = memory };
+		*p = (struct page){ .pair = pair, .refs = 1, .members = members, .n = n,
+			.memory = memory };
 	return p;
+}
+
+static void
+page_queue(struct delivery *d)
+{
+	struct pair *pair = d->pair;
+
+	d->queued = true;
+	d->page_next = NULL;
+	if (pair->page_last != NULL)
+		pair->page_last->page_next = d;
+	else
+		pair->page_first = d;
+	pair->page_last = d;
+}
+
+static void
+page_unqueue(struct delivery *d)
+{
+	struct pair *pair = d->pair;
+	struct delivery *before = NULL;
+
+	if (!d->queued)
+		return;
+	d->queued = false;
+	for (struct delivery *x = pair->page_first; x != d; x = x->page_next)
+		before = x;
+	if (before == NULL)
+		pair->page_first = d->page_next;
+	else
+		before->page_next = d->page_next;
+	if (pair->page_last == d)
+		pair->page_last = before;
 }
 
 /* --- Failures ---------------------------------------------------------------------- */
@@ -440,7 +512,7 @@ on_page(void *arg)
 		d->read_all = r->members_n < r->limit;
 		free(d->after);
 		d->after = strndup((const char *)last.data, last.len);
-		d->page = page_make(r->members, r->members_n, r->memory);
+		d->page = page_make(d->pair, r->members, r->members_n, r->memory);
 		d->at = 0;
 		d->counted += (int)r->members_n;
 		if (d->page == NULL || d->after == NULL) {
@@ -454,12 +526,16 @@ on_page(void *arg)
 		d->read_all = true;
 	}
 	queue_range_clear(r);
+	if (d->page == NULL)
+		page_leave(d->pair);
 	advance(d);
 }
 
 static void
 read_page(struct delivery *d)
 {
+	d->pair->pages++;
+	d->pair->relay->pages++;
 	d->reading = true;
 	d->range = (struct queue_range){
 		.batch = d->batch,
@@ -532,6 +608,7 @@ advance(struct delivery *d)
 		return;
 	if (d->lost || d->hopeless || d->later_s > 0) {
 		session_remove(&d->source);
+		page_unqueue(d);
 		page_unref(&d->page);
 		if (d->posts_out == 0 && !d->reading)
 			conclude(d);
@@ -570,7 +647,7 @@ take_list(struct delivery *d)
 	}
 	if (kept == 0)
 		return;
-	d->page = page_make(b->members, kept, b->memory);
+	d->page = page_make(NULL, b->members, kept, b->memory);
 	if (d->page == NULL) {
 		d->lost = true;
 		return;
@@ -612,7 +689,11 @@ delivery_begin(struct pair *pair, struct queue_batch *batch)
 		give_up(d, "parked: claimed again and again without an end");
 	} else if (batch->is_range) {
 		if (enter_session(d)) {
-			read_page(d);
+			/* Only the first page waits for its place: who has begun stands before those that hold one. */
+			if (page_is_free(pair))
+				read_page(d);
+			else
+				page_queue(d);
 		} else {
 			d->lost = d->read_all = true;
 			advance(d);

@@ -11,6 +11,8 @@
 
 #include "base/hash.h"
 
+struct delivery;
+
 /* A site's traffic to a domain. */
 struct pair {
 	struct relay *relay;
@@ -20,6 +22,8 @@ struct pair {
 	struct peer *peer; /* once named */
 	char from[96 + RESOLVE_NAME]; /* the site's address */
 	unsigned under_way; /* deliveries */
+	unsigned pages;	    /* of ranges' recipients, read or being read: delivery.c bounds them */
+	struct delivery *page_first, *page_last; /* that wait to read their first one */
 	bool loading, claiming;
 	bool dry; /* the last claim found less than it wanted; work found later sets it false */
 	struct queue_claim claim;

@@ -34,6 +34,7 @@ struct relay {
 	struct plan *plan;
 	struct grants *grants;
 	unsigned jobs;	  /* of the store that are under way for this loop */
+	unsigned pages;	  /* of ranges' recipients, read or being read */
 	bool draining;
 };
 
