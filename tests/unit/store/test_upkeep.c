@@ -130,6 +130,23 @@ test_two_make_the_same_days(void **state)
 	assert_int_equal(made, 9 * 5);
 }
 
+/* Another process is making the same days: they are waited for, not made twice. */
+static void
+test_days_that_another_makes_are_found(void **state)
+{
+	PGconn *other =
+	    cluster_hold("SELECT tmtp.ensure_partitions('2027-05-10', '2027-05-30')");
+	struct upkeep_partitions u = { .now_us = NOW + 120 * DAY };
+
+	(void)state;
+	SUBMIT(store_upkeep_partitions, relay, &u);
+	cluster_blocked();
+	cluster_release(other);
+	waiting_all();
+	assert_int_equal(u.job.rc, STORE_OK);
+	assert_int_equal(u.made, 0);
+}
+
 /* Making tomorrow holds up nobody who reads or writes today, however long he takes. */
 static void
 test_making_days_waits_for_nobody(void **state)
@@ -137,7 +154,7 @@ test_making_days_waits_for_nobody(void **state)
 	PGconn *busy = cluster_hold(
 	    "DELETE FROM tmtp.message; DELETE FROM tmtp.batch; DELETE FROM tmtp.inbox; "
 	    "DELETE FROM tmtp.failure; DELETE FROM tmtp.notification");
-	struct upkeep_partitions u = { .now_us = NOW + 120 * DAY };
+	struct upkeep_partitions u = { .now_us = NOW + 160 * DAY };
 	int64_t before = days();
 	bool blocked;
 
@@ -514,6 +531,7 @@ main(void)
 		cmocka_unit_test(test_days_from_yesterday_to_a_week_ahead),
 		cmocka_unit_test(test_a_day_is_like_its_table),
 		cmocka_unit_test(test_two_make_the_same_days),
+		cmocka_unit_test(test_days_that_another_makes_are_found),
 		cmocka_unit_test(test_making_days_waits_for_nobody),
 		cmocka_unit_test_setup(test_a_channel_that_grew_is_cut, empty),
 		cmocka_unit_test_setup(test_it_grows_while_it_is_cut, empty),
