@@ -40,7 +40,8 @@ void buffer_add(struct buffer *b, const void *data, size_t len);
 void buffer_add_slice(struct buffer *b, struct slice s);
 void buffer_add_str(struct buffer *b, const char *s);
 void buffer_add_u8(struct buffer *b, uint8_t c);
-void buffer_add_fmt(struct buffer *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void buffer_add_fmt(struct buffer *b, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* Drops the first n octets (n <= len); the rest moves to the front. */
 void buffer_consume(struct buffer *b, size_t n);

@@ -60,6 +60,6 @@ clock_format_rfc3339(int64_t wall_us, char out[static 32])
 		return;
 	}
 	(void)snprintf(out, 32, "%04d-%02d-%02dT%02d:%02d:%02dZ", (tm.tm_year + 1900) % 10000,
-	    (tm.tm_mon + 1) % 100, tm.tm_mday % 100, tm.tm_hour % 100, tm.tm_min % 100,
-	    tm.tm_sec % 100);
+	               (tm.tm_mon + 1) % 100, tm.tm_mday % 100, tm.tm_hour % 100,
+	               tm.tm_min % 100, tm.tm_sec % 100);
 }

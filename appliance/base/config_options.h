@@ -62,7 +62,8 @@ static const struct option options[] = {
 	{ SEC_GLOBAL, "log_level", KIND(VALUE_LEVEL), AT(config, log_level), true, "info",
 	  "The least important lines that are logged: debug, info, warn or error." },
 	{ SEC_GLOBAL, "drain_timeout_s", NUMBER(0, 3600), AT(config, drain_timeout_s), true,
-	  "30", "How long a role may finish its work when stopped; five seconds later it is killed." },
+	  "30",
+	  "How long a role may finish its work when stopped; five seconds later it is killed." },
 	{ SEC_GLOBAL, "postgres_directory", KIND(VALUE_PATH), AT(config, postgres_directory),
 	  false, "",
 	  "Where initdb and postgres are; empty: the newest in /usr/lib/postgresql, else the "

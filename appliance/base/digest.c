@@ -23,8 +23,8 @@ digest_sha256(struct slice octets, uint8_t out[static DIGEST_LEN])
 	(void)pthread_once(&once, fetch);
 	ctx = sha256 == NULL ? NULL : EVP_MD_CTX_new();
 	done = ctx != NULL && EVP_DigestInit_ex2(ctx, sha256, NULL) == 1 &&
-	    EVP_DigestUpdate(ctx, octets.data, octets.len) == 1 &&
-	    EVP_DigestFinal_ex(ctx, out, NULL) == 1;
+	       EVP_DigestUpdate(ctx, octets.data, octets.len) == 1 &&
+	       EVP_DigestFinal_ex(ctx, out, NULL) == 1;
 	EVP_MD_CTX_free(ctx);
 	if (!done)
 		(void)crypto_hash_sha256(out, octets.data, octets.len);

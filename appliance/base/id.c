@@ -33,7 +33,8 @@ uuid_make(void)
 	randombytes_buf(id.octets + 8, 8);
 	pthread_mutex_lock(&uuid_lock);
 	if (stamp <= uuid_last)
-		stamp = uuid_last + 1; /* also when the clock was set back: order before truth */
+		stamp =
+		    uuid_last + 1; /* also when the clock was set back: order before truth */
 	uuid_last = stamp;
 	pthread_mutex_unlock(&uuid_lock);
 	put_prefix(&id, stamp >> 12, stamp & 0xfff);
@@ -109,7 +110,8 @@ id_make(void)
 	id = (ms & ((INT64_C(1) << 41) - 1)) << 22 | (randombytes_uniform(1 << 10) << 12);
 	pthread_mutex_lock(&id_lock);
 	if (id <= id_last && id_last - id < INT64_C(1) << 22)
-		id = id_last + 1; /* ids made in a row are neighbours: contiguous where it can be */
+		id = id_last +
+		     1; /* ids made in a row are neighbours: contiguous where it can be */
 	id_last = id;
 	pthread_mutex_unlock(&id_lock);
 	return id;

@@ -41,8 +41,8 @@ is_plain(struct slice v)
 	if (v.len == 0)
 		return false;
 	for (size_t i = 0; i < v.len; i++)
-		if (v.data[i] <= ' ' || v.data[i] >= 0x7f || v.data[i] == '"' || v.data[i] == '=' ||
-		    v.data[i] == '\\')
+		if (v.data[i] <= ' ' || v.data[i] >= 0x7f || v.data[i] == '"' ||
+		    v.data[i] == '=' || v.data[i] == '\\')
 			return false;
 	return true;
 }

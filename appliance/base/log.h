@@ -21,11 +21,13 @@ struct log_field {
 
 #define LOG_S(k, v) ((struct log_field){ .key = (k), .kind = LOG_FIELD_STR, .str = (v) })
 #define LOG_B(k, v) ((struct log_field){ .key = (k), .kind = LOG_FIELD_SLICE, .slice = (v) })
-#define LOG_I(k, v) ((struct log_field){ .key = (k), .kind = LOG_FIELD_INT, .num = (int64_t)(v) })
+#define LOG_I(k, v) \
+	((struct log_field){ .key = (k), .kind = LOG_FIELD_INT, .num = (int64_t)(v) })
 
 /* log_info("peer-refused", LOG_S("peer", name), LOG_I("retry_s", 30)) */
 #define log_at(level, ...) LOG_CALL(level, __VA_ARGS__, (struct log_field){ .key = NULL })
-#define LOG_CALL(level, event, ...) log_write(level, event, (const struct log_field[]){ __VA_ARGS__ })
+#define LOG_CALL(level, event, ...) \
+	log_write(level, event, (const struct log_field[]){ __VA_ARGS__ })
 #define log_debug(...) log_at(LOG_DEBUG_LEVEL, __VA_ARGS__)
 #define log_info(...) log_at(LOG_INFO_LEVEL, __VA_ARGS__)
 #define log_warn(...) log_at(LOG_WARN_LEVEL, __VA_ARGS__)

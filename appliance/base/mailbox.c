@@ -53,7 +53,8 @@ mailbox_take(struct mailbox *box)
 	uint64_t count;
 	ssize_t n = read(box->fd, &count, sizeof(count));
 
-	(void)n; /* reset before taking: a post between the two wakes once too often, never too seldom */
+	(void)
+	    n; /* reset before taking: a post between the two wakes once too often, never too seldom */
 	pthread_mutex_lock(&box->lock);
 	all = box->first;
 	box->first = NULL;

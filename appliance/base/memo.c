@@ -37,7 +37,8 @@ struct memo {
 void
 memo_item_unref(struct memo_item *item)
 {
-	if (item != NULL && atomic_fetch_sub_explicit(&item->refs, 1, memory_order_acq_rel) == 1)
+	if (item != NULL &&
+	    atomic_fetch_sub_explicit(&item->refs, 1, memory_order_acq_rel) == 1)
 		item->free(item);
 }
 
@@ -172,7 +173,7 @@ memo_get(struct memo *memo, struct slice key, int64_t now_ms, uint64_t *generati
 
 void
 memo_put(struct memo *memo, struct slice key, struct memo_item *item, size_t weight,
-    int64_t until_ms, uint64_t generation)
+         int64_t until_ms, uint64_t generation)
 {
 	uint32_t hash = hash_of(key);
 	struct part *part = part_of(memo, hash);
@@ -183,8 +184,11 @@ memo_put(struct memo *memo, struct slice key, struct memo_item *item, size_t wei
 	e = malloc(sizeof(*e) + key.len);
 	if (e == NULL)
 		return;
-	*e = (struct entry){ .item = item, .weight = weight, .until_ms = until_ms,
-			     .hash = hash, .key_len = (uint32_t)key.len };
+	*e = (struct entry){ .item = item,
+		             .weight = weight,
+		             .until_ms = until_ms,
+		             .hash = hash,
+		             .key_len = (uint32_t)key.len };
 	if (key.len > 0)
 		memcpy(e->key, key.data, key.len);
 	memo_item_ref(item);

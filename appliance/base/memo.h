@@ -48,7 +48,7 @@ void memo_free(struct memo **memo);
  * *generation (may be NULL) is for memo_put. Any thread.
  */
 struct memo_item *memo_get(struct memo *memo, struct slice key, int64_t now_ms,
-    uint64_t *generation);
+                           uint64_t *generation);
 
 /*
  * Keeps item (with a reference of its own) until until_ms, in place of what
@@ -56,7 +56,7 @@ struct memo_item *memo_get(struct memo *memo, struct slice key, int64_t now_ms,
  * too heavy, or without memory. weight is at least 1.
  */
 void memo_put(struct memo *memo, struct slice key, struct memo_item *item, size_t weight,
-    int64_t until_ms, uint64_t generation);
+              int64_t until_ms, uint64_t generation);
 
 /* The generation of now, for what is put without having looked. */
 uint64_t memo_generation(const struct memo *memo);

@@ -1,7 +1,6 @@
 /* Metrics: see metric.h. */
 #include "base/metric.h"
 
-
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -76,18 +75,20 @@ metric_write_all(struct buffer *out)
 	const char *before = "";
 
 	buffer_add_fmt(out,
-	    "# HELP process_resident_memory_bytes Resident memory size in bytes.\n"
-	    "# TYPE process_resident_memory_bytes gauge\n"
-	    "process_resident_memory_bytes %" PRId64 "\n",
-	    resident_octets());
+	               "# HELP process_resident_memory_bytes Resident memory size in bytes.\n"
+	               "# TYPE process_resident_memory_bytes gauge\n"
+	               "process_resident_memory_bytes %" PRId64 "\n",
+	               resident_octets());
 	pthread_mutex_lock(&registry_lock);
 	for (struct metric *m = registry; m != NULL; m = m->next) {
 		if (strcmp(before, m->name) != 0)
-			buffer_add_fmt(out, "# HELP %s %s\n# TYPE %s %s\n", m->name, m->help, m->name,
-			    m->kind == METRIC_COUNTER ? "counter" : "gauge");
+			buffer_add_fmt(out, "# HELP %s %s\n# TYPE %s %s\n", m->name, m->help,
+			               m->name,
+			               m->kind == METRIC_COUNTER ? "counter" : "gauge");
 		before = m->name;
 		if (m->labels != NULL)
-			buffer_add_fmt(out, "%s{%s} %" PRId64 "\n", m->name, m->labels, metric_get(m));
+			buffer_add_fmt(out, "%s{%s} %" PRId64 "\n", m->name, m->labels,
+			               metric_get(m));
 		else
 			buffer_add_fmt(out, "%s %" PRId64 "\n", m->name, metric_get(m));
 	}

@@ -13,8 +13,9 @@
 enum metric_kind { METRIC_COUNTER, METRIC_GAUGE };
 
 struct metric {
-	const char *name;   /* "tmtp_pushes_total" */
-	const char *labels; /* "code=\"throttled\"" or NULL; metrics of one name stand together */
+	const char *name; /* "tmtp_pushes_total" */
+	const char
+	    *labels; /* "code=\"throttled\"" or NULL; metrics of one name stand together */
 	const char *help;
 	enum metric_kind kind;
 	_Atomic int64_t value;
@@ -22,9 +23,12 @@ struct metric {
 	atomic_flag linked;
 };
 
-#define METRIC_DEFINE(var, knd, nam, lab, hlp)                                                     \
-	static struct metric var = { .name = (nam), .labels = (lab), .help = (hlp),                \
-				     .kind = (knd), .linked = ATOMIC_FLAG_INIT }
+#define METRIC_DEFINE(var, knd, nam, lab, hlp)        \
+	static struct metric var = { .name = (nam),   \
+		                     .labels = (lab), \
+		                     .help = (hlp),   \
+		                     .kind = (knd),   \
+		                     .linked = ATOMIC_FLAG_INIT }
 
 /* Shows the metric with its value 0 before anything happened. */
 void metric_register(struct metric *m);

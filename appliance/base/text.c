@@ -93,7 +93,7 @@ hex_decode(struct slice text, uint8_t *out, size_t len)
 			return false;
 	for (size_t i = 0; i < len; i++)
 		out[i] = (uint8_t)(hex_value(text.data[2 * i]) << 4 |
-		    hex_value(text.data[2 * i + 1]));
+		                   hex_value(text.data[2 * i + 1]));
 	return true;
 }
 

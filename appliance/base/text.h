@@ -8,7 +8,7 @@
 #include "base/slice.h"
 
 /* Characters of len octets in base32, without a NUL: 20 -> 32, 32 -> 52. */
-#define BASE32_LEN(octets) (((octets) * 8 + 4) / 5)
+#define BASE32_LEN(octets) (((octets)*8 + 4) / 5)
 
 /* Writes BASE32_LEN(len) characters and a NUL into out. */
 void base32_encode(const uint8_t *data, size_t len, char *out);

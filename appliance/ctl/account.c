@@ -8,8 +8,8 @@
 #include <sodium.h>
 
 static enum ctl_exit
-change(struct ctl *ctl, enum account_change_kind kind, const struct input_site *who, const char *hash,
-    int64_t *id)
+change(struct ctl *ctl, enum account_change_kind kind, const struct input_site *who,
+       const char *hash, int64_t *id)
 {
 	struct account_change c = {
 		.actor = ctl->actor,
@@ -23,9 +23,12 @@ change(struct ctl *ctl, enum account_change_kind kind, const struct input_site *
 	char missing[CTL_SENTENCE_MAX], taken[CTL_SENTENCE_MAX];
 
 	(void)snprintf(missing, sizeof(missing),
-	    "there is no account %s; tmtpctl account list shows those there are", who->address);
-	(void)snprintf(taken, sizeof(taken),
-	    "%s is taken: a domain's sites, channels and accounts share one namespace", who->address);
+	               "there is no account %s; tmtpctl account list shows those there are",
+	               who->address);
+	(void)snprintf(
+	    taken, sizeof(taken),
+	    "%s is taken: a domain's sites, channels and accounts share one namespace",
+	    who->address);
 	*id = c.id;
 	return ctl_store_failed(ctl, ctl_ask(ctl, store_account_change, &c), missing, taken);
 }
@@ -40,11 +43,12 @@ read_hash(struct ctl *ctl, char hash[static crypto_pwhash_STRBYTES])
 
 	if (result != CTL_OK)
 		return result;
-	failed = crypto_pwhash_str_alg(hash, (const char *)password.data, password.len,
-	    crypto_pwhash_OPSLIMIT_INTERACTIVE, crypto_pwhash_MEMLIMIT_INTERACTIVE,
-	    crypto_pwhash_ALG_ARGON2ID13);
+	failed = crypto_pwhash_str_alg(
+	    hash, (const char *)password.data, password.len, crypto_pwhash_OPSLIMIT_INTERACTIVE,
+	    crypto_pwhash_MEMLIMIT_INTERACTIVE, crypto_pwhash_ALG_ARGON2ID13);
 	input_wipe(&password);
-	return failed == 0 ? CTL_OK : ctl_fail(ctl, CTL_REFUSED, "memory", "out of memory for argon2id");
+	return failed == 0 ? CTL_OK
+	                   : ctl_fail(ctl, CTL_REFUSED, "memory", "out of memory for argon2id");
 }
 
 static enum ctl_exit
@@ -61,9 +65,9 @@ account_create(struct ctl *ctl)
 	    (result = change(ctl, ACCOUNT_CREATE, &who, hash, &id)) != CTL_OK)
 		return result;
 	return output_done(ctl,
-	    json_pack("{s:o, s:o, s:s}", "id", output_id(id), "address", output_text(who.address), "state",
-		"active"),
-	    "Account %s was created.", who.address);
+	                   json_pack("{s:o, s:o, s:s}", "id", output_id(id), "address",
+	                             output_text(who.address), "state", "active"),
+	                   "Account %s was created.", who.address);
 }
 
 static enum ctl_exit
@@ -79,7 +83,7 @@ account_password(struct ctl *ctl)
 	    (result = change(ctl, ACCOUNT_PASSWORD, &who, hash, &id)) != CTL_OK)
 		return result;
 	return output_done(ctl, json_pack("{s:o}", "address", output_text(who.address)),
-	    "The password of %s was changed.", who.address);
+	                   "The password of %s was changed.", who.address);
 }
 
 static enum ctl_exit
@@ -92,7 +96,8 @@ set_state(struct ctl *ctl, enum account_change_kind kind, const char *state)
 	if ((result = input_account(ctl, ctl->args[0], &who)) != CTL_OK ||
 	    (result = change(ctl, kind, &who, NULL, &id)) != CTL_OK)
 		return result;
-	return output_done(ctl, json_pack("{s:o, s:s}", "address", output_text(who.address), "state", state),
+	return output_done(
+	    ctl, json_pack("{s:o, s:s}", "address", output_text(who.address), "state", state),
 	    "Account %s is %s.", who.address, state);
 }
 
@@ -112,10 +117,12 @@ account_enable(struct ctl *ctl)
 
 /* Appends a domain's accounts, at most limit rows in all. */
 static enum ctl_exit
-append_accounts(struct ctl *ctl, struct slice domain, struct slice after, unsigned limit, json_t *rows)
+append_accounts(struct ctl *ctl, struct slice domain, struct slice after, unsigned limit,
+                json_t *rows)
 {
-	struct account_list list = {
-		.domain = domain, .after = after, .limit = limit - (unsigned)json_array_size(rows) };
+	struct account_list list = { .domain = domain,
+		                     .after = after,
+		                     .limit = limit - (unsigned)json_array_size(rows) };
 	enum store_rc rc;
 
 	if (list.limit == 0)
@@ -126,11 +133,12 @@ append_accounts(struct ctl *ctl, struct slice domain, struct slice after, unsign
 	for (size_t i = 0; i < list.rows_n; i++) {
 		const struct account_row *row = &list.rows[i];
 
-		json_array_append_new(rows,
-		    json_pack("{s:o, s:s, s:o, s:o, s:o}", "address", output_text(row->address), "state",
-			row->disabled_us >= 0 ? "disabled" : "active", "created",
-			output_time(row->created_us), "disabled", output_time(row->disabled_us), "id",
-			output_id(row->account_id)));
+		json_array_append_new(
+		    rows,
+		    json_pack("{s:o, s:s, s:o, s:o, s:o}", "address", output_text(row->address),
+		              "state", row->disabled_us >= 0 ? "disabled" : "active", "created",
+		              output_time(row->created_us), "disabled",
+		              output_time(row->disabled_us), "id", output_id(row->account_id)));
 	}
 	account_list_clear(&list);
 	return CTL_OK;
@@ -138,21 +146,24 @@ append_accounts(struct ctl *ctl, struct slice domain, struct slice after, unsign
 
 /* Of the domains in the configuration's order, beginning with that of after. */
 static enum ctl_exit
-append_all(struct ctl *ctl, const char *only, const struct input_site *after, unsigned limit, json_t *rows)
+append_all(struct ctl *ctl, const char *only, const struct input_site *after, unsigned limit,
+           json_t *rows)
 {
 	bool begun = after->domain[0] == '\0';
 	enum ctl_exit result = CTL_OK;
 
 	if (only != NULL)
-		return append_accounts(ctl, slice_str(only), slice_str(after->name), limit, rows);
+		return append_accounts(ctl, slice_str(only), slice_str(after->name), limit,
+		                       rows);
 	for (size_t i = 0; i < ctl->config->domains_count && result == CTL_OK; i++) {
 		const char *domain = ctl->config->domains[i].name;
 		bool here = !begun && strcmp(domain, after->domain) == 0;
 
 		begun = begun || here;
 		if (begun)
-			result = append_accounts(ctl, slice_str(domain), slice_str(here ? after->name : ""),
-			    limit, rows);
+			result =
+			    append_accounts(ctl, slice_str(domain),
+			                    slice_str(here ? after->name : ""), limit, rows);
 	}
 	return result;
 }
@@ -161,9 +172,13 @@ static enum ctl_exit
 account_list(struct ctl *ctl)
 {
 	static const struct output_column columns[] = {
-		{ "address", "ADDRESS" }, { "state", "STATE" }, { "created", "CREATED" }, { NULL, NULL },
+		{ "address", "ADDRESS" },
+		{ "state", "STATE" },
+		{ "created", "CREATED" },
+		{ NULL, NULL },
 	};
-	const char *only = ctl_value(ctl, "domain"), *from = ctl_value(ctl, "after"), *next = NULL;
+	const char *only = ctl_value(ctl, "domain"), *from = ctl_value(ctl, "after"),
+		   *next = NULL;
 	char domain[DMTP_DOMAIN_MAX + 1];
 	struct input_site after = { .name = "" };
 	enum ctl_exit result;
@@ -181,30 +196,38 @@ account_list(struct ctl *ctl)
 		return result;
 	}
 	if (json_array_size(rows) == limit)
-		next = json_string_value(json_object_get(json_array_get(rows, limit - 1), "address"));
+		next = json_string_value(
+		    json_object_get(json_array_get(rows, limit - 1), "address"));
 	return output_page(ctl, "accounts", rows, columns,
-	    "There are no accounts: tmtpctl account create ADDRESS makes one.", "after", next);
+	                   "There are no accounts: tmtpctl account create ADDRESS makes one.",
+	                   "after", next);
 }
 
-#define PASSWORD_OPTION                                                                            \
-	{ "password-file", "FILE", "a file whose only line is the password; -: standard input", false }
+#define PASSWORD_OPTION                                                                \
+	{                                                                              \
+		"password-file", "FILE",                                               \
+		    "a file whose only line is the password; -: standard input", false \
+	}
 
 const struct ctl_command account_commands[] = {
 	{ .name = "account create",
 	  .arguments = "ADDRESS",
 	  .summary = "Makes a member's account.",
-	  .more = "The domain must stand in the configuration. Without --password-file the password is asked for "
-		  "on the terminal. Only its argon2id hash is stored.",
+	  .more =
+	      "The domain must stand in the configuration. Without --password-file the password is asked for "
+	      "on the terminal. Only its argon2id hash is stored.",
 	  .example = "tmtpctl account create ann@home.test\n"
-		     "pwgen -s 20 1 | tmtpctl account create bob@home.test --password-file -",
-	  .options = (const struct ctl_option[]){ PASSWORD_OPTION, { NULL, NULL, NULL, false } },
+	             "pwgen -s 20 1 | tmtpctl account create bob@home.test --password-file -",
+	  .options =
+	      (const struct ctl_option[]){ PASSWORD_OPTION, { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,
 	  .run = account_create },
 	{ .name = "account password",
 	  .arguments = "ADDRESS",
 	  .summary = "Gives an account another password.",
 	  .example = "tmtpctl account password ann@home.test",
-	  .options = (const struct ctl_option[]){ PASSWORD_OPTION, { NULL, NULL, NULL, false } },
+	  .options =
+	      (const struct ctl_option[]){ PASSWORD_OPTION, { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,
 	  .run = account_password },
 	{ .name = "account disable",
@@ -223,9 +246,12 @@ const struct ctl_command account_commands[] = {
 	  .arguments = "",
 	  .summary = "Shows the accounts of our domains, or of one.",
 	  .example = "tmtpctl account list --domain home.test",
-	  .options = (const struct ctl_option[]){ { "domain", "NAME", "only this domain's", false },
-	      { "after", "ADDRESS", "those behind this one", false },
-	      { "limit", "N", "at most so many, 1 to 100000 (100)", false }, { NULL, NULL, NULL, false } },
+	  .options =
+	      (const struct ctl_option[]){
+		  { "domain", "NAME", "only this domain's", false },
+		  { "after", "ADDRESS", "those behind this one", false },
+		  { "limit", "N", "at most so many, 1 to 100000 (100)", false },
+		  { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,
 	  .run = account_list },
 	{ .name = NULL },

@@ -10,19 +10,21 @@ row_json(const struct audit_row *row)
 	char id[UUID_TEXT];
 
 	uuid_format(&row->audit_id, id);
-	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:s}", "at", output_time(row->at_us), "actor",
-	    output_text(row->actor), "action", output_text(row->action), "subject", output_text(row->subject),
-	    "detail", output_text(row->detail), "id", id);
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:s}", "at", output_time(row->at_us),
+	                 "actor", output_text(row->actor), "action", output_text(row->action),
+	                 "subject", output_text(row->subject), "detail",
+	                 output_text(row->detail), "id", id);
 }
 
 static enum ctl_exit
 audit_list(struct ctl *ctl)
 {
 	static const struct output_column columns[] = {
-		{ "at", "AT" }, { "actor", "ACTOR" }, { "action", "ACTION" }, { "subject", "SUBJECT" },
-		{ "detail", "DETAIL" }, { NULL, NULL },
+		{ "at", "AT" },           { "actor", "ACTOR" },   { "action", "ACTION" },
+		{ "subject", "SUBJECT" }, { "detail", "DETAIL" }, { NULL, NULL },
 	};
-	const char *since = ctl_value(ctl, "since"), *before = ctl_value(ctl, "before"), *next = NULL;
+	const char *since = ctl_value(ctl, "since"), *before = ctl_value(ctl, "before"),
+		   *next = NULL;
 	struct audit_list list = { .since_us = 0 };
 	char last[UUID_TEXT];
 	enum ctl_exit result;
@@ -30,7 +32,8 @@ audit_list(struct ctl *ctl)
 	json_t *rows;
 
 	if ((result = input_limit(ctl, ctl_value(ctl, "limit"), &list.limit)) != CTL_OK ||
-	    (since != NULL && (result = input_past(ctl, "since", since, &list.since_us)) != CTL_OK) ||
+	    (since != NULL &&
+	     (result = input_past(ctl, "since", since, &list.since_us)) != CTL_OK) ||
 	    (before != NULL && (result = input_uuid(ctl, before, &list.before)) != CTL_OK))
 		return result;
 	rc = ctl_ask(ctl, store_audit_list, &list);
@@ -44,7 +47,8 @@ audit_list(struct ctl *ctl)
 		next = last;
 	}
 	audit_list_clear(&list);
-	return output_page(ctl, "audit", rows, columns, "Nothing was changed in that time.", "before", next);
+	return output_page(ctl, "audit", rows, columns, "Nothing was changed in that time.",
+	                   "before", next);
 }
 
 const struct ctl_command audit_commands[] = {
@@ -52,10 +56,13 @@ const struct ctl_command audit_commands[] = {
 	  .arguments = "",
 	  .summary = "Shows who changed what, newest first.",
 	  .example = "tmtpctl audit list --since 7d",
-	  .options = (const struct ctl_option[]){
-	      { "since", "TIME", "not older: 24h, 7d, 2026-11-21, 2026-11-21T23:00:00Z", false },
-	      { "before", "ID", "those older than this one", false },
-	      { "limit", "N", "at most so many, 1 to 100000 (100)", false }, { NULL, NULL, NULL, false } },
+	  .options =
+	      (const struct ctl_option[]){
+		  { "since", "TIME", "not older: 24h, 7d, 2026-11-21, 2026-11-21T23:00:00Z",
+	            false },
+		  { "before", "ID", "those older than this one", false },
+		  { "limit", "N", "at most so many, 1 to 100000 (100)", false },
+		  { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,
 	  .run = audit_list },
 	{ .name = NULL },

@@ -5,8 +5,8 @@
 #include "base/clock.h"
 
 static enum ctl_exit
-change(struct ctl *ctl, enum site_change_kind kind, const struct input_site *site, const char *channel,
-    const char *title, int64_t *id)
+change(struct ctl *ctl, enum site_change_kind kind, const struct input_site *site,
+       const char *channel, const char *title, int64_t *id)
 {
 	struct site_change c = {
 		.by = { ctl->actor },
@@ -21,13 +21,17 @@ change(struct ctl *ctl, enum site_change_kind kind, const struct input_site *sit
 	};
 	char missing[CTL_SENTENCE_MAX], taken[CTL_SENTENCE_MAX];
 
-	(void)snprintf(missing, sizeof(missing),
-	    kind == CHANNEL_CREATE ? "there is no site %s; tmtpctl site list shows those there are"
-				   : "%s has no such channel; tmtpctl channel list shows those there are",
+	(void)snprintf(
+	    missing, sizeof(missing),
+	    kind == CHANNEL_CREATE
+		? "there is no site %s; tmtpctl site list shows those there are"
+		: "%s has no such channel; tmtpctl channel list shows those there are",
 	    site->address);
-	(void)snprintf(taken, sizeof(taken),
+	(void)snprintf(
+	    taken, sizeof(taken),
 	    "%s has a channel \"%s\" already (a closed one keeps its name), or an account has its address: "
-	    "choose another name", site->address, channel);
+	    "choose another name",
+	    site->address, channel);
 	*id = c.id;
 	return ctl_store_failed(ctl, ctl_ask(ctl, store_site_change, &c), missing, taken);
 }
@@ -46,10 +50,12 @@ channel_create(struct ctl *ctl)
 	    (result = change(ctl, CHANNEL_CREATE, &site, name, title, &id)) != CTL_OK)
 		return result;
 	return output_done(ctl,
-	    json_pack("{s:o, s:o, s:o, s:o, s:s}", "site", output_text(site.address), "name", output_text(name),
-		"title", output_text(title), "id", output_id(id), "state", "open"),
-	    "The channel \"%s\" of %s was created: its address is %s.%s.", name, site.address, name,
-	    site.address);
+	                   json_pack("{s:o, s:o, s:o, s:o, s:s}", "site",
+	                             output_text(site.address), "name", output_text(name),
+	                             "title", output_text(title), "id", output_id(id), "state",
+	                             "open"),
+	                   "The channel \"%s\" of %s was created: its address is %s.%s.", name,
+	                   site.address, name, site.address);
 }
 
 static enum ctl_exit
@@ -64,26 +70,29 @@ channel_close(struct ctl *ctl)
 	    (result = input_name(ctl, "channel's name", name)) != CTL_OK ||
 	    (result = change(ctl, CHANNEL_CLOSE, &site, name, NULL, &id)) != CTL_OK)
 		return result;
-	return output_done(ctl,
-	    json_pack("{s:o, s:o, s:s}", "site", output_text(site.address), "name", output_text(name), "state",
-		"closed"),
-	    "The channel \"%s\" of %s is closed: nothing can be pushed to it any more.", name, site.address);
+	return output_done(
+	    ctl,
+	    json_pack("{s:o, s:o, s:s}", "site", output_text(site.address), "name",
+	              output_text(name), "state", "closed"),
+	    "The channel \"%s\" of %s is closed: nothing can be pushed to it any more.", name,
+	    site.address);
 }
 
 static json_t *
 row_json(const struct channel_row *row)
 {
-	return json_pack("{s:s, s:o, s:s, s:I, s:o, s:o, s:o}", "name", row->name, "title",
-	    output_text(row->title), "state", row->closed_us >= 0 ? "closed" : "open", "members",
-	    (json_int_t)row->members, "created", output_time(row->created_us), "closed",
-	    output_time(row->closed_us), "id", output_id(row->channel_id));
+	return json_pack(
+	    "{s:s, s:o, s:s, s:I, s:o, s:o, s:o}", "name", row->name, "title",
+	    output_text(row->title), "state", row->closed_us >= 0 ? "closed" : "open",
+	    "members", (json_int_t)row->members, "created", output_time(row->created_us),
+	    "closed", output_time(row->closed_us), "id", output_id(row->channel_id));
 }
 
 static enum ctl_exit
 channel_list(struct ctl *ctl)
 {
 	static const struct output_column columns[] = {
-		{ "name", "NAME" },	  { "title", "TITLE" },	    { "state", "STATE" },
+		{ "name", "NAME" },       { "title", "TITLE" },     { "state", "STATE" },
 		{ "members", "MEMBERS" }, { "created", "CREATED" }, { NULL, NULL },
 	};
 	struct channel_list list = { .rows = NULL };
@@ -101,7 +110,8 @@ channel_list(struct ctl *ctl)
 	for (size_t i = 0; i < list.rows_n; i++)
 		json_array_append_new(rows, row_json(&list.rows[i]));
 	channel_list_clear(&list);
-	return output_list(ctl, "channels", rows, columns,
+	return output_list(
+	    ctl, "channels", rows, columns,
 	    "This site has no channels yet: tmtpctl channel create SITE NAME --title TEXT makes one.");
 }
 
@@ -109,11 +119,14 @@ const struct ctl_command channel_commands[] = {
 	{ .name = "channel create",
 	  .arguments = "SITE NAME",
 	  .summary = "Makes a channel of the site.",
-	  .more = "Members are asked for their yes channel by channel: one for orders, another for offers. The "
-		  "name is 1 to 30 of a-z, 0-9 and -; the title is what members see.",
+	  .more =
+	      "Members are asked for their yes channel by channel: one for orders, another for offers. The "
+	      "name is 1 to 30 of a-z, 0-9 and -; the title is what members see.",
 	  .example = "tmtpctl channel create shop@shop.test orders --title \"Your orders\"",
-	  .options = (const struct ctl_option[]){ { "title", "TEXT", "what members see, at most 100 characters", true },
-	      { NULL, NULL, NULL, false } },
+	  .options =
+	      (const struct ctl_option[]){
+		  { "title", "TEXT", "what members see, at most 100 characters", true },
+		  { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,
 	  .run = channel_create },
 	{ .name = "channel list",

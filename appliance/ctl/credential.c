@@ -5,7 +5,7 @@
 
 enum ctl_exit
 credential_change(struct ctl *ctl, const struct input_site *site, struct site_change *change,
-    const char *label)
+                  const char *label)
 {
 	bool token = change->kind == SITE_TOKEN_ADD || change->kind == SITE_TOKEN_REVOKE;
 	bool revoke = change->kind == SITE_KEY_REVOKE || change->kind == SITE_TOKEN_REVOKE;
@@ -17,14 +17,17 @@ credential_change(struct ctl *ctl, const struct input_site *site, struct site_ch
 	change->now_us = clock_wall_us();
 	if (revoke)
 		(void)snprintf(missing, sizeof(missing),
-		    "%s has no %s \"%s\"; tmtpctl %s list %s shows those there are", site->address,
-		    token ? "token" : "key", label, token ? "token" : "key", site->address);
+		               "%s has no %s \"%s\"; tmtpctl %s list %s shows those there are",
+		               site->address, token ? "token" : "key", label,
+		               token ? "token" : "key", site->address);
 	else
 		(void)snprintf(missing, sizeof(missing),
-		    "there is no site %s; tmtpctl site list shows those there are", site->address);
-	(void)snprintf(taken, sizeof(taken),
-	    "%s has a %s \"%s\" already (a revoked one keeps its name): choose another name", site->address,
-	    token ? "token" : "key", label);
+		               "there is no site %s; tmtpctl site list shows those there are",
+		               site->address);
+	(void)snprintf(
+	    taken, sizeof(taken),
+	    "%s has a %s \"%s\" already (a revoked one keeps its name): choose another name",
+	    site->address, token ? "token" : "key", label);
 	return ctl_store_failed(ctl, ctl_ask(ctl, store_site_change, change), missing, taken);
 }
 
@@ -44,24 +47,27 @@ row_json(const struct credential_row *row, int64_t now_us)
 	const char *state = state_of(row, now_us);
 
 	if (row->is_token)
-		return json_pack("{s:o, s:o, s:s, s:o, s:o, s:o}", "name", output_text(row->label), "scopes",
-		    output_words(row->what), "state", state, "created", output_time(row->created_us),
-		    "expires", output_time(row->expires_us), "revoked", output_time(row->revoked_us));
-	return json_pack("{s:o, s:o, s:s, s:o, s:o}", "kid", output_text(row->label), "algorithm",
-	    output_text(row->what), "state", state, "created", output_time(row->created_us), "revoked",
-	    output_time(row->revoked_us));
+		return json_pack("{s:o, s:o, s:s, s:o, s:o, s:o}", "name",
+		                 output_text(row->label), "scopes", output_words(row->what),
+		                 "state", state, "created", output_time(row->created_us),
+		                 "expires", output_time(row->expires_us), "revoked",
+		                 output_time(row->revoked_us));
+	return json_pack("{s:o, s:o, s:s, s:o, s:o}", "kid", output_text(row->label),
+	                 "algorithm", output_text(row->what), "state", state, "created",
+	                 output_time(row->created_us), "revoked", output_time(row->revoked_us));
 }
 
 enum ctl_exit
 credential_list_show(struct ctl *ctl, bool tokens)
 {
 	static const struct output_column of_keys[] = {
-		{ "kid", "KID" }, { "algorithm", "ALGORITHM" }, { "state", "STATE" },
-		{ "created", "CREATED" }, { "revoked", "REVOKED" }, { NULL, NULL },
+		{ "kid", "KID" },         { "algorithm", "ALGORITHM" }, { "state", "STATE" },
+		{ "created", "CREATED" }, { "revoked", "REVOKED" },     { NULL, NULL },
 	};
 	static const struct output_column of_tokens[] = {
-		{ "name", "NAME" }, { "scopes", "SCOPES" }, { "state", "STATE" }, { "created", "CREATED" },
-		{ "expires", "EXPIRES" }, { "revoked", "REVOKED" }, { NULL, NULL },
+		{ "name", "NAME" },       { "scopes", "SCOPES" },   { "state", "STATE" },
+		{ "created", "CREATED" }, { "expires", "EXPIRES" }, { "revoked", "REVOKED" },
+		{ NULL, NULL },
 	};
 	struct input_site site;
 	struct credential_list list = { .domain = site.domain, .name = site.name };
@@ -81,8 +87,8 @@ credential_list_show(struct ctl *ctl, bool tokens)
 			json_array_append_new(rows, row_json(&list.rows[i], now_us));
 	credential_list_clear(&list);
 	return output_list(ctl, tokens ? "tokens" : "keys", rows, tokens ? of_tokens : of_keys,
-	    tokens ? "This site has no tokens: tmtpctl token create makes one."
-		   : "This site has no keys: tmtpctl key add adds one.");
+	                   tokens ? "This site has no tokens: tmtpctl token create makes one."
+	                          : "This site has no keys: tmtpctl key add adds one.");
 }
 
 enum ctl_exit
@@ -104,10 +110,10 @@ credential_revoke(struct ctl *ctl, bool token)
 	    (result = credential_change(ctl, &site, &change, label)) != CTL_OK)
 		return result;
 	return output_done(ctl,
-	    json_pack("{s:o, s:o, s:s}", "site", output_text(site.address), option, output_text(label),
-		"state", "revoked"),
-	    "The %s \"%s\" of %s is revoked: it stops working within a second.", token ? "token" : "key",
-	    label, site.address);
+	                   json_pack("{s:o, s:o, s:s}", "site", output_text(site.address),
+	                             option, output_text(label), "state", "revoked"),
+	                   "The %s \"%s\" of %s is revoked: it stops working within a second.",
+	                   token ? "token" : "key", label, site.address);
 }
 
 enum ctl_exit
@@ -122,6 +128,7 @@ credential_show_once(struct ctl *ctl, json_t *record, const char *secret, const 
 	}
 	if (output_flush() == OUTPUT_OK)
 		return CTL_OK;
-	return ctl_fail(ctl, CTL_REFUSED, "not-shown",
+	return ctl_fail(
+	    ctl, CTL_REFUSED, "not-shown",
 	    "it was made but could not be printed, and no command shows it again: revoke it and make another");
 }

@@ -7,7 +7,7 @@
 
 /* One change of the site's credentials; domain, name, actor and times are filled in. label is for the error. */
 enum ctl_exit credential_change(struct ctl *ctl, const struct input_site *site,
-    struct site_change *change, const char *label);
+                                struct site_change *change, const char *label);
 
 /* {"keys": …} or {"tokens": …}. */
 enum ctl_exit credential_list_show(struct ctl *ctl, bool tokens);
@@ -20,6 +20,6 @@ enum ctl_exit credential_revoke(struct ctl *ctl, bool token);
  * standard error). Wiped by the caller. Tells when it got lost. Takes record.
  */
 enum ctl_exit credential_show_once(struct ctl *ctl, json_t *record, const char *secret,
-    const char *sentence);
+                                   const char *sentence);
 
 #endif

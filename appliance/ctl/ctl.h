@@ -12,8 +12,8 @@
 enum ctl_exit {
 	CTL_OK = 0,
 	CTL_REFUSED = 1, /* not found, refused, invalid */
-	CTL_USAGE = 2,	 /* the command line is wrong */
-	CTL_DOWN = 3,	 /* the database can't be asked */
+	CTL_USAGE = 2,   /* the command line is wrong */
+	CTL_DOWN = 3,    /* the database can't be asked */
 };
 
 #define CTL_OPTIONS_MAX 8
@@ -32,11 +32,11 @@ enum ctl_needs { NEEDS_NOTHING, NEEDS_CONFIG, NEEDS_STORE };
 struct ctl;
 
 struct ctl_command {
-	const char *name;      /* "site create"; NULL ends the list */
-	const char *arguments; /* "NAME@DOMAIN"; exactly as many as it has words */
-	const char *summary;   /* a line of tmtpctl --help */
-	const char *more;      /* further sentences, or NULL */
-	const char *example;   /* command lines, without indentation */
+	const char *name;                 /* "site create"; NULL ends the list */
+	const char *arguments;            /* "NAME@DOMAIN"; exactly as many as it has words */
+	const char *summary;              /* a line of tmtpctl --help */
+	const char *more;                 /* further sentences, or NULL */
+	const char *example;              /* command lines, without indentation */
 	const struct ctl_option *options; /* or NULL */
 	enum ctl_needs needs;
 	enum ctl_exit (*run)(struct ctl *ctl);
@@ -47,11 +47,12 @@ struct ctl {
 	const char *config_path;
 	bool json;
 	const struct ctl_command *command;
-	char **args;			     /* the command's arguments */
-	const char *values[CTL_OPTIONS_MAX]; /* of its options, in their order; NULL: not given */
-	struct config *config;		     /* owned */
-	struct store *store;		     /* owned; set when the command needs it */
-	char actor[CTL_ACTOR_MAX];	     /* "alice@host", for the audit log */
+	char **args; /* the command's arguments */
+	const char
+	    *values[CTL_OPTIONS_MAX]; /* of its options, in their order; NULL: not given */
+	struct config *config;        /* owned */
+	struct store *store;          /* owned; set when the command needs it */
+	char actor[CTL_ACTOR_MAX];    /* "alice@host", for the audit log */
 };
 
 extern const struct ctl_command account_commands[], audit_commands[], channel_commands[],
@@ -65,8 +66,8 @@ const char *ctl_value(const struct ctl *ctl, const char *option);
  * Says what is wrong and what to do, on standard error and, with --json, as
  * {"error": {"code", "message"}} on standard output. Returns code.
  */
-enum ctl_exit ctl_fail(struct ctl *ctl, enum ctl_exit code, const char *reason, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
+enum ctl_exit ctl_fail(struct ctl *ctl, enum ctl_exit code, const char *reason, const char *fmt,
+                       ...) __attribute__((format(printf, 4, 5)));
 
 /* The same with CTL_USAGE, and where help is to be found. */
 enum ctl_exit ctl_usage(struct ctl *ctl, const char *fmt, ...)
@@ -90,7 +91,7 @@ void ctl_close(struct ctl *ctl);
 enum ctl_exit ctl_conninfo(struct ctl *ctl, const char *role, struct buffer *out);
 
 /* Submits a job by its own function and waits: rc = ctl_ask(ctl, store_site_list, &list). */
-#define ctl_ask(ctl, submit, call)                                                                 \
+#define ctl_ask(ctl, submit, call) \
 	(ctl_wait_begin(&(call)->job), submit((ctl)->store, (call)), ctl_wait_end(&(call)->job))
 void ctl_wait_begin(struct store_job *job);
 enum store_rc ctl_wait_end(struct store_job *job);
@@ -100,6 +101,6 @@ enum store_rc ctl_wait_end(struct store_job *job);
  * (NULL: they can't happen).
  */
 enum ctl_exit ctl_store_failed(struct ctl *ctl, enum store_rc rc, const char *not_found,
-    const char *conflict);
+                               const char *conflict);
 
 #endif

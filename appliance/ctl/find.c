@@ -11,12 +11,14 @@ find_site(struct ctl *ctl, const char *text, struct site_list *list, struct inpu
 
 	if (result != CTL_OK)
 		return result;
-	*list = (struct site_list){ .domain = slice_str(site->domain), .name = slice_str(site->name) };
+	*list = (struct site_list){ .domain = slice_str(site->domain),
+		                    .name = slice_str(site->name) };
 	rc = ctl_ask(ctl, store_site_list, list);
 	if (rc == STORE_OK && list->rows_n == 0)
 		rc = STORE_NOT_FOUND;
 	(void)snprintf(missing, sizeof(missing),
-	    "there is no site %s; tmtpctl site list shows those there are", site->address);
+	               "there is no site %s; tmtpctl site list shows those there are",
+	               site->address);
 	return ctl_store_failed(ctl, rc, missing, NULL);
 }
 
@@ -34,8 +36,8 @@ find_site_id(struct ctl *ctl, const char *text, struct input_site *names, int64_
 }
 
 enum ctl_exit
-find_channel_id(struct ctl *ctl, const struct input_site *site, int64_t site_id, const char *name,
-    int64_t *id)
+find_channel_id(struct ctl *ctl, const struct input_site *site, int64_t site_id,
+                const char *name, int64_t *id)
 {
 	struct channel_list list = { .site_id = site_id, .name = slice_str(name) };
 	char missing[CTL_SENTENCE_MAX];
@@ -47,9 +49,10 @@ find_channel_id(struct ctl *ctl, const struct input_site *site, int64_t site_id,
 	rc = ctl_ask(ctl, store_channel_list, &list);
 	if (rc == STORE_OK && list.rows_n == 0)
 		rc = STORE_NOT_FOUND;
-	(void)snprintf(missing, sizeof(missing),
-	    "%s has no channel \"%s\"; tmtpctl channel list %s shows those there are", site->address, name,
-	    site->address);
+	(void)snprintf(
+	    missing, sizeof(missing),
+	    "%s has no channel \"%s\"; tmtpctl channel list %s shows those there are",
+	    site->address, name, site->address);
 	if (rc == STORE_OK)
 		*id = list.rows[0].channel_id;
 	channel_list_clear(&list);

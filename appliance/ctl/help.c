@@ -50,8 +50,10 @@ void
 help_all(FILE *out, const struct ctl_command *const *groups, size_t groups_n, const char *group)
 {
 	if (group == NULL)
-		(void)fputs("Usage: tmtpctl [--config FILE] [--json] COMMAND [ARGUMENTS] [OPTIONS]\n\n"
-			    "Administers the appliance. Commands:\n\n", out);
+		(void)fputs(
+		    "Usage: tmtpctl [--config FILE] [--json] COMMAND [ARGUMENTS] [OPTIONS]\n\n"
+		    "Administers the appliance. Commands:\n\n",
+		    out);
 	for (size_t g = 0; g < groups_n; g++) {
 		if (group == NULL && g > 0)
 			(void)fputc('\n', out);
@@ -63,15 +65,17 @@ help_all(FILE *out, const struct ctl_command *const *groups, size_t groups_n, co
 		}
 	}
 	if (group == NULL)
-		(void)fputs("\nOptions, before or behind the command:\n"
-			    "  -c, --config FILE  the configuration (/etc/tmtp/tmtp.conf)\n"
-			    "      --json         one JSON document on standard output\n"
-			    "  -h, --help         this, or a command's own help: tmtpctl site create --help\n"
-			    "  -V, --version      the version\n\n"
-			    "Exit status: 0 done, 1 refused or not found, 2 wrong usage, 3 the database can't be\n"
-			    "asked. Times are UTC.\n\n"
-			    "Example:\n"
-			    "  tmtpctl site create shop@shop.test --title \"The shop\"\n", out);
+		(void)fputs(
+		    "\nOptions, before or behind the command:\n"
+		    "  -c, --config FILE  the configuration (/etc/tmtp/tmtp.conf)\n"
+		    "      --json         one JSON document on standard output\n"
+		    "  -h, --help         this, or a command's own help: tmtpctl site create --help\n"
+		    "  -V, --version      the version\n\n"
+		    "Exit status: 0 done, 1 refused or not found, 2 wrong usage, 3 the database can't be\n"
+		    "asked. Times are UTC.\n\n"
+		    "Example:\n"
+		    "  tmtpctl site create shop@shop.test --title \"The shop\"\n",
+		    out);
 }
 
 static void
@@ -81,7 +85,7 @@ help_option(const char *name, const char *value, const char *help, bool required
 	char text[512];
 
 	(void)snprintf(head, sizeof(head), "--%s%s%s", name, value != NULL ? " " : "",
-	    value != NULL ? value : "");
+	               value != NULL ? value : "");
 	(void)snprintf(text, sizeof(text), "%s%s", help, required ? " (required)" : "");
 	printf("  %-22s  ", head);
 	if (strlen(head) > 22)
@@ -92,8 +96,8 @@ help_option(const char *name, const char *value, const char *help, bool required
 void
 help_command(const struct ctl_command *c)
 {
-	printf("Usage: tmtpctl %s%s%s%s\n\n", c->name, c->arguments[0] != '\0' ? " " : "", c->arguments,
-	    c->options != NULL ? " [OPTIONS]" : "");
+	printf("Usage: tmtpctl %s%s%s%s\n\n", c->name, c->arguments[0] != '\0' ? " " : "",
+	       c->arguments, c->options != NULL ? " [OPTIONS]" : "");
 	print_wrapped(stdout, c->summary, 0, 0);
 	if (c->more != NULL) {
 		(void)fputc('\n', stdout);

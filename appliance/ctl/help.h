@@ -7,7 +7,8 @@
 #include <stdio.h>
 
 /* Every command with its summary; group: only those that begin with this word. */
-void help_all(FILE *out, const struct ctl_command *const *groups, size_t groups_n, const char *group);
+void help_all(FILE *out, const struct ctl_command *const *groups, size_t groups_n,
+              const char *group);
 
 /* Some command begins with this word. */
 bool help_is_group(const struct ctl_command *const *groups, size_t groups_n, const char *word);

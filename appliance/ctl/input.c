@@ -26,11 +26,13 @@ copy_slice(char *out, size_t room, struct slice s)
 }
 
 static enum ctl_exit
-parse_address(struct ctl *ctl, const char *text, struct dmtp_address *address, struct input_site *out)
+parse_address(struct ctl *ctl, const char *text, struct dmtp_address *address,
+              struct input_site *out)
 {
 	if (dmtp_address_normalise(slice_str(text), address) != DMTP_ADDRESS_OK)
 		return ctl_fail(ctl, CTL_REFUSED, "invalid-address",
-		    "\"%s\" is not an address: write it like name@domain.test", text);
+		                "\"%s\" is not an address: write it like name@domain.test",
+		                text);
 	copy_slice(out->address, sizeof(out->address), dmtp_address_slice(address));
 	copy_slice(out->name, sizeof(out->name), dmtp_address_local(address));
 	copy_slice(out->domain, sizeof(out->domain), dmtp_address_domain(address));
@@ -45,7 +47,8 @@ input_site(struct ctl *ctl, const char *text, struct input_site *out)
 
 	if (result == CTL_OK && !text_is_name(dmtp_address_local(&address)))
 		return ctl_fail(ctl, CTL_REFUSED, "invalid-name",
-		    "\"%s\" can't be a site's name: 1 to 30 of a-z, 0-9 and -", out->name);
+		                "\"%s\" can't be a site's name: 1 to 30 of a-z, 0-9 and -",
+		                out->name);
 	return result;
 }
 
@@ -62,8 +65,8 @@ input_domain(struct ctl *ctl, const char *text, char out[static DMTP_DOMAIN_MAX 
 {
 	if (dmtp_domain_normalise(slice_str(text), out))
 		return CTL_OK;
-	return ctl_fail(ctl, CTL_REFUSED, "invalid-domain", "\"%s\" is not a domain: write it like home.test",
-	    text);
+	return ctl_fail(ctl, CTL_REFUSED, "invalid-domain",
+	                "\"%s\" is not a domain: write it like home.test", text);
 }
 
 enum ctl_exit
@@ -71,9 +74,10 @@ input_domain_is_ours(struct ctl *ctl, const char *domain)
 {
 	if (config_domain_find(ctl->config, slice_str(domain)) != NULL)
 		return CTL_OK;
-	return ctl_fail(ctl, CTL_REFUSED, "unknown-domain",
-	    "%s is not a domain of this appliance: add domain \"%s\" { ... } to %s first", domain, domain,
-	    ctl->config->path);
+	return ctl_fail(
+	    ctl, CTL_REFUSED, "unknown-domain",
+	    "%s is not a domain of this appliance: add domain \"%s\" { ... } to %s first",
+	    domain, domain, ctl->config->path);
 }
 
 enum ctl_exit
@@ -81,8 +85,8 @@ input_name(struct ctl *ctl, const char *what, const char *text)
 {
 	if (text_is_name(slice_str(text)))
 		return CTL_OK;
-	return ctl_fail(ctl, CTL_REFUSED, "invalid-name", "\"%s\" can't be a %s: 1 to 30 of a-z, 0-9 and -",
-	    text, what);
+	return ctl_fail(ctl, CTL_REFUSED, "invalid-name",
+	                "\"%s\" can't be a %s: 1 to 30 of a-z, 0-9 and -", text, what);
 }
 
 enum ctl_exit
@@ -99,8 +103,10 @@ input_title(struct ctl *ctl, const char *option, const char *text)
 	}
 	if (ok && n > 0)
 		return CTL_OK;
-	return ctl_fail(ctl, CTL_REFUSED, "invalid-title",
-	    "--%s takes 1 to %d characters of UTF-8, without line ends and controls", option, TITLE_MAX);
+	return ctl_fail(
+	    ctl, CTL_REFUSED, "invalid-title",
+	    "--%s takes 1 to %d characters of UTF-8, without line ends and controls", option,
+	    TITLE_MAX);
 }
 
 enum ctl_exit
@@ -109,7 +115,7 @@ input_label(struct ctl *ctl, const char *option, const char *text)
 	if (dmtp_id_valid(slice_str(text)) && strchr(text, ' ') == NULL)
 		return CTL_OK;
 	return ctl_fail(ctl, CTL_REFUSED, "invalid-name",
-	    "--%s takes 1 to 64 printable ASCII characters without blanks", option);
+	                "--%s takes 1 to 64 printable ASCII characters without blanks", option);
 }
 
 enum ctl_exit
@@ -129,7 +135,7 @@ input_uuid(struct ctl *ctl, const char *text, struct uuid *out)
 	if (uuid_parse(slice_str(text), out))
 		return CTL_OK;
 	return ctl_fail(ctl, CTL_REFUSED, "invalid-id",
-	    "\"%s\" is not an id: the list command shows those there are", text);
+	                "\"%s\" is not an id: the list command shows those there are", text);
 }
 
 /* --- Times ---------------------------------------------------------------- */
@@ -160,7 +166,8 @@ input_duration(struct ctl *ctl, const char *option, const char *text, int64_t *s
 {
 	if (parse_duration(text, seconds))
 		return CTL_OK;
-	return ctl_usage(ctl, "--%s takes a number and a unit: 30s, 10m, 12h, 90d or 2w", option);
+	return ctl_usage(ctl, "--%s takes a number and a unit: 30s, 10m, 12h, 90d or 2w",
+	                 option);
 }
 
 enum ctl_exit
@@ -180,7 +187,8 @@ input_past(struct ctl *ctl, const char *option, const char *text, int64_t *wall_
 		end = strptime(text, "%Y-%m-%d", &tm);
 	}
 	if (end == NULL || *end != '\0' || (seconds = timegm(&tm)) < 0)
-		return ctl_usage(ctl, "--%s takes 24h, 7d, 2026-11-21 or 2026-11-21T23:00:00Z", option);
+		return ctl_usage(ctl, "--%s takes 24h, 7d, 2026-11-21 or 2026-11-21T23:00:00Z",
+		                 option);
 	*wall_us = seconds * 1000000;
 	return CTL_OK;
 }
@@ -233,10 +241,11 @@ input_file(struct ctl *ctl, const char *path, size_t max, struct buffer *out)
 	}
 	input_wipe(out);
 	if (error == EFBIG)
-		return ctl_fail(ctl, CTL_REFUSED, "too-large", "%s is longer than %zu octets: is it the right file?",
-		    input_path_name(path), max);
-	return ctl_fail(ctl, CTL_REFUSED, "unreadable", "%s can't be read: %s", input_path_name(path),
-	    strerror(error));
+		return ctl_fail(ctl, CTL_REFUSED, "too-large",
+		                "%s is longer than %zu octets: is it the right file?",
+		                input_path_name(path), max);
+	return ctl_fail(ctl, CTL_REFUSED, "unreadable", "%s can't be read: %s",
+	                input_path_name(path), strerror(error));
 }
 
 enum ctl_exit
@@ -271,8 +280,10 @@ input_password(struct ctl *ctl, const char *path, struct buffer *out)
 	enum ctl_exit result;
 
 	if (path == NULL && isatty(STDIN_FILENO) == 0)
-		return ctl_usage(ctl, "standard input is no terminal: name a file with --password-file FILE, "
-				      "or - for standard input");
+		return ctl_usage(
+		    ctl,
+		    "standard input is no terminal: name a file with --password-file FILE, "
+		    "or - for standard input");
 	if (path == NULL || (strcmp(path, "-") == 0 && isatty(STDIN_FILENO) != 0))
 		result = prompt_new_password(ctl, PASSWORD_MAX, out);
 	else
@@ -281,7 +292,8 @@ input_password(struct ctl *ctl, const char *path, struct buffer *out)
 		return result;
 	input_wipe(out);
 	return ctl_fail(ctl, CTL_REFUSED, "invalid-password",
-	    "a password is one line of %d to %d octets of UTF-8 without controls", PASSWORD_MIN, PASSWORD_MAX);
+	                "a password is one line of %d to %d octets of UTF-8 without controls",
+	                PASSWORD_MIN, PASSWORD_MAX);
 }
 
 void

@@ -26,7 +26,8 @@ enum ctl_exit input_site(struct ctl *ctl, const char *text, struct input_site *o
 enum ctl_exit input_account(struct ctl *ctl, const char *text, struct input_site *out);
 
 /* A domain as people write it, to lower-case A-labels. */
-enum ctl_exit input_domain(struct ctl *ctl, const char *text, char out[static DMTP_DOMAIN_MAX + 1]);
+enum ctl_exit input_domain(struct ctl *ctl, const char *text,
+                           char out[static DMTP_DOMAIN_MAX + 1]);
 
 /* The domain stands in the configuration. */
 enum ctl_exit input_domain_is_ours(struct ctl *ctl, const char *domain);
@@ -44,10 +45,12 @@ enum ctl_exit input_label(struct ctl *ctl, const char *option, const char *text)
 enum ctl_exit input_limit(struct ctl *ctl, const char *text, unsigned *out);
 
 /* "30s", "10m", "12h", "90d", "2w". */
-enum ctl_exit input_duration(struct ctl *ctl, const char *option, const char *text, int64_t *seconds);
+enum ctl_exit input_duration(struct ctl *ctl, const char *option, const char *text,
+                             int64_t *seconds);
 
 /* A duration ago, "2026-11-21" or "2026-11-21T23:00:00Z", in wall microseconds. */
-enum ctl_exit input_past(struct ctl *ctl, const char *option, const char *text, int64_t *wall_us);
+enum ctl_exit input_past(struct ctl *ctl, const char *option, const char *text,
+                         int64_t *wall_us);
 
 enum ctl_exit input_uuid(struct ctl *ctl, const char *text, struct uuid *out);
 

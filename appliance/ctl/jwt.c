@@ -9,13 +9,14 @@
 static void
 add_base64url(struct buffer *out, struct slice data)
 {
-	size_t room = sodium_base64_encoded_len(data.len, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+	size_t room =
+	    sodium_base64_encoded_len(data.len, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
 	uint8_t *text = buffer_reserve(out, room);
 
 	if (text == NULL)
 		return;
 	(void)sodium_bin2base64((char *)text, room, data.data, data.len,
-	    sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+	                        sodium_base64_VARIANT_URLSAFE_NO_PADDING);
 	buffer_added(out, room - 1);
 }
 
@@ -29,10 +30,11 @@ add_json(struct buffer *out, const json_t *value)
 }
 
 bool
-jwt_make(const struct pem_signer *signer, const char *kid, const json_t *claims, struct buffer *out)
+jwt_make(const struct pem_signer *signer, const char *kid, const json_t *claims,
+         struct buffer *out)
 {
-	json_t *header = json_pack("{s:s, s:s, s:o}", "typ", "JWT", "alg", pem_algorithm(signer), "kid",
-	    output_text(kid));
+	json_t *header = json_pack("{s:s, s:s, s:o}", "typ", "JWT", "alg",
+	                           pem_algorithm(signer), "kid", output_text(kid));
 	struct buffer signature;
 	bool ok;
 

@@ -9,6 +9,7 @@
 #define JWT_MAX 8192
 
 /* header.claims.signature with a NUL behind; alg is the signer's. False: libcrypto failed or it grew too long. */
-bool jwt_make(const struct pem_signer *signer, const char *kid, const json_t *claims, struct buffer *out);
+bool jwt_make(const struct pem_signer *signer, const char *kid, const json_t *claims,
+              struct buffer *out);
 
 #endif

@@ -16,7 +16,7 @@ generate(struct buffer *out)
 
 	randombytes_buf(random, sizeof(random));
 	(void)sodium_bin2base64(text, sizeof(text), random, sizeof(random),
-	    sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+	                        sodium_base64_VARIANT_URLSAFE_NO_PADDING);
 	buffer_init(out, sizeof(text));
 	buffer_add(out, text, strlen(text) + 1);
 	out->len--;
@@ -34,7 +34,8 @@ read_material(struct ctl *ctl, const char *algorithm, struct buffer *out)
 
 	if (strcmp(algorithm, "ES256") == 0 || strcmp(algorithm, "RS256") == 0) {
 		if (public_key == NULL || secret != NULL || generated)
-			return ctl_usage(ctl, "%s takes --public-key and nothing else", algorithm);
+			return ctl_usage(ctl, "%s takes --public-key and nothing else",
+			                 algorithm);
 		return pem_read_public(ctl, algorithm, public_key, out);
 	}
 	if (strcmp(algorithm, "HS256") != 0)
@@ -48,17 +49,21 @@ read_material(struct ctl *ctl, const char *algorithm, struct buffer *out)
 }
 
 static enum ctl_exit
-told(struct ctl *ctl, const char *address, const char *kid, const char *algorithm, const char *secret)
+told(struct ctl *ctl, const char *address, const char *kid, const char *algorithm,
+     const char *secret)
 {
 	json_t *record = json_pack("{s:o, s:o, s:s, s:s}", "site", output_text(address), "kid",
-	    output_text(kid), "algorithm", algorithm, "state", "valid");
+	                           output_text(kid), "algorithm", algorithm, "state", "valid");
 	enum ctl_exit result;
 
 	if (secret == NULL)
-		return output_done(ctl, record, "The key \"%s\" (%s) of %s is known. Its tokens name it as kid.",
-		    kid, algorithm, address);
+		return output_done(
+		    ctl, record,
+		    "The key \"%s\" (%s) of %s is known. Its tokens name it as kid.", kid,
+		    algorithm, address);
 	json_object_set_new(record, "secret", json_string(secret));
-	result = credential_show_once(ctl, record, secret,
+	result = credential_show_once(
+	    ctl, record, secret,
 	    "The secret, shown this once (its characters as they are, not decoded):");
 	return result;
 }
@@ -67,7 +72,9 @@ static enum ctl_exit
 key_add(struct ctl *ctl)
 {
 	const char *kid = ctl_value(ctl, "kid"), *algorithm = ctl_value(ctl, "algorithm");
-	struct site_change change = { .kind = SITE_KEY_ADD, .kid = kid, .algorithm = algorithm, .expires_us = -1 };
+	struct site_change change = {
+		.kind = SITE_KEY_ADD, .kid = kid, .algorithm = algorithm, .expires_us = -1
+	};
 	struct input_site site;
 	struct buffer material;
 	enum ctl_exit result;
@@ -80,7 +87,8 @@ key_add(struct ctl *ctl)
 	result = credential_change(ctl, &site, &change, kid);
 	if (result == CTL_OK)
 		result = told(ctl, site.address, kid, algorithm,
-		    ctl_value(ctl, "generate") != NULL ? (const char *)material.data : NULL);
+		              ctl_value(ctl, "generate") != NULL ? (const char *)material.data
+		                                                 : NULL);
 	input_wipe(&material);
 	return result;
 }
@@ -101,19 +109,22 @@ const struct ctl_command key_commands[] = {
 	{ .name = "key add",
 	  .arguments = "SITE",
 	  .summary = "Adds a key that verifies the site's tokens (JWT).",
-	  .more = "The website signs JWTs with its private key and names this one in the header's kid. For "
-		  "ES256 (P-256) and RS256 (RSA, at least 2048 bits) only the public key is stored; for HS256 "
-		  "both sides hold one secret, whose characters are used as they are.",
-	  .example = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out shop.pem\n"
-		     "openssl pkey -in shop.pem -pubout |\n"
-		     "    tmtpctl key add shop@shop.test --kid web1 --algorithm ES256 --public-key -\n"
-		     "tmtpctl key add shop@shop.test --kid web2 --algorithm HS256 --generate",
+	  .more =
+	      "The website signs JWTs with its private key and names this one in the header's kid. For "
+	      "ES256 (P-256) and RS256 (RSA, at least 2048 bits) only the public key is stored; for HS256 "
+	      "both sides hold one secret, whose characters are used as they are.",
+	  .example =
+	      "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out shop.pem\n"
+	      "openssl pkey -in shop.pem -pubout |\n"
+	      "    tmtpctl key add shop@shop.test --kid web1 --algorithm ES256 --public-key -\n"
+	      "tmtpctl key add shop@shop.test --kid web2 --algorithm HS256 --generate",
 	  .options =
 	      (const struct ctl_option[]){
 		  { "kid", "ID", "the key's id, 1 to 64 characters", true },
 		  { "algorithm", "NAME", "ES256, RS256 or HS256", true },
 		  { "public-key", "FILE", "the public key in PEM; -: standard input", false },
-		  { "secret-file", "FILE", "HS256's secret, one line; -: standard input", false },
+		  { "secret-file", "FILE", "HS256's secret, one line; -: standard input",
+	            false },
 		  { "generate", NULL, "make a secret for HS256 and print it, once", false },
 		  { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,
@@ -129,7 +140,8 @@ const struct ctl_command key_commands[] = {
 	  .summary = "Ends a key: what it signed is refused within a second.",
 	  .more = "There is no way back, and its id can't be used again.",
 	  .example = "tmtpctl key revoke shop@shop.test --kid web1",
-	  .options = (const struct ctl_option[]){ { "kid", "ID", "the key's id", true }, { NULL, NULL, NULL, false } },
+	  .options = (const struct ctl_option[]){ { "kid", "ID", "the key's id", true },
+	                                          { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,
 	  .run = key_revoke },
 	{ .name = NULL },

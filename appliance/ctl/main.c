@@ -18,8 +18,9 @@
 enum { OPT_HELP = 'h', OPT_CONFIG = 'c', OPT_VERSION = 'V', OPT_JSON = 256, OPT_OWN = 512 };
 
 static const struct ctl_command *const groups[] = {
-	migrate_commands, site_commands,    key_commands,   token_commands, channel_commands, account_commands,
-	member_commands,  message_commands, queue_commands, peer_commands,  audit_commands,
+	migrate_commands, site_commands,    key_commands,    token_commands,
+	channel_commands, account_commands, member_commands, message_commands,
+	queue_commands,   peer_commands,    audit_commands,
 };
 
 #define GROUPS (sizeof(groups) / sizeof(groups[0]))
@@ -159,9 +160,14 @@ fill_options(const struct ctl_command *command, struct option *out)
 	size_t n = command == NULL ? 4 : 3;
 
 	memcpy(out, common, n * sizeof(common[0]));
-	for (int i = 0; command != NULL && command->options != NULL && command->options[i].name != NULL; i++)
-		out[n++] = (struct option){ command->options[i].name,
-			command->options[i].value != NULL ? required_argument : no_argument, NULL, OPT_OWN + i };
+	for (int i = 0;
+	     command != NULL && command->options != NULL && command->options[i].name != NULL;
+	     i++)
+		out[n++] =
+		    (struct option){ command->options[i].name,
+			             command->options[i].value != NULL ? required_argument
+			                                               : no_argument,
+			             NULL, OPT_OWN + i };
 	out[n] = (struct option){ NULL, 0, NULL, 0 };
 }
 
@@ -215,11 +221,14 @@ read_options(struct ctl *ctl, int argc, char **argv, bool *help)
 
 	fill_options(ctl->command, options);
 	while (result == CTL_OK && !*help &&
-	       (c = getopt_long(argc, argv, ctl->command == NULL ? "+:hc:V" : ":hc:", options, NULL)) != -1) {
-		const char *given = argv[optind - (optarg != NULL && optarg == argv[optind - 1] ? 2 : 1)];
+	       (c = getopt_long(argc, argv, ctl->command == NULL ? "+:hc:V" : ":hc:", options,
+	                        NULL)) != -1) {
+		const char *given =
+		    argv[optind - (optarg != NULL && optarg == argv[optind - 1] ? 2 : 1)];
 
 		if (is_abbreviated(given, options, c))
-			return ctl_usage(ctl, "there is no option %.*s here: options are written in full",
+			return ctl_usage(
+			    ctl, "there is no option %.*s here: options are written in full",
 			    (int)strcspn(given, "="), given);
 		if (c == OPT_HELP && ctl->command != NULL)
 			help_command(ctl->command);
@@ -260,7 +269,8 @@ check_call(struct ctl *ctl, int args_n)
 		return ctl_usage(ctl, "%s needs %s", command->name, command->arguments);
 	for (size_t i = 0; command->options != NULL && command->options[i].name != NULL; i++)
 		if (command->options[i].required && ctl->values[i] == NULL)
-			return ctl_usage(ctl, "%s needs --%s", command->name, command->options[i].name);
+			return ctl_usage(ctl, "%s needs --%s", command->name,
+			                 command->options[i].name);
 	return CTL_OK;
 }
 
@@ -320,11 +330,14 @@ main(int argc, char **argv)
 	struct ctl ctl = { .config_path = CONFIG_DEFAULT, .json = wants_json(argc, argv) };
 	enum ctl_exit result;
 
-	(void)signal(SIGPIPE, SIG_IGN); /* a reader that goes away must not end us in the middle of a change */
+	(void)signal(
+	    SIGPIPE,
+	    SIG_IGN); /* a reader that goes away must not end us in the middle of a change */
 	log_set_level(LOG_ERROR_LEVEL); /* what goes wrong is told in sentences */
 	output_init();
 	if (sodium_init() < 0)
-		return (int)ctl_fail(&ctl, CTL_REFUSED, "system", "no source of random numbers");
+		return (int)ctl_fail(&ctl, CTL_REFUSED, "system",
+		                     "no source of random numbers");
 	result = call(&ctl, argc, argv);
 	if (output_flush() == OUTPUT_FAILED && result == CTL_OK)
 		result = CTL_REFUSED;

@@ -7,10 +7,10 @@
 static json_t *
 row_json(const struct member_row *row)
 {
-	return json_pack("{s:o, s:s, s:b, s:o, s:o, s:o}", "address", output_text(row->address), "state",
-	    member_state_name(row->state), "receipts", (int)row->receipts, "invited",
-	    output_time(row->invited_us), "joined", output_time(row->joined_us), "left",
-	    output_time(row->left_us));
+	return json_pack("{s:o, s:s, s:b, s:o, s:o, s:o}", "address", output_text(row->address),
+	                 "state", member_state_name(row->state), "receipts", (int)row->receipts,
+	                 "invited", output_time(row->invited_us), "joined",
+	                 output_time(row->joined_us), "left", output_time(row->left_us));
 }
 
 /* -1 for no option. */
@@ -34,7 +34,8 @@ show(struct ctl *ctl, struct member_list *list)
 {
 	static const struct output_column columns[] = {
 		{ "address", "ADDRESS" }, { "state", "STATE" }, { "invited", "INVITED" },
-		{ "joined", "JOINED" },	  { "left", "LEFT" },	{ "receipts", "RECEIPTS" }, { NULL, NULL },
+		{ "joined", "JOINED" },   { "left", "LEFT" },   { "receipts", "RECEIPTS" },
+		{ NULL, NULL },
 	};
 	enum store_rc rc = ctl_ask(ctl, store_member_list, list);
 	json_t *rows;
@@ -47,8 +48,10 @@ show(struct ctl *ctl, struct member_list *list)
 		json_array_append_new(rows, row_json(&list->rows[i]));
 	if (list->rows_n == list->limit)
 		next = list->rows[list->rows_n - 1].address;
-	(void)output_page(ctl, "members", rows, columns,
-	    "Nobody: the website registers members (POST /v1/channels/NAME/members).", "after", next);
+	(void)output_page(
+	    ctl, "members", rows, columns,
+	    "Nobody: the website registers members (POST /v1/channels/NAME/members).", "after",
+	    next);
 	member_list_clear(list);
 	return CTL_OK;
 }
@@ -65,7 +68,8 @@ member_list(struct ctl *ctl)
 	    (result = read_state(ctl, ctl_value(ctl, "state"), &list.state)) != CTL_OK ||
 	    (from != NULL && (result = input_account(ctl, from, &after)) != CTL_OK) ||
 	    (result = find_site_id(ctl, ctl->args[0], &site, &list.site_id)) != CTL_OK ||
-	    (result = find_channel_id(ctl, &site, list.site_id, ctl->args[1], &list.channel_id)) != CTL_OK)
+	    (result = find_channel_id(ctl, &site, list.site_id, ctl->args[1],
+	                              &list.channel_id)) != CTL_OK)
 		return result;
 	list.domain = slice_str(after.domain);
 	list.member = slice_str(after.name);
@@ -77,10 +81,12 @@ const struct ctl_command member_commands[] = {
 	  .arguments = "SITE CHANNEL",
 	  .summary = "Shows a channel's members, in order of domain and name.",
 	  .example = "tmtpctl member list shop@shop.test orders --state granted",
-	  .options = (const struct ctl_option[]){
-	      { "state", "STATE", "invited, granted, refused, revoked or removed", false },
-	      { "after", "ADDRESS", "those behind this one", false },
-	      { "limit", "N", "at most so many, 1 to 100000 (100)", false }, { NULL, NULL, NULL, false } },
+	  .options =
+	      (const struct ctl_option[]){
+		  { "state", "STATE", "invited, granted, refused, revoked or removed", false },
+		  { "after", "ADDRESS", "those behind this one", false },
+		  { "limit", "N", "at most so many, 1 to 100000 (100)", false },
+		  { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,
 	  .run = member_list },
 	{ .name = NULL },

@@ -17,17 +17,25 @@ output_uuid(const struct uuid *id)
 static json_t *
 summary_json(const struct message_summary *m)
 {
-	return json_pack("{s:o, s:s, s:s, s:s, s:o, s:o, s:I}", "id", output_uuid(&m->message_id), "channel",
-	    m->channel, "audience", name_of_audience(m->audience), "lane", name_of_lane(m->lane), "accepted",
-	    output_time(m->accepted_us), "recalled", output_time(m->recalled_us), "size", (json_int_t)m->size);
+	return json_pack("{s:o, s:s, s:s, s:s, s:o, s:o, s:I}", "id",
+	                 output_uuid(&m->message_id), "channel", m->channel, "audience",
+	                 name_of_audience(m->audience), "lane", name_of_lane(m->lane),
+	                 "accepted", output_time(m->accepted_us), "recalled",
+	                 output_time(m->recalled_us), "size", (json_int_t)m->size);
 }
 
 static enum ctl_exit
 message_list(struct ctl *ctl)
 {
 	static const struct output_column columns[] = {
-		{ "id", "ID" },	   { "accepted", "ACCEPTED" }, { "channel", "CHANNEL" }, { "audience", "AUDIENCE" },
-		{ "lane", "LANE" }, { "size", "SIZE" },	       { "recalled", "RECALLED" }, { NULL, NULL },
+		{ "id", "ID" },
+		{ "accepted", "ACCEPTED" },
+		{ "channel", "CHANNEL" },
+		{ "audience", "AUDIENCE" },
+		{ "lane", "LANE" },
+		{ "size", "SIZE" },
+		{ "recalled", "RECALLED" },
+		{ NULL, NULL },
 	};
 	const char *before = ctl_value(ctl, "before"), *next = NULL;
 	struct message_list list = { .rows = NULL };
@@ -69,8 +77,8 @@ message_failed(struct ctl *ctl, enum store_rc rc, const struct input_site *site)
 	char missing[CTL_SENTENCE_MAX];
 
 	(void)snprintf(missing, sizeof(missing),
-	    "%s has no message %s; tmtpctl message list %s shows those there are", site->address, ctl->args[1],
-	    site->address);
+	               "%s has no message %s; tmtpctl message list %s shows those there are",
+	               site->address, ctl->args[1], site->address);
 	return ctl_store_failed(ctl, rc, missing, NULL);
 }
 
@@ -78,10 +86,19 @@ static enum ctl_exit
 message_show(struct ctl *ctl)
 {
 	static const struct output_column fields[] = {
-		{ "id", "Message" }, { "channel", "Channel" }, { "audience", "Audience" }, { "lane", "Lane" },
-		{ "accepted", "Accepted" }, { "expires", "Expires" }, { "recalled", "Recalled" },
-		{ "waiting", "Waiting" }, { "delivered", "Delivered" }, { "failed", "Failed" },
-		{ "dead", "Given up" }, { "rejected", "Rejected" }, { NULL, NULL },
+		{ "id", "Message" },
+		{ "channel", "Channel" },
+		{ "audience", "Audience" },
+		{ "lane", "Lane" },
+		{ "accepted", "Accepted" },
+		{ "expires", "Expires" },
+		{ "recalled", "Recalled" },
+		{ "waiting", "Waiting" },
+		{ "delivered", "Delivered" },
+		{ "failed", "Failed" },
+		{ "dead", "Given up" },
+		{ "rejected", "Rejected" },
+		{ NULL, NULL },
 	};
 	struct message_status s = { .waiting = 0 };
 	struct input_site site;
@@ -91,14 +108,16 @@ message_show(struct ctl *ctl)
 		result = message_failed(ctl, ctl_ask(ctl, store_message_status, &s), &site);
 	if (result != CTL_OK)
 		return result;
-	return output_record(ctl,
+	return output_record(
+	    ctl,
 	    json_pack("{s:o, s:o, s:s, s:s, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "id",
-		output_uuid(&s.message_id), "site", output_text(site.address), "channel", s.channel, "audience",
-		name_of_audience(s.audience), "lane", name_of_lane(s.lane), "accepted",
-		output_time(s.accepted_us), "expires", output_time(s.expires_us), "recalled",
-		output_time(s.recalled_us), "waiting", (json_int_t)s.waiting, "delivered",
-		(json_int_t)s.delivered, "failed", (json_int_t)s.failed, "dead", (json_int_t)s.dead, "rejected",
-		(json_int_t)s.rejected),
+	              output_uuid(&s.message_id), "site", output_text(site.address), "channel",
+	              s.channel, "audience", name_of_audience(s.audience), "lane",
+	              name_of_lane(s.lane), "accepted", output_time(s.accepted_us), "expires",
+	              output_time(s.expires_us), "recalled", output_time(s.recalled_us),
+	              "waiting", (json_int_t)s.waiting, "delivered", (json_int_t)s.delivered,
+	              "failed", (json_int_t)s.failed, "dead", (json_int_t)s.dead, "rejected",
+	              (json_int_t)s.rejected),
 	    fields);
 }
 
@@ -123,18 +142,24 @@ static enum ctl_exit
 show_recipients(struct ctl *ctl, struct message_recipients *page)
 {
 	static const struct output_column columns[] = {
-		{ "address", "ADDRESS" }, { "state", "STATE" }, { "reason", "REASON" }, { NULL, NULL },
+		{ "address", "ADDRESS" },
+		{ "state", "STATE" },
+		{ "reason", "REASON" },
+		{ NULL, NULL },
 	};
 	const char *next = NULL;
 	json_t *rows = json_array();
 
 	for (size_t i = 0; i < page->rows_n; i++)
 		json_array_append_new(rows,
-		    json_pack("{s:o, s:s, s:o}", "address", output_text(page->rows[i].address), "state",
-			recipient_state_name(page->rows[i].state), "reason", output_text(page->rows[i].reason)));
+		                      json_pack("{s:o, s:s, s:o}", "address",
+		                                output_text(page->rows[i].address), "state",
+		                                recipient_state_name(page->rows[i].state),
+		                                "reason", output_text(page->rows[i].reason)));
 	if (page->rows_n == page->limit)
 		next = page->rows[page->rows_n - 1].address;
-	return output_page(ctl, "recipients", rows, columns, "No such recipients.", "after", next);
+	return output_page(ctl, "recipients", rows, columns, "No such recipients.", "after",
+	                   next);
 }
 
 static enum ctl_exit
@@ -163,26 +188,33 @@ const struct ctl_command message_commands[] = {
 	  .arguments = "SITE",
 	  .summary = "Shows the site's messages, newest first.",
 	  .example = "tmtpctl message list shop@shop.test --limit 20",
-	  .options = (const struct ctl_option[]){ { "before", "ID", "those older than this one", false },
-	      { "limit", "N", "at most so many, 1 to 100000 (100)", false }, { NULL, NULL, NULL, false } },
+	  .options =
+	      (const struct ctl_option[]){
+		  { "before", "ID", "those older than this one", false },
+		  { "limit", "N", "at most so many, 1 to 100000 (100)", false },
+		  { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,
 	  .run = message_list },
 	{ .name = "message show",
 	  .arguments = "SITE ID",
 	  .summary = "Shows one message and counts what became of it.",
-	  .more = "Waiting: not yet acknowledged by the recipients' home servers. Delivered: acknowledged. Failed: "
-		  "refused for good. Given up: expired or parked. Rejected: named without holding the channel.",
+	  .more =
+	      "Waiting: not yet acknowledged by the recipients' home servers. Delivered: acknowledged. Failed: "
+	      "refused for good. Given up: expired or parked. Rejected: named without holding the channel.",
 	  .example = "tmtpctl message show shop@shop.test 019aa9d4-0000-7000-8000-000000000000",
 	  .needs = NEEDS_STORE,
 	  .run = message_show },
 	{ .name = "message recipients",
 	  .arguments = "SITE ID",
 	  .summary = "Shows a message's recipients one by one.",
-	  .example = "tmtpctl message recipients shop@shop.test 019aa9d4-0000-7000-8000-000000000000 --state failed",
-	  .options = (const struct ctl_option[]){
-	      { "state", "STATE", "waiting, delivered, failed, dead or rejected", false },
-	      { "after", "ADDRESS", "those behind this one", false },
-	      { "limit", "N", "at most so many, 1 to 100000 (100)", false }, { NULL, NULL, NULL, false } },
+	  .example =
+	      "tmtpctl message recipients shop@shop.test 019aa9d4-0000-7000-8000-000000000000 --state failed",
+	  .options =
+	      (const struct ctl_option[]){
+		  { "state", "STATE", "waiting, delivered, failed, dead or rejected", false },
+		  { "after", "ADDRESS", "those behind this one", false },
+		  { "limit", "N", "at most so many, 1 to 100000 (100)", false },
+		  { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,
 	  .run = message_recipients },
 	{ .name = NULL },

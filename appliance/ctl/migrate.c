@@ -61,9 +61,10 @@ run_failed(struct ctl *ctl, enum store_rc rc, const struct run *run, const struc
 		return ctl_fail(ctl, CTL_DOWN, "database-down", "%s", text);
 	if (json_array_size(run->applied) == 0)
 		return ctl_fail(ctl, CTL_REFUSED, "schema", "%s", text);
-	return ctl_fail(ctl, CTL_REFUSED, "schema",
-	    "the migration %s failed, nothing of it remains, those before it do: %s", last_name(run->applied),
-	    text);
+	return ctl_fail(
+	    ctl, CTL_REFUSED, "schema",
+	    "the migration %s failed, nothing of it remains, those before it do: %s",
+	    last_name(run->applied), text);
 }
 
 static enum ctl_exit
@@ -71,11 +72,13 @@ tell(struct ctl *ctl, json_t *applied)
 {
 	size_t n = json_array_size(applied);
 
-	return output_done(ctl,
+	return output_done(
+	    ctl,
 	    json_pack("{s:o, s:I, s:s}", "applied", json_incref(applied), "migrations",
-		(json_int_t)migrations_count, "state", "current"),
+	              (json_int_t)migrations_count, "state", "current"),
 	    n == 0 ? "The schema is current (%zu migrations): nothing was to be done."
-		   : "The schema is current (%zu migrations).", migrations_count);
+		   : "The schema is current (%zu migrations).",
+	    migrations_count);
 }
 
 static enum ctl_exit
@@ -116,22 +119,29 @@ config_json(const struct config *config)
 
 	for (int i = 0; i < CONFIG_ROLES; i++)
 		if (config->roles[i])
-			json_array_append_new(roles, output_text(config_role_name((enum config_role)i)));
+			json_array_append_new(
+			    roles, output_text(config_role_name((enum config_role)i)));
 	for (size_t i = 0; i < config->domains_count; i++)
 		json_array_append_new(domains, output_text(config->domains[i].name));
 	for (size_t i = 0; i < config->routes_count; i++)
 		json_array_append_new(routes, output_text(config->routes[i].domain));
-	return json_pack("{s:b, s:o, s:o, s:o, s:o, s:s}", "ok", 1, "config", output_text(config->path), "roles",
-	    roles, "domains", domains, "routes", routes, "database",
-	    config->database == NULL ? "embedded" : "external");
+	return json_pack("{s:b, s:o, s:o, s:o, s:o, s:s}", "ok", 1, "config",
+	                 output_text(config->path), "roles", roles, "domains", domains,
+	                 "routes", routes, "database",
+	                 config->database == NULL ? "embedded" : "external");
 }
 
 static enum ctl_exit
 check_config(struct ctl *ctl)
 {
 	static const struct output_column fields[] = {
-		{ "config", "Configuration" }, { "ok", "In order" }, { "roles", "Roles" }, { "domains", "Domains" },
-		{ "routes", "Pinned routes" }, { "database", "Database" }, { NULL, NULL },
+		{ "config", "Configuration" },
+		{ "ok", "In order" },
+		{ "roles", "Roles" },
+		{ "domains", "Domains" },
+		{ "routes", "Pinned routes" },
+		{ "database", "Database" },
+		{ NULL, NULL },
 	};
 
 	return output_record(ctl, config_json(ctl->config), fields);
@@ -148,8 +158,9 @@ const struct ctl_command migrate_commands[] = {
 	{ .name = "migrate",
 	  .arguments = "",
 	  .summary = "Brings the database's tables to this program's version.",
-	  .more = "Connects as tmtp_owner. Each migration runs in a transaction of its own; running it again "
-		  "changes nothing. An embedded database is migrated by tmtpd itself when it is new.",
+	  .more =
+	      "Connects as tmtp_owner. Each migration runs in a transaction of its own; running it again "
+	      "changes nothing. An embedded database is migrated by tmtpd itself when it is new.",
 	  .example = "tmtpctl migrate",
 	  .needs = NEEDS_CONFIG,
 	  .run = migrate },

@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-
 /* libpq asks whether the server runs; ours is run by tmtpd. */
 static const char *
 down_help(const struct ctl *ctl)
@@ -30,9 +29,10 @@ ctl_open_config(struct ctl *ctl)
 	rc = config_load(ctl->config_path, &ctl->config, &error);
 	buffer_add_u8(&error, '\0');
 	if (rc != CONFIG_OK)
-		result = ctl_fail(ctl, CTL_REFUSED,
-		    rc == CONFIG_UNREADABLE ? "config-unreadable" : "config-invalid", "%s",
-		    (const char *)error.data);
+		result =
+		    ctl_fail(ctl, CTL_REFUSED,
+		             rc == CONFIG_UNREADABLE ? "config-unreadable" : "config-invalid",
+		             "%s", (const char *)error.data);
 	buffer_free(&error);
 	return result;
 }
@@ -83,9 +83,10 @@ ctl_conninfo(struct ctl *ctl, const char *role, struct buffer *out)
 	buffer_init(&error, 4096);
 	if (!embedded_conninfo(ctl->config, role, out, &error)) {
 		buffer_add_u8(&error, '\0');
-		result = ctl_fail(ctl, ctl->config->database == NULL ? CTL_DOWN : CTL_REFUSED,
-		    ctl->config->database == NULL ? "database-down" : "config-invalid", "%s",
-		    (const char *)error.data);
+		result =
+		    ctl_fail(ctl, ctl->config->database == NULL ? CTL_DOWN : CTL_REFUSED,
+		             ctl->config->database == NULL ? "database-down" : "config-invalid",
+		             "%s", (const char *)error.data);
 	}
 	buffer_free(&error);
 	return result;
@@ -102,9 +103,8 @@ check_schema(struct ctl *ctl, const char *conninfo)
 	state = migrate_check(conninfo, &why);
 	buffer_add_u8(&why, '\0');
 	if (state == MIGRATE_DOWN)
-		result = ctl_fail(ctl, CTL_DOWN, "database-down",
-		    "%s%s", (const char *)why.data,
-		    down_help(ctl));
+		result = ctl_fail(ctl, CTL_DOWN, "database-down", "%s%s",
+		                  (const char *)why.data, down_help(ctl));
 	else if (state != MIGRATE_CURRENT)
 		result = ctl_fail(ctl, CTL_REFUSED, "schema", "%s", (const char *)why.data);
 	buffer_free(&why);
@@ -114,7 +114,8 @@ check_schema(struct ctl *ctl, const char *conninfo)
 enum ctl_exit
 ctl_open_store(struct ctl *ctl)
 {
-	struct store_options options = { .name = "tmtpctl", .connections = { [STORE_WRITE] = 1 } };
+	struct store_options options = { .name = "tmtpctl",
+		                         .connections = { [STORE_WRITE] = 1 } };
 	struct buffer conninfo;
 	enum ctl_exit result;
 
@@ -183,7 +184,8 @@ database_down(struct ctl *ctl)
 		buffer_add_str(&why, "it is full, shutting down, or took too long");
 	buffer_add_u8(&why, '\0');
 	result = ctl_fail(ctl, CTL_DOWN, "database-down",
-	    "the database went away, nothing was changed: %s%s", (const char *)why.data, down_help(ctl));
+	                  "the database went away, nothing was changed: %s%s",
+	                  (const char *)why.data, down_help(ctl));
 	buffer_free(&why);
 	return result;
 }
@@ -196,19 +198,20 @@ ctl_store_failed(struct ctl *ctl, enum store_rc rc, const char *not_found, const
 		return CTL_OK;
 	case STORE_NOT_FOUND:
 		return ctl_fail(ctl, CTL_REFUSED, "not-found", "%s",
-		    not_found != NULL ? not_found : "there is no such thing");
+		                not_found != NULL ? not_found : "there is no such thing");
 	case STORE_CONFLICT:
 		return ctl_fail(ctl, CTL_REFUSED, "conflict", "%s",
-		    conflict != NULL ? conflict : "it is taken already");
+		                conflict != NULL ? conflict : "it is taken already");
 	case STORE_DOWN:
 		return database_down(ctl);
 	case STORE_COMMIT_UNKNOWN:
-		return ctl_fail(ctl, CTL_DOWN, "commit-unknown",
+		return ctl_fail(
+		    ctl, CTL_DOWN, "commit-unknown",
 		    "the connection broke during the commit: whether the change was made is not known; "
 		    "look (list or show) before you try again");
 	case STORE_REFUSED:
 		break;
 	}
 	return ctl_fail(ctl, CTL_REFUSED, "refused",
-	    "the database refused this: the database's log says why");
+	                "the database refused this: the database's log says why");
 }

@@ -120,7 +120,8 @@ cell_text(struct buffer *out, const json_t *value)
 	} else if (json_is_boolean(value)) {
 		buffer_add_str(out, json_is_true(value) ? "yes" : "no");
 	} else if (json_is_array(value)) {
-		json_array_foreach ((json_t *)value, i, item) {
+		json_array_foreach((json_t *)value, i, item)
+		{
 			buffer_add_str(out, i > 0 ? "," : "");
 			add_plain(out, json_string_value(item));
 		}
@@ -164,7 +165,7 @@ print_cell(const char *text, size_t width, bool right, bool last)
 /* Widths of the columns, and which hold numbers only. */
 static size_t
 measure(const json_t *rows, const struct output_column *columns, size_t *widths, bool *numbers,
-    struct buffer *cell)
+        struct buffer *cell)
 {
 	const json_t *row;
 	size_t i, n = 0;
@@ -172,7 +173,8 @@ measure(const json_t *rows, const struct output_column *columns, size_t *widths,
 	for (; columns[n].key != NULL && n < COLUMNS_MAX; n++) {
 		widths[n] = text_width(columns[n].title);
 		numbers[n] = json_array_size(rows) > 0;
-		json_array_foreach ((json_t *)rows, i, row) {
+		json_array_foreach((json_t *)rows, i, row)
+		{
 			const json_t *value = json_object_get(row, columns[n].key);
 			size_t width;
 
@@ -197,7 +199,8 @@ print_table(const json_t *rows, const struct output_column *columns)
 	n = measure(rows, columns, widths, numbers, &cell);
 	for (size_t c = 0; c < n; c++)
 		print_cell(columns[c].title, widths[c], numbers[c], c + 1 == n);
-	json_array_foreach ((json_t *)rows, i, row) {
+	json_array_foreach((json_t *)rows, i, row)
+	{
 		for (size_t c = 0; c < n; c++) {
 			cell_text(&cell, json_object_get(row, columns[c].key));
 			print_cell((const char *)cell.data, widths[c], numbers[c], c + 1 == n);
@@ -215,8 +218,9 @@ output_json(json_t *document)
 }
 
 enum ctl_exit
-output_page(struct ctl *ctl, const char *name, json_t *rows, const struct output_column *columns,
-    const char *empty, const char *option, const char *next)
+output_page(struct ctl *ctl, const char *name, json_t *rows,
+            const struct output_column *columns, const char *empty, const char *option,
+            const char *next)
 {
 	json_t *document;
 
@@ -240,8 +244,8 @@ output_page(struct ctl *ctl, const char *name, json_t *rows, const struct output
 }
 
 enum ctl_exit
-output_list(struct ctl *ctl, const char *name, json_t *rows, const struct output_column *columns,
-    const char *empty)
+output_list(struct ctl *ctl, const char *name, json_t *rows,
+            const struct output_column *columns, const char *empty)
 {
 	json_t *document;
 
@@ -269,7 +273,7 @@ output_record(struct ctl *ctl, json_t *record, const struct output_column *colum
 	for (const struct output_column *c = columns; c->key != NULL; c++) {
 		cell_text(&cell, json_object_get(record, c->key));
 		printf("%s:%*s%s\n", c->title, (int)(width - text_width(c->title) + GAP), "",
-		    (const char *)cell.data);
+		       (const char *)cell.data);
 	}
 	buffer_free(&cell);
 	json_decref(record);

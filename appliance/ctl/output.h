@@ -21,14 +21,16 @@ void output_init(void);
 
 /* {name: rows}, or a table; empty is the sentence for no rows. Takes rows. */
 enum ctl_exit output_list(struct ctl *ctl, const char *name, json_t *rows,
-    const struct output_column *columns, const char *empty);
+                          const struct output_column *columns, const char *empty);
 
 /* The same for a page: next (NULL: there is no more) is the value of option that goes on behind these rows. */
 enum ctl_exit output_page(struct ctl *ctl, const char *name, json_t *rows,
-    const struct output_column *columns, const char *empty, const char *option, const char *next);
+                          const struct output_column *columns, const char *empty,
+                          const char *option, const char *next);
 
 /* The object, or a line for each column. Takes record. */
-enum ctl_exit output_record(struct ctl *ctl, json_t *record, const struct output_column *columns);
+enum ctl_exit output_record(struct ctl *ctl, json_t *record,
+                            const struct output_column *columns);
 
 /* The object, or a sentence. Takes record. */
 enum ctl_exit output_done(struct ctl *ctl, json_t *record, const char *fmt, ...)

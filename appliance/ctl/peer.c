@@ -18,20 +18,23 @@ row_json(const struct peer_row *row)
 {
 	const struct peer_state *s = &row->state;
 
-	return json_pack("{s:o, s:s, s:i, s:o, s:o, s:o, s:o, s:o}", "domain", output_text(row->domain), "state",
-	    state_of(s), "failures", s->failures, "failing_since", output_time(s->failing_since_us), "retry_at",
-	    output_time(s->retry_at_us), "sent", output_time(row->sent_us), "window",
-	    s->window_commands > 0 ? json_integer(s->window_commands) : json_null(),
-	    "reason", output_text(s->reason));
+	return json_pack(
+	    "{s:o, s:s, s:i, s:o, s:o, s:o, s:o, s:o}", "domain", output_text(row->domain),
+	    "state", state_of(s), "failures", s->failures, "failing_since",
+	    output_time(s->failing_since_us), "retry_at", output_time(s->retry_at_us), "sent",
+	    output_time(row->sent_us), "window",
+	    s->window_commands > 0 ? json_integer(s->window_commands) : json_null(), "reason",
+	    output_text(s->reason));
 }
 
 static enum ctl_exit
 peer_list(struct ctl *ctl)
 {
 	static const struct output_column columns[] = {
-		{ "domain", "DOMAIN" }, { "state", "STATE" }, { "failures", "FAILURES" },
-		{ "failing_since", "FAILING SINCE" }, { "retry_at", "RETRY AT" }, { "sent", "LAST SENT" },
-		{ "reason", "REASON" }, { NULL, NULL },
+		{ "domain", "DOMAIN" },     { "state", "STATE" },
+		{ "failures", "FAILURES" }, { "failing_since", "FAILING SINCE" },
+		{ "retry_at", "RETRY AT" }, { "sent", "LAST SENT" },
+		{ "reason", "REASON" },     { NULL, NULL },
 	};
 	struct peer_list list = { .domain = NULL };
 	enum store_rc rc = ctl_ask(ctl, store_peer_list, &list);
@@ -43,7 +46,8 @@ peer_list(struct ctl *ctl)
 	for (size_t i = 0; i < list.rows_n; i++)
 		json_array_append_new(rows, row_json(&list.rows[i]));
 	peer_list_clear(&list);
-	return output_list(ctl, "peers", rows, columns, "Nothing was sent to another domain yet.");
+	return output_list(ctl, "peers", rows, columns,
+	                   "Nothing was sent to another domain yet.");
 }
 
 static enum ctl_exit
@@ -51,8 +55,10 @@ missing_peer(struct ctl *ctl, enum store_rc rc, const char *domain)
 {
 	char missing[CTL_SENTENCE_MAX];
 
-	(void)snprintf(missing, sizeof(missing),
-	    "nothing was sent to %s yet; tmtpctl peer list shows the domains there are", domain);
+	(void)snprintf(
+	    missing, sizeof(missing),
+	    "nothing was sent to %s yet; tmtpctl peer list shows the domains there are",
+	    domain);
 	return ctl_store_failed(ctl, rc, missing, NULL);
 }
 
@@ -60,9 +66,15 @@ static enum ctl_exit
 peer_show(struct ctl *ctl)
 {
 	static const struct output_column fields[] = {
-		{ "domain", "Domain" }, { "state", "State" }, { "failures", "Failures in a row" },
-		{ "failing_since", "Failing since" }, { "retry_at", "Retry at" }, { "sent", "Last sent" },
-		{ "window", "Commands at once" }, { "reason", "Reason" }, { NULL, NULL },
+		{ "domain", "Domain" },
+		{ "state", "State" },
+		{ "failures", "Failures in a row" },
+		{ "failing_since", "Failing since" },
+		{ "retry_at", "Retry at" },
+		{ "sent", "Last sent" },
+		{ "window", "Commands at once" },
+		{ "reason", "Reason" },
+		{ NULL, NULL },
 	};
 	char domain[DMTP_DOMAIN_MAX + 1];
 	struct peer_list list = { .domain = domain };
@@ -88,14 +100,16 @@ hold(struct ctl *ctl, bool held, const char *sentence)
 {
 	char domain[DMTP_DOMAIN_MAX + 1];
 	struct peer_hold change = {
-		.actor = ctl->actor, .domain = domain, .held = held, .now_us = clock_wall_us() };
+		.actor = ctl->actor, .domain = domain, .held = held, .now_us = clock_wall_us()
+	};
 	enum ctl_exit result = input_domain(ctl, ctl->args[0], domain);
 
 	if (result == CTL_OK)
 		result = missing_peer(ctl, ctl_ask(ctl, store_peer_hold, &change), domain);
 	if (result != CTL_OK)
 		return result;
-	return output_done(ctl, json_pack("{s:o, s:b}", "domain", output_text(domain), "held", (int)held),
+	return output_done(
+	    ctl, json_pack("{s:o, s:b}", "domain", output_text(domain), "held", (int)held),
 	    "%s %s", domain, sentence);
 }
 

@@ -21,7 +21,7 @@
 
 struct pem_signer {
 	const char *algorithm;
-	EVP_PKEY *key;	      /* ES256 and RS256 */
+	EVP_PKEY *key;        /* ES256 and RS256 */
 	struct buffer secret; /* HS256 */
 };
 
@@ -42,23 +42,27 @@ is_p256(const EVP_PKEY *key)
 static bool
 is_good_rsa(const EVP_PKEY *key)
 {
-	return EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA && EVP_PKEY_get_bits(key) >= RSA_BITS_MIN &&
-	       EVP_PKEY_get_bits(key) <= RSA_BITS_MAX;
+	return EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA &&
+	       EVP_PKEY_get_bits(key) >= RSA_BITS_MIN && EVP_PKEY_get_bits(key) <= RSA_BITS_MAX;
 }
 
 static enum ctl_exit
 check_key(struct ctl *ctl, const EVP_PKEY *key, const char *algorithm, const char *path)
 {
 	if (strcmp(algorithm, "ES256") == 0 && !is_p256(key))
-		return ctl_fail(ctl, CTL_REFUSED, "bad-key",
+		return ctl_fail(
+		    ctl, CTL_REFUSED, "bad-key",
 		    "ES256 needs a P-256 key, but %s holds %s with %d bits; openssl genpkey -algorithm EC "
-		    "-pkeyopt ec_paramgen_curve:P-256 makes one", input_path_name(path),
-		    EVP_PKEY_get0_type_name(key), EVP_PKEY_get_bits(key));
+		    "-pkeyopt ec_paramgen_curve:P-256 makes one",
+		    input_path_name(path), EVP_PKEY_get0_type_name(key),
+		    EVP_PKEY_get_bits(key));
 	if (strcmp(algorithm, "RS256") == 0 && !is_good_rsa(key))
-		return ctl_fail(ctl, CTL_REFUSED, "bad-key",
+		return ctl_fail(
+		    ctl, CTL_REFUSED, "bad-key",
 		    "RS256 needs RSA with %d to %d bits, but %s holds %s with %d bits; openssl genpkey "
-		    "-algorithm RSA -pkeyopt rsa_keygen_bits:3072 makes one", RSA_BITS_MIN, RSA_BITS_MAX,
-		    input_path_name(path), EVP_PKEY_get0_type_name(key), EVP_PKEY_get_bits(key));
+		    "-algorithm RSA -pkeyopt rsa_keygen_bits:3072 makes one",
+		    RSA_BITS_MIN, RSA_BITS_MAX, input_path_name(path),
+		    EVP_PKEY_get0_type_name(key), EVP_PKEY_get_bits(key));
 	return CTL_OK;
 }
 
@@ -86,11 +90,14 @@ static enum ctl_exit
 no_public_key(struct ctl *ctl, const char *path, const struct buffer *file)
 {
 	if (memmem(file->data, file->len, "PRIVATE KEY", 11) != NULL)
-		return ctl_fail(ctl, CTL_REFUSED, "private-key",
+		return ctl_fail(
+		    ctl, CTL_REFUSED, "private-key",
 		    "%s holds a private key, which must stay with the website: give its public half "
-		    "(openssl pkey -in FILE -pubout)", input_path_name(path));
+		    "(openssl pkey -in FILE -pubout)",
+		    input_path_name(path));
 	return ctl_fail(ctl, CTL_REFUSED, "bad-key",
-	    "%s holds no public key in PEM (-----BEGIN PUBLIC KEY-----)", input_path_name(path));
+	                "%s holds no public key in PEM (-----BEGIN PUBLIC KEY-----)",
+	                input_path_name(path));
 }
 
 enum ctl_exit
@@ -111,7 +118,7 @@ pem_read_public(struct ctl *ctl, const char *algorithm, const char *path, struct
 		result = check_key(ctl, key, algorithm, path);
 	if (result == CTL_OK && !write_public(key, out))
 		result = ctl_fail(ctl, CTL_REFUSED, "bad-key", "%s can't be written as PEM",
-		    input_path_name(path));
+		                  input_path_name(path));
 	EVP_PKEY_free(key);
 	BIO_free(bio);
 	input_wipe(&file);
@@ -128,12 +135,15 @@ pem_read_secret(struct ctl *ctl, const char *path, struct buffer *out)
 	if (result != CTL_OK)
 		return result;
 	if (memmem(out->data, out->len, "-----BEGIN", 10) != NULL)
-		result = ctl_fail(ctl, CTL_REFUSED, "bad-key",
+		result = ctl_fail(
+		    ctl, CTL_REFUSED, "bad-key",
 		    "%s holds a key in PEM, which is no secret for HS256: use ES256 with --public-key",
 		    input_path_name(path));
 	else if (out->len < SECRET_MIN || out->len > SECRET_MAX)
-		result = ctl_fail(ctl, CTL_REFUSED, "bad-key",
-		    "an HS256 secret has %d to %d octets: --generate makes a good one", SECRET_MIN, SECRET_MAX);
+		result =
+		    ctl_fail(ctl, CTL_REFUSED, "bad-key",
+		             "an HS256 secret has %d to %d octets: --generate makes a good one",
+		             SECRET_MIN, SECRET_MAX);
 	if (result != CTL_OK)
 		input_wipe(out);
 	return result;
@@ -162,7 +172,8 @@ pem_read_signer(struct ctl *ctl, const char *path, struct pem_signer **out)
 {
 	struct pem_signer *s = calloc(1, sizeof(*s));
 	struct buffer file;
-	enum ctl_exit result = s == NULL ? CTL_REFUSED : input_file(ctl, path, KEY_FILE_MAX, &file);
+	enum ctl_exit result =
+	    s == NULL ? CTL_REFUSED : input_file(ctl, path, KEY_FILE_MAX, &file);
 	BIO *bio;
 
 	if (result != CTL_OK) {
@@ -173,7 +184,8 @@ pem_read_signer(struct ctl *ctl, const char *path, struct pem_signer **out)
 	bio = BIO_new_mem_buf(file.data, (int)file.len);
 	s->key = bio == NULL ? NULL : PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
 	if (s->key == NULL) {
-		result = ctl_fail(ctl, CTL_REFUSED, "bad-key",
+		result = ctl_fail(
+		    ctl, CTL_REFUSED, "bad-key",
 		    "%s holds no private key in PEM that can be read; for HS256 use --secret-file",
 		    input_path_name(path));
 	} else {
@@ -214,8 +226,10 @@ add_raw_ecdsa(const uint8_t *der, size_t len, struct buffer *out)
 {
 	ECDSA_SIG *sig = d2i_ECDSA_SIG(NULL, &der, (long)len);
 	uint8_t raw[2 * P256_OCTETS];
-	bool ok = sig != NULL && BN_bn2binpad(ECDSA_SIG_get0_r(sig), raw, P256_OCTETS) == P256_OCTETS &&
-		  BN_bn2binpad(ECDSA_SIG_get0_s(sig), raw + P256_OCTETS, P256_OCTETS) == P256_OCTETS;
+	bool ok =
+	    sig != NULL &&
+	    BN_bn2binpad(ECDSA_SIG_get0_r(sig), raw, P256_OCTETS) == P256_OCTETS &&
+	    BN_bn2binpad(ECDSA_SIG_get0_s(sig), raw + P256_OCTETS, P256_OCTETS) == P256_OCTETS;
 
 	if (ok)
 		buffer_add(out, raw, sizeof(raw));
@@ -229,8 +243,9 @@ sign_with_key(const struct pem_signer *s, struct slice data, struct buffer *out)
 	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
 	uint8_t sig[RSA_BITS_MAX / 8];
 	size_t len = sizeof(sig);
-	bool ok = ctx != NULL && EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, s->key) == 1 &&
-		  EVP_DigestSign(ctx, sig, &len, data.data, data.len) == 1;
+	bool ok = ctx != NULL &&
+	          EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, s->key) == 1 &&
+	          EVP_DigestSign(ctx, sig, &len, data.data, data.len) == 1;
 
 	if (ok && EVP_PKEY_get_base_id(s->key) == EVP_PKEY_EC)
 		ok = add_raw_ecdsa(sig, len, out);

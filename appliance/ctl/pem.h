@@ -12,7 +12,7 @@
  * RSA of 2048 to 8192 bits), as PEM without anything around it.
  */
 enum ctl_exit pem_read_public(struct ctl *ctl, const char *algorithm, const char *path,
-    struct buffer *out);
+                              struct buffer *out);
 
 /* An HS256 secret of the file: one line, its characters are the secret. Wipe it. */
 enum ctl_exit pem_read_secret(struct ctl *ctl, const char *path, struct buffer *out);
@@ -21,7 +21,8 @@ enum ctl_exit pem_read_secret(struct ctl *ctl, const char *path, struct buffer *
 struct pem_signer;
 
 enum ctl_exit pem_read_signer(struct ctl *ctl, const char *path, struct pem_signer **out);
-enum ctl_exit pem_read_secret_signer(struct ctl *ctl, const char *path, struct pem_signer **out);
+enum ctl_exit pem_read_secret_signer(struct ctl *ctl, const char *path,
+                                     struct pem_signer **out);
 void pem_signer_free(struct pem_signer **signer);
 
 /* "ES256", "RS256" or "HS256". */

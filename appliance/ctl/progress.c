@@ -22,8 +22,8 @@ draw(struct progress *p, int64_t since_ms)
 	for (size_t i = 0; i < BAR_WIDTH; i++)
 		bar[i] = i < full ? '#' : '.';
 	bar[BAR_WIDTH] = '\0';
-	(void)fprintf(stderr, "\r\033[K[%s] %zu of %zu  %s  %" PRId64 " s", bar, p->done, p->all,
-	    p->step != NULL ? p->step : "", since_ms / 1000);
+	(void)fprintf(stderr, "\r\033[K[%s] %zu of %zu  %s  %" PRId64 " s", bar, p->done,
+	              p->all, p->step != NULL ? p->step : "", since_ms / 1000);
 	(void)fflush(stderr);
 	p->drawn = true;
 }
@@ -80,7 +80,8 @@ progress_begin(struct progress *p, size_t all)
 	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	(void)pthread_cond_init(&p->wake, &attr);
 	(void)pthread_condattr_destroy(&attr);
-	p->running = isatty(STDERR_FILENO) != 0 && pthread_create(&p->thread, NULL, run, p) == 0;
+	p->running =
+	    isatty(STDERR_FILENO) != 0 && pthread_create(&p->thread, NULL, run, p) == 0;
 }
 
 void

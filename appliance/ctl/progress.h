@@ -14,7 +14,7 @@ struct progress {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
-	bool running;	  /* there is a thread: it is a terminal */
+	bool running; /* there is a thread: it is a terminal */
 	bool over, drawn;
 	size_t done, all; /* steps */
 	const char *step; /* borrowed: the name of the one under way */

@@ -102,7 +102,7 @@ prompt_new_password(struct ctl *ctl, size_t max, struct buffer *out)
 	buffer_init(&second, max + 2);
 	if (fd < 0)
 		return ctl_fail(ctl, CTL_REFUSED, "no-terminal",
-		    "there is no terminal to ask on: use --password-file");
+		                "there is no terminal to ask on: use --password-file");
 	ok = ask_twice(fd, max, out, &second);
 	(void)close(fd);
 	same = ok && slice_eq(buffer_slice(out), buffer_slice(&second));
@@ -111,6 +111,8 @@ prompt_new_password(struct ctl *ctl, size_t max, struct buffer *out)
 		return CTL_OK;
 	input_wipe(out);
 	if (ok)
-		return ctl_fail(ctl, CTL_REFUSED, "mismatch", "the two passwords differ: nothing was changed");
-	return ctl_fail(ctl, CTL_REFUSED, "aborted", "no password was entered: nothing was changed");
+		return ctl_fail(ctl, CTL_REFUSED, "mismatch",
+		                "the two passwords differ: nothing was changed");
+	return ctl_fail(ctl, CTL_REFUSED, "aborted",
+	                "no password was entered: nothing was changed");
 }

@@ -14,21 +14,26 @@ row_json(const struct queue_row *row)
 	char id[UUID_TEXT];
 
 	uuid_format(&row->message_id, id);
-	return json_pack("{s:s, s:i, s:o, s:o, s:o, s:s, s:s, s:i, s:i, s:o, s:o, s:o}", "message", id, "batch",
-	    row->batch_no, "site", output_text(row->site), "channel", output_text(row->channel), "domain",
-	    output_text(row->domain), "lane", name_of_lane(row->lane), "state",
-	    name_of_batch_state(row->state), "recipients", row->recipients, "attempts", row->attempts,
-	    "accepted", output_time(row->accepted_us), "not_before", output_time(row->not_before_us), "reason",
-	    output_text(row->reason));
+	return json_pack("{s:s, s:i, s:o, s:o, s:o, s:s, s:s, s:i, s:i, s:o, s:o, s:o}",
+	                 "message", id, "batch", row->batch_no, "site", output_text(row->site),
+	                 "channel", output_text(row->channel), "domain",
+	                 output_text(row->domain), "lane", name_of_lane(row->lane), "state",
+	                 name_of_batch_state(row->state), "recipients", row->recipients,
+	                 "attempts", row->attempts, "accepted", output_time(row->accepted_us),
+	                 "not_before", output_time(row->not_before_us), "reason",
+	                 output_text(row->reason));
 }
 
 static enum ctl_exit
 queue_list(struct ctl *ctl)
 {
 	static const struct output_column columns[] = {
-		{ "message", "MESSAGE" }, { "batch", "BATCH" }, { "site", "SITE" }, { "channel", "CHANNEL" },
-		{ "domain", "DOMAIN" }, { "lane", "LANE" }, { "state", "STATE" }, { "recipients", "RECIPIENTS" },
-		{ "attempts", "ATTEMPTS" }, { "not_before", "NOT BEFORE" }, { "reason", "REASON" }, { NULL, NULL },
+		{ "message", "MESSAGE" },   { "batch", "BATCH" },
+		{ "site", "SITE" },         { "channel", "CHANNEL" },
+		{ "domain", "DOMAIN" },     { "lane", "LANE" },
+		{ "state", "STATE" },       { "recipients", "RECIPIENTS" },
+		{ "attempts", "ATTEMPTS" }, { "not_before", "NOT BEFORE" },
+		{ "reason", "REASON" },     { NULL, NULL },
 	};
 	const char *only = ctl_value(ctl, "domain");
 	char domain[DMTP_DOMAIN_MAX + 1];
@@ -51,7 +56,7 @@ queue_list(struct ctl *ctl)
 	full = list.rows_n == list.limit;
 	queue_list_clear(&list);
 	(void)output_list(ctl, "batches", rows, columns,
-	    list.dead ? "Nothing was given up." : "Nothing waits.");
+	                  list.dead ? "Nothing was given up." : "Nothing waits.");
 	if (full)
 		(void)fprintf(stderr, "There may be more: see --limit.\n");
 	return CTL_OK;
@@ -61,13 +66,15 @@ queue_list(struct ctl *ctl)
 
 /* Exactly one of the three: nobody drops everything by leaving an option out. */
 static enum ctl_exit
-read_target(struct ctl *ctl, char domain[static DMTP_DOMAIN_MAX + 1], struct queue_change *change)
+read_target(struct ctl *ctl, char domain[static DMTP_DOMAIN_MAX + 1],
+            struct queue_change *change)
 {
 	const char *only = ctl_value(ctl, "domain"), *message = ctl_value(ctl, "message");
 	int given = (only != NULL) + (message != NULL) + (ctl_value(ctl, "all") != NULL);
 
 	if (given != 1)
-		return ctl_usage(ctl, "%s needs one of --domain, --message and --all", ctl->command->name);
+		return ctl_usage(ctl, "%s needs one of --domain, --message and --all",
+		                 ctl->command->name);
 	if (message != NULL)
 		return input_uuid(ctl, message, &change->message_id);
 	if (only == NULL)
@@ -79,20 +86,23 @@ read_target(struct ctl *ctl, char domain[static DMTP_DOMAIN_MAX + 1], struct que
 static enum ctl_exit
 run_change(struct ctl *ctl, enum queue_action action, const char *sentence)
 {
-	struct queue_change change = { .actor = ctl->actor, .action = action, .now_us = clock_wall_us() };
+	struct queue_change change = { .actor = ctl->actor,
+		                       .action = action,
+		                       .now_us = clock_wall_us() };
 	char domain[DMTP_DOMAIN_MAX + 1];
 	enum ctl_exit result = read_target(ctl, domain, &change);
 	json_t *record;
 
 	if (result == CTL_OK)
 		result = ctl_store_failed(ctl, ctl_ask(ctl, store_queue_change, &change),
-		    "nothing in the queue matches", NULL);
+		                          "nothing in the queue matches", NULL);
 	if (result != CTL_OK)
 		return result;
 	record = json_pack("{s:I}", "changed", (json_int_t)change.changed);
 	if (change.changed == 0)
 		return output_done(ctl, record, "No batch was concerned.");
-	return output_done(ctl, record, "Batches: %" PRId64 ". They %s", change.changed, sentence);
+	return output_done(ctl, record, "Batches: %" PRId64 ". They %s", change.changed,
+	                   sentence);
 }
 
 static enum ctl_exit
@@ -130,12 +140,16 @@ const struct ctl_command queue_commands[] = {
 	{ .name = "queue list",
 	  .arguments = "",
 	  .summary = "Shows the batches that wait to be sent.",
-	  .more = "A batch is one message for one domain, for at most about a thousand recipients. Held ones "
-		  "are shown among them.",
+	  .more =
+	      "A batch is one message for one domain, for at most about a thousand recipients. Held ones "
+	      "are shown among them.",
 	  .example = "tmtpctl queue list --domain home.test",
-	  .options = (const struct ctl_option[]){ { "domain", "NAME", "only to this domain", false },
-	      { "dead", NULL, "those given up, instead of those that wait", false },
-	      { "limit", "N", "at most so many, 1 to 100000 (100)", false }, { NULL, NULL, NULL, false } },
+	  .options =
+	      (const struct ctl_option[]){
+		  { "domain", "NAME", "only to this domain", false },
+		  { "dead", NULL, "those given up, instead of those that wait", false },
+		  { "limit", "N", "at most so many, 1 to 100000 (100)", false },
+		  { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,
 	  .run = queue_list },
 	{ .name = "queue retry",

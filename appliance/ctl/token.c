@@ -11,7 +11,9 @@
 #include <sodium.h>
 
 #define RANDOM_OCTETS 20
-#define TOKEN_TEXT (7 + BASE32_LEN(8) + 1 + BASE32_LEN(RANDOM_OCTETS) + 1) /* "tmtp_s_" site "_" random NUL */
+#define TOKEN_TEXT                                           \
+	(7 + BASE32_LEN(8) + 1 + BASE32_LEN(RANDOM_OCTETS) + \
+	 1) /* "tmtp_s_" site "_" random NUL */
 #define SCOPES_TEXT 64
 #define JWT_LIFE_MAX_S 3600 /* what the site role accepts */
 
@@ -43,15 +45,17 @@ read_scopes(struct ctl *ctl, const char *text, char out[static SCOPES_TEXT])
 		struct slice word = slice_mem(p, strcspn(p, ", "));
 
 		if (!find_scope(word, &bits))
-			return ctl_usage(ctl, "--scope takes push, members and read, with commas between them");
+			return ctl_usage(
+			    ctl,
+			    "--scope takes push, members and read, with commas between them");
 		p += word.len;
 		if (*p == '\0')
 			break;
 	}
 	for (unsigned i = 0; i < SCOPES; i++)
 		if ((bits & 1U << i) != 0)
-			len += (size_t)snprintf(out + len, SCOPES_TEXT - len, "%s%s", len > 0 ? " " : "",
-			    scope_names[i]);
+			len += (size_t)snprintf(out + len, SCOPES_TEXT - len, "%s%s",
+			                        len > 0 ? " " : "", scope_names[i]);
 	return CTL_OK;
 }
 
@@ -75,8 +79,8 @@ make_token(int64_t site_id, char out[static TOKEN_TEXT])
 }
 
 static enum ctl_exit
-store_token(struct ctl *ctl, const struct input_site *site, const char *name, const char *scopes,
-    int64_t expires_us, const char *token)
+store_token(struct ctl *ctl, const struct input_site *site, const char *name,
+            const char *scopes, int64_t expires_us, const char *token)
 {
 	uint8_t hash[crypto_hash_sha256_BYTES];
 	struct site_change change = {
@@ -102,7 +106,8 @@ token_create(struct ctl *ctl)
 
 	if ((result = input_label(ctl, "name", name)) != CTL_OK ||
 	    (result = read_scopes(ctl, ctl_value(ctl, "scope"), scopes)) != CTL_OK ||
-	    (life != NULL && (result = input_duration(ctl, "expires", life, &seconds)) != CTL_OK) ||
+	    (life != NULL &&
+	     (result = input_duration(ctl, "expires", life, &seconds)) != CTL_OK) ||
 	    (result = find_site_id(ctl, ctl->args[0], &site, &site_id)) != CTL_OK)
 		return result;
 	if (life != NULL)
@@ -110,10 +115,11 @@ token_create(struct ctl *ctl)
 	make_token(site_id, token);
 	result = store_token(ctl, &site, name, scopes, expires_us, token);
 	if (result == CTL_OK)
-		result = credential_show_once(ctl,
-		    json_pack("{s:o, s:o, s:o, s:o, s:s}", "site", output_text(site.address), "name",
-			output_text(name), "scopes", output_words(scopes), "expires", output_time(expires_us),
-			"token", token),
+		result = credential_show_once(
+		    ctl,
+		    json_pack("{s:o, s:o, s:o, s:o, s:s}", "site", output_text(site.address),
+		              "name", output_text(name), "scopes", output_words(scopes),
+		              "expires", output_time(expires_us), "token", token),
 		    token, "The token, shown this once; send it as Authorization: Bearer …");
 	sodium_memzero(token, sizeof(token));
 	return result;
@@ -140,16 +146,18 @@ read_signer(struct ctl *ctl, struct pem_signer **signer)
 
 	if ((key != NULL) == (secret != NULL))
 		return ctl_usage(ctl, "token jwt takes either --key or --secret-file");
-	return key != NULL ? pem_read_signer(ctl, key, signer) : pem_read_secret_signer(ctl, secret, signer);
+	return key != NULL ? pem_read_signer(ctl, key, signer)
+	                   : pem_read_secret_signer(ctl, secret, signer);
 }
 
 static enum ctl_exit
-sign(struct ctl *ctl, const struct pem_signer *signer, const struct input_site *site, int64_t life_s,
-    const char *scopes)
+sign(struct ctl *ctl, const struct pem_signer *signer, const struct input_site *site,
+     int64_t life_s, const char *scopes)
 {
 	int64_t now_s = clock_wall_s();
-	json_t *claims = json_pack("{s:o, s:o, s:I, s:I}", "iss", output_text(site->address), "aud",
-	    output_text(site->domain), "iat", (json_int_t)now_s, "exp", (json_int_t)(now_s + life_s));
+	json_t *claims = json_pack("{s:o, s:o, s:I, s:I}", "iss", output_text(site->address),
+	                           "aud", output_text(site->domain), "iat", (json_int_t)now_s,
+	                           "exp", (json_int_t)(now_s + life_s));
 	struct buffer jwt;
 	bool ok;
 
@@ -159,11 +167,12 @@ sign(struct ctl *ctl, const struct pem_signer *signer, const struct input_site *
 	json_decref(claims);
 	if (ok && ctl->json)
 		output_json(json_pack("{s:s, s:o}", "token", (const char *)jwt.data, "expires",
-		    output_time((now_s + life_s) * 1000000)));
+		                      output_time((now_s + life_s) * 1000000)));
 	else if (ok)
 		printf("%s\n", (const char *)jwt.data);
 	input_wipe(&jwt);
-	return ok ? CTL_OK : ctl_fail(ctl, CTL_REFUSED, "bad-key", "signing failed: can this key sign?");
+	return ok ? CTL_OK
+	          : ctl_fail(ctl, CTL_REFUSED, "bad-key", "signing failed: can this key sign?");
 }
 
 static enum ctl_exit
@@ -179,7 +188,8 @@ token_jwt(struct ctl *ctl)
 	if ((result = input_site(ctl, ctl->args[0], &site)) != CTL_OK ||
 	    (result = input_label(ctl, "kid", ctl_value(ctl, "kid"))) != CTL_OK ||
 	    (scope != NULL && (result = read_scopes(ctl, scope, scopes)) != CTL_OK) ||
-	    (life != NULL && (result = input_duration(ctl, "expires", life, &life_s)) != CTL_OK))
+	    (life != NULL &&
+	     (result = input_duration(ctl, "expires", life, &life_s)) != CTL_OK))
 		return result;
 	if (life_s > JWT_LIFE_MAX_S)
 		return ctl_usage(ctl, "--expires is at most 1h: longer ones are refused");
@@ -193,13 +203,18 @@ const struct ctl_command token_commands[] = {
 	{ .name = "token create",
 	  .arguments = "SITE",
 	  .summary = "Makes an opaque token for the site and prints it, once.",
-	  .more = "Only its SHA-256 is stored. Scopes: push (send messages), members (register and remove "
-		  "members), read (see what became of messages).",
-	  .example = "tmtpctl token create shop@shop.test --name backend --scope push,read --expires 90d",
-	  .options = (const struct ctl_option[]){ { "name", "NAME", "what it is for, 1 to 64 characters", true },
-	      { "scope", "LIST", "of push, members, read, with commas", true },
-	      { "expires", "TIME", "how long it is valid: 90d, 12h; else until it is revoked", false },
-	      { NULL, NULL, NULL, false } },
+	  .more =
+	      "Only its SHA-256 is stored. Scopes: push (send messages), members (register and remove "
+	      "members), read (see what became of messages).",
+	  .example =
+	      "tmtpctl token create shop@shop.test --name backend --scope push,read --expires 90d",
+	  .options =
+	      (const struct ctl_option[]){
+		  { "name", "NAME", "what it is for, 1 to 64 characters", true },
+		  { "scope", "LIST", "of push, members, read, with commas", true },
+		  { "expires", "TIME",
+	            "how long it is valid: 90d, 12h; else until it is revoked", false },
+		  { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,
 	  .run = token_create },
 	{ .name = "token list",
@@ -214,21 +229,27 @@ const struct ctl_command token_commands[] = {
 	  .more = "There is no way back, and its name can't be used again.",
 	  .example = "tmtpctl token revoke shop@shop.test --name backend",
 	  .options = (const struct ctl_option[]){ { "name", "NAME", "the token's name", true },
-	      { NULL, NULL, NULL, false } },
+	                                          { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,
 	  .run = token_revoke },
 	{ .name = "token jwt",
 	  .arguments = "SITE",
 	  .summary = "Signs a JWT as the website would, to try things out.",
-	  .more = "Needs neither the configuration nor the database. The algorithm is the key's own: ES256 for P-256, "
-		  "RS256 for RSA, HS256 for a secret.",
-	  .example = "curl -H \"Authorization: Bearer $(tmtpctl token jwt shop@shop.test --kid web1 --key shop.pem)\" \\\n"
-		     "    https://shop.test/v1/channels",
-	  .options = (const struct ctl_option[]){ { "kid", "ID", "the key's id, as in key add", true },
-	      { "key", "FILE", "the private key in PEM; -: standard input", false },
-	      { "secret-file", "FILE", "HS256's secret, one line; -: standard input", false },
-	      { "expires", "TIME", "how long it is valid, at most 1h (10m)", false },
-	      { "scope", "LIST", "of push, members, read; else all", false }, { NULL, NULL, NULL, false } },
+	  .more =
+	      "Needs neither the configuration nor the database. The algorithm is the key's own: ES256 for P-256, "
+	      "RS256 for RSA, HS256 for a secret.",
+	  .example =
+	      "curl -H \"Authorization: Bearer $(tmtpctl token jwt shop@shop.test --kid web1 --key shop.pem)\" \\\n"
+	      "    https://shop.test/v1/channels",
+	  .options =
+	      (const struct ctl_option[]){
+		  { "kid", "ID", "the key's id, as in key add", true },
+		  { "key", "FILE", "the private key in PEM; -: standard input", false },
+		  { "secret-file", "FILE", "HS256's secret, one line; -: standard input",
+	            false },
+		  { "expires", "TIME", "how long it is valid, at most 1h (10m)", false },
+		  { "scope", "LIST", "of push, members, read; else all", false },
+		  { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_NOTHING,
 	  .run = token_jwt },
 	{ .name = NULL },

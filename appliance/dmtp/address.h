@@ -59,11 +59,12 @@ bool dmtp_address_eq(const struct dmtp_address *a, const struct dmtp_address *b)
 
 /* "channel.site@domain": the two names; borrow from a. False: not a channel's address. */
 bool dmtp_address_channel(const struct dmtp_address *a, struct slice *channel,
-    struct slice *site);
+                          struct slice *site);
 
 /* Makes "channel.site@domain", or "site@domain" when channel is empty. */
 enum dmtp_address_rc dmtp_address_make(struct slice channel, struct slice site,
-    struct slice domain, struct dmtp_address *out) __attribute__((warn_unused_result));
+                                       struct slice domain, struct dmtp_address *out)
+    __attribute__((warn_unused_result));
 
 /* What stands behind the last "@", empty when there is none. Nothing else is checked. */
 struct slice dmtp_domain_of(struct slice address);

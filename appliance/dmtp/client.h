@@ -18,33 +18,35 @@ enum dmtp_client_mode {
 
 struct dmtp_client_options {
 	enum dmtp_client_mode mode;
-	uint32_t window;           /* commands unanswered at once; 0: what the peer allows */
-	int64_t reply_timeout_ms;  /* no octet received while replies are due; 0: 5 minutes */
-	bool keep_alive;           /* NOOPs, as many as the peer allows; then QUIT */
+	uint32_t window;          /* commands unanswered at once; 0: what the peer allows */
+	int64_t reply_timeout_ms; /* no octet received while replies are due; 0: 5 minutes */
+	bool keep_alive;          /* NOOPs, as many as the peer allows; then QUIT */
 };
 
 enum dmtp_client_kind {
-	DMTP_CLIENT_GREETED = 1, /* dmtp_client_greeting; with STARTTLS only the one within TLS */
-	DMTP_CLIENT_HANDSHAKE,   /* STARTTLS was granted: do the handshake, then dmtp_client_secured */
-	DMTP_CLIENT_REPLY,       /* K, E or Z of a command */
-	DMTP_CLIENT_INFO,        /* I */
-	DMTP_CLIENT_NO_MORE,     /* X: commands sent are still answered, others are refused */
-	DMTP_CLIENT_REFUSED,     /* Z instead of a greeting; CLOSE follows */
-	DMTP_CLIENT_CLOSED,      /* close now; the last event; then dmtp_client_lost */
+	DMTP_CLIENT_GREETED =
+	    1,                 /* dmtp_client_greeting; with STARTTLS only the one within TLS */
+	DMTP_CLIENT_HANDSHAKE, /* STARTTLS was granted: do the handshake, then dmtp_client_secured */
+	DMTP_CLIENT_REPLY,   /* K, E or Z of a command */
+	DMTP_CLIENT_INFO,    /* I */
+	DMTP_CLIENT_NO_MORE, /* X: commands sent are still answered, others are refused */
+	DMTP_CLIENT_REFUSED, /* Z instead of a greeting; CLOSE follows */
+	DMTP_CLIENT_CLOSED,  /* close now; the last event; then dmtp_client_lost */
 };
 
 struct dmtp_client_event {
 	enum dmtp_client_kind kind;
-	void *tag;                     /* REPLY */
-	enum dmtp_verb verb;           /* REPLY */
-	struct dmtp_response response; /* REPLY, INFO, NO_MORE, REFUSED: borrows until the next call of next or feed */
-	enum dmtp_close reason;        /* CLOSED */
+	void *tag;           /* REPLY */
+	enum dmtp_verb verb; /* REPLY */
+	struct dmtp_response
+	    response; /* REPLY, INFO, NO_MORE, REFUSED: borrows until the next call of next or feed */
+	enum dmtp_close reason; /* CLOSED */
 };
 
 enum dmtp_client_rc {
 	DMTP_CLIENT_OK = 0,
-	DMTP_CLIENT_FULL,     /* the window: again after a REPLY, GREETED or sent */
-	DMTP_CLIENT_CLOSING,  /* X, QUIT or a close: never on this session */
+	DMTP_CLIENT_FULL,    /* the window: again after a REPLY, GREETED or sent */
+	DMTP_CLIENT_CLOSING, /* X, QUIT or a close: never on this session */
 	DMTP_CLIENT_TOO_LONG, /* longer than the peer's (before the greeting: the floor's) limit */
 	DMTP_CLIENT_NO_MEMORY,
 };
@@ -58,7 +60,8 @@ void dmtp_client_free(struct dmtp_client **c);
  * dmtp_client_limits, and sends only extension verbs that the greeting offers.
  */
 enum dmtp_client_rc dmtp_client_send(struct dmtp_client *c, int64_t now_ms, enum dmtp_verb verb,
-    struct slice command, void *tag) __attribute__((warn_unused_result));
+                                     struct slice command, void *tag)
+    __attribute__((warn_unused_result));
 
 /* How many commands could be sent now. */
 size_t dmtp_client_room(const struct dmtp_client *c);

@@ -48,18 +48,18 @@ struct dmtp_post {
 	struct slice from, id;
 	int64_t date;
 	int64_t size;
-	struct slice digest;         /* DMTP_DIGEST_LEN octets */
-	struct slice uris;           /* inside of a list of strings */
-	struct slice rcpts;          /* inside; decoding only */
+	struct slice digest;          /* DMTP_DIGEST_LEN octets */
+	struct slice uris;            /* inside of a list of strings */
+	struct slice rcpts;           /* inside; decoding only */
 	size_t uri_count, rcpt_count; /* decoding only */
-	struct slice key, signature; /* empty: absent */
-	struct slice channel;        /* empty: absent */
+	struct slice key, signature;  /* empty: absent */
+	struct slice channel;         /* empty: absent */
 	bool has_expires;
 	int64_t expires;
 	struct slice replaces, recall; /* empty: absent */
-	bool shared;       /* decoding only: a recipient has variables */
-	bool invites;      /* decoding only: a recipient's channel is invite */
-	bool values_bad;   /* decoding only: judged by dmtp_command_check */
+	bool shared;                   /* decoding only: a recipient has variables */
+	bool invites;                  /* decoding only: a recipient's channel is invite */
+	bool values_bad;               /* decoding only: judged by dmtp_command_check */
 };
 
 struct dmtp_channels {
@@ -137,7 +137,8 @@ struct dmtp_verdict {
  * ignored for AUTH). now_s: seconds since 1970 UTC.
  */
 struct dmtp_verdict dmtp_command_check(const struct dmtp_command *c,
-    const struct dmtp_limits *limits, bool verified, int64_t now_s);
+                                       const struct dmtp_limits *limits, bool verified,
+                                       int64_t now_s);
 
 /* it was set by ben_reader_init(&it, post.rcpts). False: no more. For checked posts. */
 bool dmtp_rcpt_next(struct ben_reader *it, struct dmtp_rcpt *out);
@@ -169,13 +170,14 @@ struct dmtp_post_writer {
 	const struct dmtp_post *post;
 };
 void dmtp_post_begin(struct dmtp_post_writer *w, struct buffer *out,
-    const struct dmtp_post *post);
-void dmtp_post_put_grant(struct dmtp_post_writer *w, const uint8_t grant[static DMTP_GRANT_LEN]);
+                     const struct dmtp_post *post);
+void dmtp_post_put_grant(struct dmtp_post_writer *w,
+                         const uint8_t grant[static DMTP_GRANT_LEN]);
 /* vars: a whole canonical dictionary "d…e". */
 void dmtp_post_put_vars(struct dmtp_post_writer *w, const uint8_t grant[static DMTP_GRANT_LEN],
-    struct slice vars);
+                        struct slice vars);
 void dmtp_post_put_address(struct dmtp_post_writer *w, struct slice address,
-    enum dmtp_well_known channel);
+                           enum dmtp_well_known channel);
 void dmtp_post_end(struct dmtp_post_writer *w);
 
 void dmtp_channels_encode(const struct dmtp_channels *c, struct buffer *out);

@@ -18,10 +18,14 @@ struct dmtp_limits {
 	uint32_t uris;
 };
 
-#define DMTP_LIMITS_DEFAULT                                                                        \
-	((struct dmtp_limits){ .command_octets = 262144, .idle_s = 300,                            \
-			       .message_octets = 26214400, .noops = 10, .pipeline = 64,            \
-			       .rcpts = 1000, .uris = 8 })
+#define DMTP_LIMITS_DEFAULT                                \
+	((struct dmtp_limits){ .command_octets = 262144,   \
+	                       .idle_s = 300,              \
+	                       .message_octets = 26214400, \
+	                       .noops = 10,                \
+	                       .pipeline = 64,             \
+	                       .rcpts = 1000,              \
+	                       .uris = 8 })
 
 /* The least that limits may say, and what a client may assume on TLS before the greeting. */
 #define DMTP_FLOOR_COMMAND 65536

@@ -37,8 +37,8 @@ struct dmtp_message {
 
 enum dmtp_message_rc {
 	DMTP_MESSAGE_OK = 0,
-	DMTP_MESSAGE_BAD,       /* not canonical, or not of this form */
-	DMTP_MESSAGE_SIZE,      /* what dmtp_message_check found */
+	DMTP_MESSAGE_BAD,  /* not canonical, or not of this form */
+	DMTP_MESSAGE_SIZE, /* what dmtp_message_check found */
 	DMTP_MESSAGE_DIGEST,
 	DMTP_MESSAGE_FROM,
 	DMTP_MESSAGE_DATE,
@@ -50,7 +50,8 @@ const char *dmtp_message_rc_name(enum dmtp_message_rc rc);
 
 /* Appends the message. Makes what dmtp_message_decode accepts, or BAD (out is as before). */
 enum dmtp_message_rc dmtp_message_encode(const struct dmtp_message *m,
-    const struct dmtp_field *fields, size_t count, struct buffer *out)
+                                         const struct dmtp_field *fields, size_t count,
+                                         struct buffer *out)
     __attribute__((warn_unused_result));
 
 /* The whole of octets, judged in every field. Borrows. BAD leaves out untouched. */
@@ -72,8 +73,10 @@ struct dmtp_expected {
 	int64_t date;
 	struct slice to;
 };
-enum dmtp_message_rc dmtp_message_check(struct slice octets, const struct dmtp_expected *expected,
-    struct dmtp_message *out) __attribute__((warn_unused_result));
+enum dmtp_message_rc dmtp_message_check(struct slice octets,
+                                        const struct dmtp_expected *expected,
+                                        struct dmtp_message *out)
+    __attribute__((warn_unused_result));
 
 /* SHA-256. False: the library failed (out of memory). */
 bool dmtp_digest(struct slice octets, uint8_t out[static DMTP_DIGEST_LEN])
@@ -83,16 +86,17 @@ bool dmtp_digest(struct slice octets, uint8_t out[static DMTP_DIGEST_LEN])
 
 /* secret: libsodium's 64 octets (seed and public key). */
 void dmtp_message_sign(const uint8_t digest[static DMTP_DIGEST_LEN],
-    const uint8_t secret[static 64], uint8_t out[static DMTP_SIGNATURE_LEN]);
+                       const uint8_t secret[static 64], uint8_t out[static DMTP_SIGNATURE_LEN]);
 bool dmtp_message_verify(const uint8_t digest[static DMTP_DIGEST_LEN], struct slice signature,
-    const uint8_t key[static DMTP_KEY_LEN]);
+                         const uint8_t key[static DMTP_KEY_LEN]);
 
 /* AUTH: exporter is 32 octets of the TLS session; domains at most 253 octets (else false). */
 bool dmtp_auth_sign(const uint8_t exporter[static 32], struct slice client_domain,
-    struct slice server_domain, const uint8_t secret[static 64],
-    uint8_t out[static DMTP_SIGNATURE_LEN]);
+                    struct slice server_domain, const uint8_t secret[static 64],
+                    uint8_t out[static DMTP_SIGNATURE_LEN]);
 bool dmtp_auth_verify(const uint8_t exporter[static 32], struct slice client_domain,
-    struct slice server_domain, struct slice signature, const uint8_t key[static DMTP_KEY_LEN]);
+                      struct slice server_domain, struct slice signature,
+                      const uint8_t key[static DMTP_KEY_LEN]);
 
 /* --- variables ------------------------------------------------------------ */
 
@@ -109,7 +113,7 @@ enum dmtp_escape dmtp_escape_for(struct slice media_type);
  * maximum is the bound.
  */
 void dmtp_template_expand(struct slice text, enum dmtp_escape escape, struct slice vars,
-    struct buffer *out);
+                          struct buffer *out);
 
 /* A whole canonical dictionary of at most DMTP_VARS_MAX octets: [a-z0-9_]{1,30} -> UTF-8. */
 bool dmtp_vars_valid(struct slice vars);

@@ -41,13 +41,14 @@ struct dmtp_response {
 	struct slice text;     /* at most DMTP_TEXT_MAX octets, UTF-8; a longer one is cut */
 	uint32_t retry_s;      /* 0: absent */
 	/* K only. Insides of bencoded containers; empty and has_… false when absent. */
-	struct slice failed;   /* triples: dmtp_failed_next, dmtp_failed_put */
-	size_t failed_count;   /* decoding only */
+	struct slice failed; /* triples: dmtp_failed_next, dmtp_failed_put */
+	size_t failed_count; /* decoding only */
 	bool has_channels;
 	struct slice channels; /* pairs: dmtp_channels_… */
 	bool has_events;
-	struct slice events;   /* GRANT's dictionaries: dmtp_grant_next (command.h), dmtp_grant_put */
-	struct slice next;     /* the cursor that belongs to events */
+	struct slice
+	    events; /* GRANT's dictionaries: dmtp_grant_next (command.h), dmtp_grant_put */
+	struct slice next; /* the cursor that belongs to events */
 	bool has_limits;
 	struct dmtp_limits limits;
 };
@@ -85,7 +86,7 @@ struct dmtp_failed {
 /* it was set by ben_reader_init(&it, response.failed). False: no more. */
 bool dmtp_failed_next(struct ben_reader *it, struct dmtp_failed *out);
 void dmtp_failed_put(struct buffer *inside, uint32_t index, enum dmtp_letter letter,
-    enum dmtp_code code);
+                     enum dmtp_code code);
 
 /* --- K's "channels": {address: [{"id", "name"}…]} ------------------------ */
 

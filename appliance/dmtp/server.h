@@ -24,7 +24,7 @@ struct dmtp_server_options {
 enum dmtp_server_kind {
 	DMTP_SERVER_COMMAND = 1, /* POST, CHANNELS, AUTH, GRANT or RECEIPT: answer with reply */
 	DMTP_SERVER_STARTTLS,    /* K is sent: do the handshake, then dmtp_server_secured */
-	DMTP_SERVER_CLOSE,       /* all output is sent, or given up: close now; the last event */
+	DMTP_SERVER_CLOSE, /* all output is sent, or given up: close now; the last event */
 };
 
 struct dmtp_server_event {
@@ -39,7 +39,8 @@ struct dmtp_server_event {
 struct dmtp_server *dmtp_server_new(const struct dmtp_server_options *options, int64_t now_ms);
 
 /* A session that is refused: its output is refusal (a Z) instead of a greeting, then CLOSE. */
-struct dmtp_server *dmtp_server_new_refusing(const struct dmtp_response *refusal, int64_t now_ms);
+struct dmtp_server *dmtp_server_new_refusing(const struct dmtp_response *refusal,
+                                             int64_t now_ms);
 
 void dmtp_server_free(struct dmtp_server **s);
 
@@ -66,14 +67,14 @@ bool dmtp_server_next(struct dmtp_server *s, struct dmtp_server_event *out);
  * be goes out as Z storage.
  */
 bool dmtp_server_reply(struct dmtp_server *s, int64_t now_ms, uint64_t seq,
-    const struct dmtp_response *response);
+                       const struct dmtp_response *response);
 
 /* Writes an I now. */
 void dmtp_server_info(struct dmtp_server *s, int64_t now_ms, const struct dmtp_response *info);
 
 /* The handshake that STARTTLS asked for is done: a new greeting, copied. False: out of place. */
 bool dmtp_server_secured(struct dmtp_server *s, int64_t now_ms,
-    const struct dmtp_greeting *greeting);
+                         const struct dmtp_greeting *greeting);
 
 /* X (with a code and text, or NULL); commands already sent are answered for DMTP_DRAIN_MS. */
 void dmtp_server_drain(struct dmtp_server *s, int64_t now_ms, const struct dmtp_response *x);

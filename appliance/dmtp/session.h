@@ -9,9 +9,10 @@
 #include "dmtp/address.h"
 #include "dmtp/command.h"
 
-#define DMTP_HANDSHAKE_MS 30000 /* STARTTLS to the end of the handshake; a client for its greeting */
-#define DMTP_DRAIN_MS 10000     /* after X commands already sent are answered this long */
-#define DMTP_LINGER_MS 2000     /* who closes first shuts its sending half and reads on */
+#define DMTP_HANDSHAKE_MS \
+	30000 /* STARTTLS to the end of the handshake; a client for its greeting */
+#define DMTP_DRAIN_MS 10000 /* after X commands already sent are answered this long */
+#define DMTP_LINGER_MS 2000 /* who closes first shuts its sending half and reads on */
 #define DMTP_BAD_COMMANDS 20
 #define DMTP_AUTH_FAILURES 3
 
@@ -35,9 +36,9 @@ bool dmtp_greeting_decode(struct slice element, struct dmtp_greeting *out)
 
 enum dmtp_close {
 	DMTP_CLOSE_NONE = 0,
-	DMTP_CLOSE_QUIT,         /* as agreed */
-	DMTP_CLOSE_EOF,          /* the peer ended its stream */
-	DMTP_CLOSE_DRAINED,      /* X was said; everything is answered, or the time is up */
+	DMTP_CLOSE_QUIT,    /* as agreed */
+	DMTP_CLOSE_EOF,     /* the peer ended its stream */
+	DMTP_CLOSE_DRAINED, /* X was said; everything is answered, or the time is up */
 	DMTP_CLOSE_IDLE,
 	DMTP_CLOSE_SLOW_COMMAND, /* server: a command was not complete in time */
 	DMTP_CLOSE_STALLED,      /* the peer took no octet of what waits for it */
@@ -47,11 +48,11 @@ enum dmtp_close {
 	DMTP_CLOSE_MALFORMED,    /* octets that are not canonical, or no greeting or response */
 	DMTP_CLOSE_TOO_LARGE,
 	DMTP_CLOSE_BAD_COMMANDS,
-	DMTP_CLOSE_AUTH_FAILED,  /* server: the third failure */
-	DMTP_CLOSE_REFUSED,      /* Z instead of a greeting */
-	DMTP_CLOSE_VERSION,      /* client: a protocol version that it does not know */
-	DMTP_CLOSE_NO_TLS,       /* client: TLS is needed and not to be had */
-	DMTP_CLOSE_UNASKED,      /* client: a reply that belongs to no command */
+	DMTP_CLOSE_AUTH_FAILED, /* server: the third failure */
+	DMTP_CLOSE_REFUSED,     /* Z instead of a greeting */
+	DMTP_CLOSE_VERSION,     /* client: a protocol version that it does not know */
+	DMTP_CLOSE_NO_TLS,      /* client: TLS is needed and not to be had */
+	DMTP_CLOSE_UNASKED,     /* client: a reply that belongs to no command */
 	DMTP_CLOSE_NO_MEMORY,
 };
 

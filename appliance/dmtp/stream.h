@@ -17,9 +17,9 @@ struct inlet {
 
 struct outlet {
 	struct buffer data;
-	size_t at;         /* octets of data that were sent */
-	uint64_t sent;     /* octets sent since the session began */
-	int64_t waits_ms;  /* since when no octet of what waits was taken */
+	size_t at;        /* octets of data that were sent */
+	uint64_t sent;    /* octets sent since the session began */
+	int64_t waits_ms; /* since when no octet of what waits was taken */
 };
 
 static inline size_t

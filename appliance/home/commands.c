@@ -18,7 +18,7 @@
 #define DOWN_RETRY_S 5
 
 METRIC_DEFINE(commands_refused, METRIC_COUNTER, "tmtp_dmtp_commands_refused_total", NULL,
-    "Commands of other servers that were refused.");
+              "Commands of other servers that were refused.");
 
 struct dmtp_response
 command_response_down(void)
@@ -30,15 +30,18 @@ command_response_down(void)
 }
 
 static void
-refuse(struct dmtp_session *s, uint64_t seq, const struct dmtp_command *command, struct dmtp_verdict v)
+refuse(struct dmtp_session *s, uint64_t seq, const struct dmtp_command *command,
+       struct dmtp_verdict v)
 {
-	struct dmtp_response r = dmtp_response_make(v.letter, v.code, v.letter == DMTP_Z ? 60 : 0);
+	struct dmtp_response r =
+	    dmtp_response_make(v.letter, v.code, v.letter == DMTP_Z ? 60 : 0);
 
 	if (v.letter != DMTP_K) {
 		metric_add(&commands_refused, 1);
 		log_info("command-refused", LOG_S("address", dmtp_session_address(s)),
-		    LOG_S("verb", dmtp_verb_name(command->verb)),
-		    LOG_B("from", dmtp_command_from(command)), LOG_S("reason", dmtp_code_name(v.code)));
+		         LOG_S("verb", dmtp_verb_name(command->verb)),
+		         LOG_B("from", dmtp_command_from(command)),
+		         LOG_S("reason", dmtp_code_name(v.code)));
 	}
 	dmtp_session_reply(s, seq, &r);
 }
@@ -74,8 +77,9 @@ on_granted(void *arg)
 	} else {
 		if (c->job.changed)
 			log_info("grant-taken", LOG_B("from", dmtp_address_slice(&c->from)),
-			    LOG_B("to", dmtp_address_slice(&c->to)), LOG_S("channel", c->channel),
-			    LOG_S("state", member_state_name(c->job.state)));
+			         LOG_B("to", dmtp_address_slice(&c->to)),
+			         LOG_S("channel", c->channel),
+			         LOG_S("state", member_state_name(c->job.state)));
 		dmtp_session_reply(c->session, c->seq, &k);
 	}
 	free(c);
@@ -84,9 +88,9 @@ on_granted(void *arg)
 static enum member_state
 state_of(enum dmtp_state state)
 {
-	return state == DMTP_GRANTED ? MEMBER_GRANTED
-	    : state == DMTP_REFUSED  ? MEMBER_REFUSED
-				     : MEMBER_REVOKED;
+	return state == DMTP_GRANTED   ? MEMBER_GRANTED
+	       : state == DMTP_REFUSED ? MEMBER_REFUSED
+	                               : MEMBER_REVOKED;
 }
 
 static void
@@ -101,7 +105,8 @@ take_grant(struct dmtp_session *s, uint64_t seq, const struct dmtp_grant *g)
 		return;
 	}
 	if (dmtp_address_parse(g->from, &c->from) != DMTP_ADDRESS_OK ||
-	    dmtp_address_parse(g->to, &c->to) != DMTP_ADDRESS_OK || g->channel.len >= sizeof(c->channel)) {
+	    dmtp_address_parse(g->to, &c->to) != DMTP_ADDRESS_OK ||
+	    g->channel.len >= sizeof(c->channel)) {
 		free(c); /* names nobody: K whether or not it exists */
 		dmtp_session_reply(s, seq, &k);
 		return;
@@ -161,10 +166,12 @@ put_channels(const struct channels_call *c, struct buffer *inside)
 	for (size_t i = 0; i < c->job.users_n; i++) {
 		struct slice user = c->slices[i];
 
-		while (row < c->job.rows_n && slice_cmp(slice_str(c->job.rows[row].address), user) < 0)
+		while (row < c->job.rows_n &&
+		       slice_cmp(slice_str(c->job.rows[row].address), user) < 0)
 			row++;
 		dmtp_channels_open(inside, user);
-		for (; row < c->job.rows_n && slice_eq_str(user, c->job.rows[row].address); row++) {
+		for (; row < c->job.rows_n && slice_eq_str(user, c->job.rows[row].address);
+		     row++) {
 			struct dmtp_open_channel open = {
 				.id = slice_mem(c->job.rows[row].grant, DMTP_GRANT_LEN),
 				.name = slice_str(c->job.rows[row].channel),
@@ -198,7 +205,8 @@ on_channels(void *arg)
 }
 
 static size_t
-read_users(const struct dmtp_channels *channels, struct dmtp_address *users, struct slice *slices)
+read_users(const struct dmtp_channels *channels, struct dmtp_address *users,
+           struct slice *slices)
 {
 	struct ben_reader it;
 	size_t n = 0, kept = 0;
@@ -254,7 +262,8 @@ static void
 put_events(const struct since_call *c, struct buffer *inside)
 {
 	static const enum dmtp_state states[] = { [CONSENT_GRANTED] = DMTP_GRANTED,
-		[CONSENT_REFUSED] = DMTP_REFUSED, [CONSENT_REVOKED] = DMTP_REVOKED };
+		                                  [CONSENT_REFUSED] = DMTP_REFUSED,
+		                                  [CONSENT_REVOKED] = DMTP_REVOKED };
 
 	for (size_t i = 0; i < c->job.rows_n; i++) {
 		const struct consent_event *e = &c->job.rows[i];
@@ -287,8 +296,9 @@ on_since(void *arg)
 	if (c->job.job.rc != STORE_OK || inside.failed) {
 		reply_down(c->session, c->seq);
 	} else {
-		uuid_format(c->job.rows_n > 0 ? &c->job.rows[c->job.rows_n - 1].changed_id : &c->job.since,
-		    next);
+		uuid_format(c->job.rows_n > 0 ? &c->job.rows[c->job.rows_n - 1].changed_id
+		                              : &c->job.since,
+		            next);
 		r.has_events = true;
 		r.events = buffer_slice(&inside);
 		r.next = slice_str(next);
@@ -335,8 +345,8 @@ command_handle(struct dmtp_session *s, const struct dmtp_server_event *event)
 	struct dmtp_verdict v = { DMTP_E, DMTP_CODE_UNKNOWN_COMMAND };
 
 	if (c->verb == DMTP_POST || c->verb == DMTP_CHANNELS || c->verb == DMTP_GRANT)
-		v = dmtp_command_check(c, dmtp_session_limits(s), dmtp_session_is_verified(s, from),
-		    clock_wall_s());
+		v = dmtp_command_check(c, dmtp_session_limits(s),
+		                       dmtp_session_is_verified(s, from), clock_wall_s());
 	if (v.letter != 0)
 		refuse(s, event->seq, c, v);
 	else if (c->verb == DMTP_POST)

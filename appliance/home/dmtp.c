@@ -11,10 +11,11 @@
 #include <unistd.h>
 
 METRIC_DEFINE(sessions_total, METRIC_COUNTER, "tmtp_dmtp_sessions_total", NULL,
-    "DMTP sessions that other servers began.");
-METRIC_DEFINE(sessions_now, METRIC_GAUGE, "tmtp_dmtp_sessions", NULL, "DMTP sessions of other servers now.");
+              "DMTP sessions that other servers began.");
+METRIC_DEFINE(sessions_now, METRIC_GAUGE, "tmtp_dmtp_sessions", NULL,
+              "DMTP sessions of other servers now.");
 METRIC_DEFINE(sessions_refused, METRIC_COUNTER, "tmtp_dmtp_sessions_refused_total", NULL,
-    "DMTP connections above the limits.");
+              "DMTP connections above the limits.");
 
 /* One address that is listened on. */
 struct door {
@@ -195,12 +196,17 @@ greeting(const struct dmtp_session *s)
 		.version = 1,
 		.ext = COMMANDS_EXT,
 		.tls = peer == NULL,
-		.limits = { .command_octets = l->command_octets, .idle_s = l->idle_s,
-		    .message_octets = l->message_octets, .noops = l->noops, .pipeline = l->pipeline,
-		    .rcpts = l->rcpts, .uris = l->uris },
+		.limits = { .command_octets = l->command_octets,
+		            .idle_s = l->idle_s,
+		            .message_octets = l->message_octets,
+		            .noops = l->noops,
+		            .pipeline = l->pipeline,
+		            .rcpts = l->rcpts,
+		            .uris = l->uris },
 	};
 
-	(void)snprintf(g.host, sizeof(g.host), "%s", named != NULL ? named->name : config->domains[0].name);
+	(void)snprintf(g.host, sizeof(g.host), "%s",
+	               named != NULL ? named->name : config->domains[0].name);
 	return g;
 }
 
@@ -228,7 +234,8 @@ on_secured(struct conn *conn, void *arg)
 	struct dmtp_greeting g;
 
 	if (peer->presented && !peer->verified)
-		log_info("peer-unverified", LOG_S("address", s->address), LOG_S("reason", peer->problem));
+		log_info("peer-unverified", LOG_S("address", s->address),
+		         LOG_S("reason", peer->problem));
 	if (s->server == NULL) {
 		(void)make_server(s, true);
 		return;
@@ -337,7 +344,8 @@ work_or_reap(struct loop_defer *defer)
 }
 
 static struct dmtp_session *
-session_new(struct dmtp_service *service, int fd, const struct net_address *peer, struct listener_seat *seat)
+session_new(struct dmtp_service *service, int fd, const struct net_address *peer,
+            struct listener_seat *seat)
 {
 	struct dmtp_session *s = calloc(1, sizeof(*s));
 	struct conn_config config = {
@@ -390,7 +398,7 @@ on_accepted(void *arg, int fd, const struct net_address *peer, struct listener_s
 
 static void
 on_refused(void *arg, int fd, const struct net_address *peer, struct listener_seat *seat,
-    enum listener_refusal why)
+           enum listener_refusal why)
 {
 	struct door *door = arg;
 	struct dmtp_response z = dmtp_response_make(DMTP_Z, DMTP_CODE_THROTTLED, 60);
@@ -400,7 +408,8 @@ on_refused(void *arg, int fd, const struct net_address *peer, struct listener_se
 	if (s == NULL)
 		return;
 	log_warn("dmtp-refused", LOG_S("address", s->address),
-	    LOG_S("reason", why == LISTENER_FULL ? "too many connections" : "too many connections from there"));
+	         LOG_S("reason", why == LISTENER_FULL ? "too many connections"
+	                                              : "too many connections from there"));
 	z.text = SLICE("too many connections");
 	if (door->tls) { /* a Z would need the handshake that is to be spared */
 		end(s, "refused");
@@ -417,7 +426,8 @@ on_refused(void *arg, int fd, const struct net_address *peer, struct listener_se
 
 /* Calls tls_server_new or _reload with what a configuration says. */
 static enum tls_error
-with_tls_config(struct dmtp_service *service, const struct config *config, char why[static NET_TEXT])
+with_tls_config(struct dmtp_service *service, const struct config *config,
+                char why[static NET_TEXT])
 {
 	struct tls_identity *ids = calloc(config->domains_count + 1, sizeof(*ids));
 	struct tls_pin *pins = calloc(config->routes_count + 1, sizeof(*pins));
@@ -428,7 +438,8 @@ with_tls_config(struct dmtp_service *service, const struct config *config, char 
 		const struct config_domain *d = &config->domains[i];
 
 		if (d->certificate != NULL)
-			ids[tls.count++] = (struct tls_identity){ d->name, d->certificate, d->key };
+			ids[tls.count++] =
+			    (struct tls_identity){ d->name, d->certificate, d->key };
 	}
 	for (size_t i = 0; pins != NULL && i < config->routes_count; i++)
 		if (config->routes[i].ca != NULL)
@@ -436,7 +447,7 @@ with_tls_config(struct dmtp_service *service, const struct config *config, char 
 			    (struct tls_pin){ config->routes[i].domain, config->routes[i].ca };
 	if (ids != NULL && pins != NULL)
 		error = service->tls == NULL ? tls_server_new(&tls, &service->tls, why)
-					     : tls_server_reload(service->tls, &tls, why);
+		                             : tls_server_reload(service->tls, &tls, why);
 	free(ids);
 	free(pins);
 	return error;
@@ -444,7 +455,7 @@ with_tls_config(struct dmtp_service *service, const struct config *config, char 
 
 static bool
 open_door(struct dmtp_service *service, const struct config_address *address, bool tls,
-    char why[static NET_TEXT])
+          char why[static NET_TEXT])
 {
 	struct door *door = &service->doors[service->doors_n];
 	const struct config_home *c = &service->home->config->home;
@@ -463,7 +474,8 @@ open_door(struct dmtp_service *service, const struct config_address *address, bo
 	if (door->listener == NULL)
 		return false;
 	service->doors_n++;
-	log_info("listening", LOG_S("protocol", tls ? "dmtps" : "dmtp"), LOG_S("address", address->text));
+	log_info("listening", LOG_S("protocol", tls ? "dmtps" : "dmtp"),
+	         LOG_S("address", address->text));
 	return true;
 }
 
@@ -472,7 +484,8 @@ open_doors(struct dmtp_service *service, char why[static NET_TEXT])
 {
 	const struct config_home *c = &service->home->config->home;
 
-	service->doors = calloc(c->dmtp_listen.count + c->dmtps_listen.count + 1, sizeof(*service->doors));
+	service->doors =
+	    calloc(c->dmtp_listen.count + c->dmtps_listen.count + 1, sizeof(*service->doors));
 	if (service->doors == NULL)
 		return false;
 	for (size_t i = 0; i < c->dmtps_listen.count; i++)
@@ -499,7 +512,8 @@ dmtp_service_new(struct home *home, char why[static NET_TEXT])
 }
 
 bool
-dmtp_service_reload(struct dmtp_service *service, const struct config *loaded, char why[static NET_TEXT])
+dmtp_service_reload(struct dmtp_service *service, const struct config *loaded,
+                    char why[static NET_TEXT])
 {
 	return with_tls_config(service, loaded, why) == TLS_OK;
 }

@@ -17,7 +17,7 @@ struct dmtp_service *dmtp_service_new(struct home *home, char why[static NET_TEX
 
 /* Certificates and pinned CAs again, from a configuration just loaded. */
 bool dmtp_service_reload(struct dmtp_service *service, const struct config *loaded,
-    char why[static NET_TEXT]);
+                         char why[static NET_TEXT]);
 
 /* No new sessions; the others are told X and answered. */
 void dmtp_service_drain(struct dmtp_service *service);
@@ -30,7 +30,8 @@ void dmtp_service_free(struct dmtp_service **service);
 void dmtp_session_hold(struct dmtp_session *s);
 
 /* The reply to a command, and the end of its hold. Does nothing else when the session has ended. */
-void dmtp_session_reply(struct dmtp_session *s, uint64_t seq, const struct dmtp_response *response);
+void dmtp_session_reply(struct dmtp_session *s, uint64_t seq,
+                        const struct dmtp_response *response);
 
 /* The session is verified for this domain now. */
 bool dmtp_session_is_verified(const struct dmtp_session *s, struct slice domain);

@@ -32,8 +32,8 @@ struct home {
 	struct pickups *pickups;
 	struct live *live;
 	struct api *api;
-	int slot;	      /* this process's row of arrival_count */
-	unsigned jobs;	      /* of the store that are under way for this loop */
+	int slot;      /* this process's row of arrival_count */
+	unsigned jobs; /* of the store that are under way for this loop */
 	_Atomic bool draining;
 };
 
@@ -48,7 +48,7 @@ struct home_later {
 };
 
 /* Makes job call fn(arg) on the loop's thread when it ends. On the loop's thread, before each submission. */
-void home_later(struct home_later *later, struct home *home, struct store_job *job, void (*fn)(void *arg),
-    void *arg);
+void home_later(struct home_later *later, struct home *home, struct store_job *job,
+                void (*fn)(void *arg), void *arg);
 
 #endif

@@ -19,8 +19,8 @@ on_store(struct store_job *job)
 }
 
 void
-home_later(struct home_later *later, struct home *home, struct store_job *job, void (*fn)(void *arg),
-    void *arg)
+home_later(struct home_later *later, struct home *home, struct store_job *job,
+           void (*fn)(void *arg), void *arg)
 {
 	*later = (struct home_later){ .home = home, .fn = fn, .arg = arg };
 	later->task.run = on_loop;

@@ -18,7 +18,8 @@
 #define LOOK_EVERY_MS 5000
 #define CLAIM_MAX 200
 #define URIS_MAX 16
-#define ACCOUNTS_MAX 4096 /* remembered for live push; beyond it the store is asked who has an entry */
+#define ACCOUNTS_MAX \
+	4096 /* remembered for live push; beyond it the store is asked who has an entry */
 #define WATCHED_MAX 20000
 #define KEPT_MAX 64 /* verified messages kept for recipients who come right after */
 #define KEPT_OCTETS ((size_t)8 << 20)
@@ -26,14 +27,14 @@
 #define RETRY_MAX_S 3600
 #define WRONG_MAX 3 /* complete answers that failed verification */
 
-METRIC_DEFINE(verified_total, METRIC_COUNTER, "tmtp_pickup_messages_total", "result=\"verified\"",
-    "Messages by how their pickup ended.");
+METRIC_DEFINE(verified_total, METRIC_COUNTER, "tmtp_pickup_messages_total",
+              "result=\"verified\"", "Messages by how their pickup ended.");
 METRIC_DEFINE(failed_total, METRIC_COUNTER, "tmtp_pickup_messages_total", "result=\"failed\"",
-    "Messages by how their pickup ended.");
-METRIC_DEFINE(withdrawn_total, METRIC_COUNTER, "tmtp_pickup_messages_total", "result=\"withdrawn\"",
-    "Messages by how their pickup ended.");
+              "Messages by how their pickup ended.");
+METRIC_DEFINE(withdrawn_total, METRIC_COUNTER, "tmtp_pickup_messages_total",
+              "result=\"withdrawn\"", "Messages by how their pickup ended.");
 METRIC_DEFINE(again_total, METRIC_COUNTER, "tmtp_pickup_messages_total", "result=\"again\"",
-    "Messages by how their pickup ended.");
+              "Messages by how their pickup ended.");
 
 /* One message on its way in; kept for a while after it was verified. */
 struct pick {
@@ -42,7 +43,7 @@ struct pick {
 	char *uris[URIS_MAX];
 	size_t uris_n, at;
 	unsigned wrong; /* URIs whose answer failed verification */
-	bool gone;	/* the sender's own domain says 410 */
+	bool gone;      /* the sender's own domain says 410 */
 	char reason[NET_TEXT];
 	struct fetch *fetch;
 	uint8_t *body;
@@ -174,7 +175,8 @@ add_accounts(struct pick *p, const int64_t *accounts, size_t n)
 		return;
 	}
 	if (p->accounts_n + n > p->accounts_cap) {
-		size_t cap = p->accounts_cap * 2 > p->accounts_n + n ? p->accounts_cap * 2 : p->accounts_n + n;
+		size_t cap = p->accounts_cap * 2 > p->accounts_n + n ? p->accounts_cap * 2
+		                                                     : p->accounts_n + n;
 		int64_t *more = realloc(p->accounts, cap * sizeof(*more));
 
 		if (more == NULL) {
@@ -252,12 +254,12 @@ on_finished(void *arg)
 	struct pick *p = arg;
 	struct pickups *pickups = p->pickups;
 	bool verified = p->finish.end == PICKUP_VERIFIED && p->finish.job.rc == STORE_OK &&
-	    p->finish.only_account >= 0;
+	                p->finish.only_account >= 0;
 
 	pickups->under_way--;
 	if (p->finish.job.rc != STORE_OK && p->finish.job.rc != STORE_NOT_FOUND)
 		log_warn("pickup-unrecorded", LOG_S("sender", p->info.sender),
-		    LOG_S("reason", store_rc_text(p->finish.job.rc)));
+		         LOG_S("reason", store_rc_text(p->finish.job.rc)));
 	if (!verified) {
 		HASH_DEL(pickups->picks, p);
 		pick_free(p);
@@ -296,7 +298,7 @@ static bool
 is_over(const struct pick *p, int64_t now_us)
 {
 	return (p->info.expires_us >= 0 && p->info.expires_us <= now_us) ||
-	    p->info.date_s * 1000000 + (int64_t)DMTP_PAST_S * 1000000 <= now_us;
+	       p->info.date_s * 1000000 + (int64_t)DMTP_PAST_S * 1000000 <= now_us;
 }
 
 /* No URI gave the message: again later, unless it never will. */
@@ -308,13 +310,14 @@ put_off(struct pick *p)
 	int attempts = p->info.attempts;
 
 	log_warn("pickup-failed", LOG_S("sender", p->info.sender), LOG_S("reason", p->reason),
-	    LOG_I("attempts", attempts + 1));
+	         LOG_I("attempts", attempts + 1));
 	if (p->gone) {
 		metric_add(&withdrawn_total, 1);
 		finish(p, PICKUP_WITHDRAWN);
 		return;
 	}
-	if ((p->wrong == p->uris_n && attempts + 1 >= WRONG_MAX) || p->uris_n == 0 || is_over(p, now)) {
+	if ((p->wrong == p->uris_n && attempts + 1 >= WRONG_MAX) || p->uris_n == 0 ||
+	    is_over(p, now)) {
 		metric_add(&failed_total, 1);
 		finish(p, PICKUP_FAILED);
 		return;
@@ -335,9 +338,9 @@ is_to_channel(const struct pick *p, struct slice to)
 	struct dmtp_address sender, channel;
 
 	return dmtp_address_parse(slice_str(p->info.sender), &sender) == DMTP_ADDRESS_OK &&
-	    dmtp_address_make(slice_str(p->info.channel), dmtp_address_local(&sender),
-		dmtp_address_domain(&sender), &channel) == DMTP_ADDRESS_OK &&
-	    slice_eq(dmtp_address_slice(&channel), to);
+	       dmtp_address_make(slice_str(p->info.channel), dmtp_address_local(&sender),
+	                         dmtp_address_domain(&sender), &channel) == DMTP_ADDRESS_OK &&
+	       slice_eq(dmtp_address_slice(&channel), to);
 }
 
 static enum dmtp_message_rc
@@ -405,8 +408,9 @@ on_fetched(void *arg, const struct fetch_answer *answer)
 			return;
 		}
 		p->wrong++;
-		(void)snprintf(p->reason, sizeof(p->reason), "what was picked up is not what was announced: %s",
-		    dmtp_message_rc_name(rc));
+		(void)snprintf(p->reason, sizeof(p->reason),
+		               "what was picked up is not what was announced: %s",
+		               dmtp_message_rc_name(rc));
 	} else if (answer->rc == FETCH_OK) {
 		(void)snprintf(p->reason, sizeof(p->reason), "HTTP status %ld", answer->status);
 		if (answer->status == 410 && dmtp_uri_split(slice_str(p->uris[p->at]), &uri) &&
@@ -415,7 +419,8 @@ on_fetched(void *arg, const struct fetch_answer *answer)
 	} else {
 		if (answer->rc == FETCH_TOO_LARGE)
 			p->wrong++;
-		(void)snprintf(p->reason, sizeof(p->reason), "%s: %s", fetch_rc_name(answer->rc), answer->text);
+		(void)snprintf(p->reason, sizeof(p->reason), "%s: %s",
+		               fetch_rc_name(answer->rc), answer->text);
 	}
 	p->at++;
 	if (p->gone)
@@ -439,7 +444,8 @@ start_fetch(struct pick *p, const char *url)
 	struct dmtp_uri uri;
 
 	if (!dmtp_uri_split(slice_str(url), &uri) || !slice_eq(uri.host, domain)) {
-		(void)snprintf(p->reason, sizeof(p->reason), "the URI's host is not the sender's domain");
+		(void)snprintf(p->reason, sizeof(p->reason),
+		               "the URI's host is not the sender's domain");
 		p->wrong++;
 		return false;
 	}
@@ -501,8 +507,11 @@ show_late(struct pickups *pickups, const struct arrival *a)
 {
 	struct pick *p = pick_find(pickups, &a->notification_id);
 	char sender[DMTP_ADDRESS_MAX + 1];
-	struct live_entry entry = { .notification_id = a->notification_id, .has_variables = true,
-		.arrived_us = a->now_us, .date_s = a->date_s, .channel = slice_str(a->channel) };
+	struct live_entry entry = { .notification_id = a->notification_id,
+		                    .has_variables = true,
+		                    .arrived_us = a->now_us,
+		                    .date_s = a->date_s,
+		                    .channel = slice_str(a->channel) };
 
 	if (a->accounts_n == 0)
 		return;
@@ -510,7 +519,8 @@ show_late(struct pickups *pickups, const struct arrival *a)
 		show(p, a->now_us, a->accounts, a->accounts_n);
 		return;
 	}
-	(void)snprintf(sender, sizeof(sender), "%.*s", (int)a->from.len, (const char *)a->from.data);
+	(void)snprintf(sender, sizeof(sender), "%.*s", (int)a->from.len,
+	               (const char *)a->from.data);
 	entry.sender = slice_str(sender);
 	live_arrived(pickups->home->live, &entry, a->accounts, a->accounts_n);
 }
@@ -546,8 +556,9 @@ pickups_invited(struct pickups *pickups, const struct arrival_invite *v)
 	struct pickup info = { .notification_id = v->fresh_id };
 	char recipient[DMTP_ADDRESS_MAX + 1];
 
-	(void)snprintf(recipient, sizeof(recipient), "%.*s@%.*s", (int)v->name.len, (const char *)v->name.data,
-	    (int)v->domain.len, (const char *)v->domain.data);
+	(void)snprintf(recipient, sizeof(recipient), "%.*s@%.*s", (int)v->name.len,
+	               (const char *)v->name.data, (int)v->domain.len,
+	               (const char *)v->domain.data);
 	info.sender = copy(v->from);
 	info.channel = copy(v->channel);
 	info.recipient = strdup(recipient);
@@ -622,9 +633,11 @@ read_pins(struct pickups *pickups, char why[static NET_TEXT])
 	for (size_t i = 0; i < config->routes_count; i++) {
 		const struct config_hostport *to = &config->routes[i].pickup;
 
-		if (to->host != NULL && !net_address_make(to->host, to->port, &pickups->pins[i])) {
-			(void)snprintf(why, NET_TEXT, "route %s: pickup must be an address, not a name",
-			    config->routes[i].domain);
+		if (to->host != NULL &&
+		    !net_address_make(to->host, to->port, &pickups->pins[i])) {
+			(void)snprintf(why, NET_TEXT,
+			               "route %s: pickup must be an address, not a name",
+			               config->routes[i].domain);
 			return false;
 		}
 	}
@@ -682,7 +695,8 @@ pickups_free(struct pickups **pickups)
 		return;
 	*pickups = NULL;
 	loop_timer_cancel(&all->look);
-	HASH_ITER (hh, all->picks, p, next) {
+	HASH_ITER(hh, all->picks, p, next)
+	{
 		HASH_DEL(all->picks, p);
 		pick_free(p);
 	}

@@ -14,9 +14,9 @@
 #include "base/hash.h"
 
 METRIC_DEFINE(rcpts_stored, METRIC_COUNTER, "tmtp_dmtp_recipients_total", "state=\"stored\"",
-    "Recipients of notifications that arrived.");
+              "Recipients of notifications that arrived.");
 METRIC_DEFINE(rcpts_closed, METRIC_COUNTER, "tmtp_dmtp_recipients_total", "state=\"closed\"",
-    "Recipients of notifications that arrived.");
+              "Recipients of notifications that arrived.");
 
 /* What two POSTs to one recipient each must not share while both are under way. */
 struct key {
@@ -38,12 +38,12 @@ struct post {
 	struct dmtp_session *session;
 	uint64_t seq;
 	struct post *next; /* among the waiting */
-	unsigned parts;	   /* jobs that are under way */
+	unsigned parts;    /* jobs that are under way */
 	bool down;
 	struct key by_id, by_digest;
 	bool keyed;
 
-	uint8_t *memory; /* what the slices below borrow from */
+	uint8_t *memory;      /* what the slices below borrow from */
 	struct slice channel; /* offered by an invitation */
 	struct arrival arrival;
 	struct home_later later;
@@ -54,7 +54,7 @@ struct post {
 		struct home_later later;
 		struct buffer registrable;
 		struct dmtp_address member;
-	} *invites;
+	} * invites;
 	size_t invites_n;
 	struct buffer failed; /* inside of K's failed */
 	size_t failed_n, rcpts_n;
@@ -137,12 +137,14 @@ take_rcpts(struct post *p, struct memory *memory, const struct dmtp_post *post)
 			p->arrival_index[p->arrival.rcpts_n++] = index;
 			to->grant = keep(memory, slice_mem(rcpt.grant, DMTP_GRANT_LEN)).data;
 			to->vars = keep(memory, rcpt.vars);
-		} else if (rcpt.known == DMTP_CHANNEL_INVITE && p->posts->home->config->home.invitations &&
-		    dmtp_address_parse(rcpt.address, &v->member) == DMTP_ADDRESS_OK) {
+		} else if (rcpt.known == DMTP_CHANNEL_INVITE &&
+		           p->posts->home->config->home.invitations &&
+		           dmtp_address_parse(rcpt.address, &v->member) == DMTP_ADDRESS_OK) {
 			v->post = p;
 			buffer_init(&v->registrable, DMTP_DOMAIN_MAX + 1);
 			p->invites_n++;
-		} else if (rcpt.known != DMTP_CHANNEL_INVITE || !p->posts->home->config->home.invitations) {
+		} else if (rcpt.known != DMTP_CHANNEL_INVITE ||
+		           !p->posts->home->config->home.invitations) {
 			close_rcpt(p, index);
 		} /* an invitation to what is no address: K, and dropped */
 	}
@@ -375,8 +377,8 @@ copy_post(struct post *p, const struct dmtp_post *post)
 }
 
 void
-posts_take(struct posts *posts, struct dmtp_session *s, uint64_t seq, const struct dmtp_post *post,
-    size_t octets)
+posts_take(struct posts *posts, struct dmtp_session *s, uint64_t seq,
+           const struct dmtp_post *post, size_t octets)
 {
 	struct post *p = calloc(1, sizeof(*p));
 	struct dmtp_response down = command_response_down();

@@ -13,6 +13,6 @@ void posts_free(struct posts **posts);
 
 /* A POST that was judged and passed, and its element's length; borrows during the call. Answers later. */
 void posts_take(struct posts *posts, struct dmtp_session *s, uint64_t seq,
-    const struct dmtp_post *post, size_t octets);
+                const struct dmtp_post *post, size_t octets);
 
 #endif

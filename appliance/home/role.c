@@ -70,7 +70,8 @@ ask_revision(struct loop_timer *timer)
 static void
 on_notified_task(struct loop_task *task)
 {
-	struct role *r = (struct role *)(void *)((char *)task - offsetof(struct role, notified_task));
+	struct role *r =
+	    (struct role *)(void *)((char *)task - offsetof(struct role, notified_task));
 
 	atomic_store(&r->notified, false);
 	/* A question that is under way sets the timer again when it is answered: soon enough. */
@@ -117,8 +118,8 @@ static void
 on_drain(struct loop_timer *timer)
 {
 	struct role *r = timer->arg;
-	bool quiet = dmtp_service_is_quiet(r->home.dmtp) && pickups_count(r->home.pickups) == 0 &&
-	    r->home.jobs == 0;
+	bool quiet = dmtp_service_is_quiet(r->home.dmtp) &&
+	             pickups_count(r->home.pickups) == 0 && r->home.jobs == 0;
 
 	if (quiet || loop_mono_ms(r->home.loop) >= r->drain_until_ms)
 		loop_stop(r->home.loop);
@@ -188,8 +189,9 @@ start_store(struct role *r)
 		struct store_options options = {
 			.conninfo = (const char *)conninfo.data,
 			.name = "tmtp-home",
-			.connections = { [STORE_WRITE] = 1, [STORE_READ] = r->home.config->store_connections,
-			    [STORE_ARRIVE] = 1 },
+			.connections = { [STORE_WRITE] = 1,
+			                 [STORE_READ] = r->home.config->store_connections,
+			                 [STORE_ARRIVE] = 1 },
 			.listen = channels,
 			.notified = on_notified,
 			.arg = r,
@@ -229,7 +231,8 @@ start_parts(struct role *r)
 
 	buffer_init(&error, 1024);
 	if ((h->live = live_new(h)) == NULL || (h->posts = posts_new(h)) == NULL ||
-	    (h->pickups = pickups_new(h, why)) == NULL || (h->dmtp = dmtp_service_new(h, why)) == NULL) {
+	    (h->pickups = pickups_new(h, why)) == NULL ||
+	    (h->dmtp = dmtp_service_new(h, why)) == NULL) {
 		log_error("cannot-start", LOG_S("reason", why));
 	} else if ((h->api = api_start(h, &error)) == NULL) {
 		log_error("cannot-start", LOG_B("reason", buffer_slice(&error)));
@@ -251,7 +254,8 @@ start(struct role *r)
 	if (!start_store(r) || !start_parts(r) || !start_health(r))
 		return false;
 	r->upkeep = home_upkeep_new(&r->home);
-	if (r->upkeep == NULL || !loop_fd_init(&r->signals, r->home.loop, r->signal_fd, on_signal, r) ||
+	if (r->upkeep == NULL ||
+	    !loop_fd_init(&r->signals, r->home.loop, r->signal_fd, on_signal, r) ||
 	    !loop_fd_want(&r->signals, LOOP_READ))
 		return false;
 	loop_timer_set(&r->revision_timer, 0);
@@ -273,7 +277,8 @@ stop(struct role *r)
 	dmtp_service_free(&h->dmtp);
 	store_stop(&h->store, STORE_GRACE_MS);
 	for (int turns = 0; turns < 10; turns++)
-		(void)loop_turn(h->loop, 0); /* what the store answered last is freed by its owner */
+		(void)loop_turn(h->loop,
+		                0); /* what the store answered last is freed by its owner */
 	loop_timer_cancel(&r->revision_timer);
 	loop_timer_cancel(&r->drain_timer);
 	loop_fd_deinit(&r->signals);

@@ -26,7 +26,8 @@ on_partitions(void *arg)
 	bool good = u->partitions.job.rc == STORE_OK;
 
 	if (!good)
-		log_error("partitions-missing", LOG_S("reason", store_rc_text(u->partitions.job.rc)));
+		log_error("partitions-missing",
+		          LOG_S("reason", store_rc_text(u->partitions.job.rc)));
 	if (!u->home->draining)
 		loop_timer_set(&u->partitions_timer, good ? PARTITIONS_EVERY_MS : 5000);
 }
@@ -48,7 +49,7 @@ on_forgotten(void *arg)
 
 	if (!u->home->draining)
 		loop_timer_set(&u->forget_timer,
-		    u->forget.forgotten >= FORGET_AT_ONCE ? 1000 : FORGET_EVERY_MS);
+		               u->forget.forgotten >= FORGET_AT_ONCE ? 1000 : FORGET_EVERY_MS);
 }
 
 static void
@@ -56,7 +57,8 @@ forget(struct loop_timer *timer)
 {
 	struct home_upkeep *u = timer->arg;
 
-	u->forget = (struct upkeep_forget){ .now_us = clock_wall_us(), .limit = FORGET_AT_ONCE };
+	u->forget =
+	    (struct upkeep_forget){ .now_us = clock_wall_us(), .limit = FORGET_AT_ONCE };
 	home_later(&u->forget_later, u->home, &u->forget.job, on_forgotten, u);
 	store_upkeep_forget_posted(u->home->store, &u->forget);
 }

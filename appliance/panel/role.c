@@ -57,7 +57,8 @@ on_readyz(struct web_request *req, void *arg)
 	char reason[256];
 	bool ready = is_ready(arg, reason, sizeof(reason));
 
-	web_reply_bytes(req, ready ? 200 : 503, TEXT, ready ? SLICE("ok\n") : SLICE("not ready\n"));
+	web_reply_bytes(req, ready ? 200 : 503, TEXT,
+	                ready ? SLICE("ok\n") : SLICE("not ready\n"));
 }
 
 static const struct web_route routes[] = {
@@ -92,8 +93,8 @@ certificates(const struct config *config, size_t *n)
 	*n = 0;
 	for (size_t i = 0; certs != NULL && i < config->domains_count; i++)
 		if (config->domains[i].certificate != NULL)
-			certs[(*n)++] =
-			    (struct web_cert){ config->domains[i].certificate, config->domains[i].key };
+			certs[(*n)++] = (struct web_cert){ config->domains[i].certificate,
+				                           config->domains[i].key };
 	return certs;
 }
 
@@ -101,8 +102,9 @@ static bool
 start_servers(struct role *r)
 {
 	const struct config_http *http = &r->config->panel.http;
-	struct web_options options = { .routes = routes, .n_routes = sizeof(routes) / sizeof(routes[0]),
-		.arg = r };
+	struct web_options options = { .routes = routes,
+		                       .n_routes = sizeof(routes) / sizeof(routes[0]),
+		                       .arg = r };
 	char error[WEB_ERROR_TEXT] = "no memory";
 	struct web_cert *certs = certificates(r->config, &options.n_certs);
 	bool good;
@@ -118,7 +120,8 @@ start_servers(struct role *r)
 		r->servers_n += good;
 	}
 	if (!good)
-		log_error("listen-failed", LOG_S("address", options.listen), LOG_S("reason", error));
+		log_error("listen-failed", LOG_S("address", options.listen),
+		          LOG_S("reason", error));
 	free(certs);
 	return good;
 }
@@ -127,7 +130,8 @@ static bool
 start_health(struct role *r)
 {
 	struct web_health_options options = { .listen = r->config->panel.metrics_listen.text,
-		.ready = is_ready, .arg = r };
+		                              .ready = is_ready,
+		                              .arg = r };
 	char error[WEB_ERROR_TEXT];
 
 	if (options.listen == NULL || web_health_start(&options, &r->health, error) == WEB_OK)
@@ -198,8 +202,8 @@ int
 panel_main(const struct config *config)
 {
 	struct role r = { .config = config, .signal_fd = process_signals() };
-	bool started = r.signal_fd >= 0 && sodium_init() >= 0 && start_store(&r) && start_servers(&r) &&
-	    start_health(&r);
+	bool started = r.signal_fd >= 0 && sodium_init() >= 0 && start_store(&r) &&
+	               start_servers(&r) && start_health(&r);
 
 	if (started) {
 		process_ready();

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define PAGE_MAX 1000	  /* recipients read at once, and of one POST at most */
+#define PAGE_MAX 1000 /* recipients read at once, and of one POST at most */
 /*
  * Pages of ranges in memory: so many of a pair, and only one of each when so
  * many are of all. Memory stays flat however many batches wait, and a peer
@@ -19,16 +19,16 @@
  */
 #define PAGES_OF_PAIR 32
 #define PAGES_OF_ALL 512
-#define ALONE_LOST_MAX 3  /* attempts after which what was alone in lost sessions is given up */
-#define ATTEMPTS_MAX 8	  /* claims without an end: it takes the process down with it */
-#define THROTTLED_S 60	  /* when a peer says "later" and not when */
+#define ALONE_LOST_MAX 3 /* attempts after which what was alone in lost sessions is given up */
+#define ATTEMPTS_MAX 8   /* claims without an end: it takes the process down with it */
+#define THROTTLED_S 60   /* when a peer says "later" and not when */
 
-METRIC_DEFINE(recipients_done, METRIC_COUNTER, "tmtp_relay_recipients_total", "state=\"delivered\"",
-    "Recipients by what their home servers answered.");
-METRIC_DEFINE(recipients_failed, METRIC_COUNTER, "tmtp_relay_recipients_total", "state=\"failed\"",
-    "Recipients by what their home servers answered.");
-METRIC_DEFINE(recipients_later, METRIC_COUNTER, "tmtp_relay_recipients_total", "state=\"later\"",
-    "Recipients by what their home servers answered.");
+METRIC_DEFINE(recipients_done, METRIC_COUNTER, "tmtp_relay_recipients_total",
+              "state=\"delivered\"", "Recipients by what their home servers answered.");
+METRIC_DEFINE(recipients_failed, METRIC_COUNTER, "tmtp_relay_recipients_total",
+              "state=\"failed\"", "Recipients by what their home servers answered.");
+METRIC_DEFINE(recipients_later, METRIC_COUNTER, "tmtp_relay_recipients_total",
+              "state=\"later\"", "Recipients by what their home servers answered.");
 
 /* Recipients in memory; posts refer to it. */
 struct page {
@@ -48,20 +48,20 @@ struct delivery {
 	struct source source; /* first */
 	struct pair *pair;
 	struct queue_batch *batch;
-	struct page *page;   /* being sent from `at` on, or NULL */
+	struct page *page; /* being sent from `at` on, or NULL */
 	size_t at;
-	bool reading;	     /* the next page of a range is on its way from the store */
-	bool queued;	     /* it waits until one may be read */
+	bool reading; /* the next page of a range is on its way from the store */
+	bool queued;  /* it waits until one may be read */
 	struct delivery *page_next;
 	bool read_all;
-	char *after;	     /* the last member read of a range */
+	char *after; /* the last member read of a range */
 	unsigned posts_out;
-	int counted;	     /* recipients looked at */
+	int counted; /* recipients looked at */
 	struct failure_list failures;
-	bool lost, alone;    /* a post of it was lost with its session */
-	bool hopeless;	     /* the peer's limits don't hold it */
+	bool lost, alone; /* a post of it was lost with its session */
+	bool hopeless;    /* the peer's limits don't hold it */
 	bool ending;
-	uint32_t later_s;    /* the peer said of the whole: not now */
+	uint32_t later_s; /* the peer said of the whole: not now */
 	char reason[NET_TEXT];
 	struct queue_range range;
 	struct queue_finish finish;
@@ -127,8 +127,9 @@ page_make(struct pair *pair, struct queue_member *members, size_t n, uint8_t *me
 	struct page *p = malloc(sizeof(*p));
 
 	if (p != NULL)
-		*p = (struct page){ .pair = pair, .refs = 1, .members = members, .n = n,
-			.memory = memory };
+		*p = (struct page){
+			.pair = pair, .refs = 1, .members = members, .n = n, .memory = memory
+		};
 	return p;
 }
 
@@ -227,7 +228,7 @@ on_finished(void *arg)
 
 	if (d->finish.job.rc != STORE_OK && d->finish.job.rc != STORE_NOT_FOUND)
 		log_warn("delivery-unrecorded", LOG_S("peer", d->pair->names.domain),
-		    LOG_S("reason", store_rc_text(d->finish.job.rc)));
+		         LOG_S("reason", store_rc_text(d->finish.job.rc)));
 	delivery_free(d);
 }
 
@@ -255,7 +256,8 @@ finish(struct delivery *d, enum queue_end end, int64_t not_before_us, bool uncou
 		.failures = d->failures.items,
 		.failures_n = end == QUEUE_DONE ? d->failures.n : 0,
 	};
-	d->finish.job.patience_ms = 600000; /* an answer that came is not given up because the database is away */
+	d->finish.job.patience_ms =
+	    600000; /* an answer that came is not given up because the database is away */
 	relay_later(&d->later, d->pair->relay, &d->finish.job, on_finished, d);
 	store_queue_finish(d->pair->relay->store, &d->finish);
 }
@@ -268,7 +270,7 @@ give_up(struct delivery *d, const char *reason)
 	uuid_format(&d->batch->message_id, id);
 	(void)snprintf(d->reason, sizeof(d->reason), "%s", reason);
 	log_warn("delivery-dead", LOG_S("peer", d->pair->names.domain), LOG_S("message", id),
-	    LOG_S("reason", d->reason));
+	         LOG_S("reason", d->reason));
 	d->counted = d->batch->recipients;
 	finish(d, QUEUE_DEAD, -1, false);
 }
@@ -289,7 +291,8 @@ conclude(struct delivery *d)
 		finish(d, QUEUE_RELEASE, now + (int64_t)d->later_s * 1000000, true);
 	} else {
 		/* The put-off ones come again after a while that grows with the attempts. */
-		finish(d, QUEUE_DONE, now + (int64_t)THROTTLED_S * 1000000 * d->batch->attempts, false);
+		finish(d, QUEUE_DONE, now + (int64_t)THROTTLED_S * 1000000 * d->batch->attempts,
+		       false);
 	}
 }
 
@@ -314,8 +317,9 @@ fail_some(struct post *post, const struct dmtp_response *response)
 
 		if (failed.index >= post->n)
 			continue;
-		failure_add(post->delivery, post->page->members[post->first + failed.index].member,
-		    code_of(failed.code, failed.code_raw), temporary);
+		failure_add(post->delivery,
+		            post->page->members[post->first + failed.index].member,
+		            code_of(failed.code, failed.code_raw), temporary);
 		metric_add(temporary ? &recipients_later : &recipients_failed, 1);
 		n++;
 	}
@@ -327,7 +331,7 @@ fail_all(struct post *post, const struct dmtp_response *response)
 {
 	for (size_t i = 0; i < post->n; i++)
 		failure_add(post->delivery, post->page->members[post->first + i].member,
-		    code_of(response->code, response->code_raw), false);
+		            code_of(response->code, response->code_raw), false);
 	metric_add(&recipients_failed, (int64_t)post->n);
 }
 
@@ -336,9 +340,11 @@ describe(char out[static NET_TEXT], const struct dmtp_response *r)
 {
 	struct slice code = code_of(r->code, r->code_raw);
 
-	(void)snprintf(out, NET_TEXT, "%c %.*s%s%.*s", r->letter, (int)(code.len < 64 ? code.len : 64),
-	    code.len > 0 ? (const char *)code.data : "", r->text.len > 0 ? ": " : "",
-	    (int)(r->text.len < 150 ? r->text.len : 150), r->text.len > 0 ? (const char *)r->text.data : "");
+	(void)snprintf(out, NET_TEXT, "%c %.*s%s%.*s", r->letter,
+	               (int)(code.len < 64 ? code.len : 64),
+	               code.len > 0 ? (const char *)code.data : "", r->text.len > 0 ? ": " : "",
+	               (int)(r->text.len < 150 ? r->text.len : 150),
+	               r->text.len > 0 ? (const char *)r->text.data : "");
 }
 
 static void
@@ -405,7 +411,8 @@ static void
 put_uris(struct delivery *d, struct buffer *inside)
 {
 	const struct config_site *site = &d->pair->relay->config->site;
-	struct dmtp_pickup pickup = { .site_id = d->batch->site_id, .message_id = d->batch->message_id };
+	struct dmtp_pickup pickup = { .site_id = d->batch->site_id,
+		                      .message_id = d->batch->message_id };
 	struct buffer uri;
 
 	memcpy(pickup.digest, d->batch->digest, sizeof(pickup.digest));
@@ -413,7 +420,7 @@ put_uris(struct delivery *d, struct buffer *inside)
 	for (size_t i = 0; i <= site->message_hosts.count && i < DMTP_FLOOR_URIS; i++) {
 		/* the other hosts first: they are there to take the load */
 		const char *base = i < site->message_hosts.count ? site->message_hosts.items[i]
-								 : site->http.url;
+		                                                 : site->http.url;
 
 		buffer_clear(&uri);
 		dmtp_pickup_uri(&uri, slice_str(base), &pickup);
@@ -423,8 +430,8 @@ put_uris(struct delivery *d, struct buffer *inside)
 }
 
 static void
-put_recipients(struct dmtp_post_writer *w, struct delivery *d, const struct page *page, size_t first,
-    size_t n)
+put_recipients(struct dmtp_post_writer *w, struct delivery *d, const struct page *page,
+               size_t first, size_t n)
 {
 	char address[96 + RESOLVE_NAME];
 
@@ -436,7 +443,7 @@ put_recipients(struct dmtp_post_writer *w, struct delivery *d, const struct page
 			continue;
 		}
 		(void)snprintf(address, sizeof(address), "%.*s@%s", (int)m->member.len,
-		    (const char *)m->member.data, d->pair->names.domain);
+		               (const char *)m->member.data, d->pair->names.domain);
 		dmtp_post_put_address(w, slice_str(address), DMTP_CHANNEL_INVITE);
 	}
 }
@@ -484,8 +491,9 @@ send_post(struct delivery *d, size_t n)
 	post->command.lost = on_lost;
 	buffer_init(&encoded, session_limits(d->source.session)->command_octets);
 	encode(d, n, &encoded);
-	sent = !encoded.failed && session_send(d->source.session, DMTP_POST, buffer_slice(&encoded),
-				      &post->command, d->source.lane >= LANE_BULK);
+	sent = !encoded.failed &&
+	       session_send(d->source.session, DMTP_POST, buffer_slice(&encoded),
+	                    &post->command, d->source.lane >= LANE_BULK);
 	buffer_free(&encoded);
 	if (!sent) {
 		free(post);
@@ -634,7 +642,8 @@ static void
 take_list(struct delivery *d)
 {
 	struct queue_batch *b = d->batch;
-	enum queue_member_state wanted = b->audience == PUSH_INVITATION ? QUEUE_INVITED : QUEUE_HOLDS;
+	enum queue_member_state wanted =
+	    b->audience == PUSH_INVITATION ? QUEUE_INVITED : QUEUE_HOLDS;
 	size_t kept = 0;
 
 	d->counted = (int)b->members_n;
@@ -681,8 +690,11 @@ delivery_begin(struct pair *pair, struct queue_batch *batch)
 	}
 	d->pair = pair;
 	d->batch = batch;
-	d->source = (struct source){ .make = make, .gone = gone, .lane = batch->lane,
-		.stream = pair->key.site_id, .order = batch->message_id };
+	d->source = (struct source){ .make = make,
+		                     .gone = gone,
+		                     .lane = batch->lane,
+		                     .stream = pair->key.site_id,
+		                     .order = batch->message_id };
 	if (expiry(d) != NULL) {
 		give_up(d, expiry(d));
 	} else if (batch->attempts > ATTEMPTS_MAX) {

@@ -93,7 +93,7 @@ use_route(struct discovery *d)
 
 void
 discover_start(struct discovery *d, struct relay *relay, const char *domain,
-    void (*fn)(struct discovery *d), void *arg)
+               void (*fn)(struct discovery *d), void *arg)
 {
 	char name[RESOLVE_NAME + 16];
 

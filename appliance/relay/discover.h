@@ -25,9 +25,10 @@ struct discovery {
 	void *arg;
 	/* out */
 	struct discover_target targets[DISCOVER_MAX];
-	size_t count;		/* 0: none */
-	const char *reason;	/* why none */
-	bool refused;		/* the domain says it takes no DMTP: fatal once it stayed so for 48 hours */
+	size_t count;       /* 0: none */
+	const char *reason; /* why none */
+	bool
+	    refused; /* the domain says it takes no DMTP: fatal once it stayed so for 48 hours */
 	/* its own */
 	enum resolve_rc tls_rc;
 	bool busy;
@@ -35,7 +36,7 @@ struct discovery {
 
 /* Tells fn exactly once, at once when a route is pinned, else from the loop. d lives until then or discover_cancel. */
 void discover_start(struct discovery *d, struct relay *relay, const char *domain,
-    void (*fn)(struct discovery *d), void *arg);
+                    void (*fn)(struct discovery *d), void *arg);
 void discover_cancel(struct discovery *d);
 
 #endif

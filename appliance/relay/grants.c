@@ -26,7 +26,7 @@ struct grants {
 
 /* One GRANT: waits in its session's lane, goes out, is answered, is written down. */
 struct grant {
-	struct source source;	/* first */
+	struct source source; /* first */
 	struct command command;
 	struct grants *grants;
 	struct peer *peer;
@@ -94,7 +94,8 @@ on_replied(struct command *command, const struct dmtp_response *r)
 		return;
 	}
 	(void)snprintf(reason, sizeof(reason), "%c %s %.*s", r->letter, dmtp_code_name(r->code),
-	    (int)(r->text.len < 150 ? r->text.len : 150), r->text.len > 0 ? (const char *)r->text.data : "");
+	               (int)(r->text.len < 150 ? r->text.len : 150),
+	               r->text.len > 0 ? (const char *)r->text.data : "");
 	log_warn("grant-refused", LOG_S("peer", g->peer->domain), LOG_S("reason", reason));
 	if (r->letter == DMTP_E && dmtp_code_speaks(r->code) != DMTP_SPEAKS_SESSION) {
 		finish(g, true, 0); /* never: keeping it would not change that */
@@ -131,7 +132,7 @@ make(struct source *source)
 
 	if ((session_ext(source->session) & DMTP_EXT_GRANT) == 0) {
 		log_warn("grant-impossible", LOG_S("peer", g->peer->domain),
-		    LOG_S("reason", "the peer does not know GRANT"));
+		         LOG_S("reason", "the peer does not know GRANT"));
 		finish(g, false, 86400);
 		return SOURCE_DONE;
 	}
@@ -139,8 +140,8 @@ make(struct source *source)
 		grant.grant = slice_mem(row->grant, sizeof(row->grant));
 	buffer_init(&encoded, 65536);
 	dmtp_grant_encode(&grant, &encoded);
-	sent = !encoded.failed &&
-	    session_send(source->session, DMTP_GRANT, buffer_slice(&encoded), &g->command, false);
+	sent = !encoded.failed && session_send(source->session, DMTP_GRANT,
+	                                       buffer_slice(&encoded), &g->command, false);
 	buffer_free(&encoded);
 	if (sent)
 		session_remove(source);
@@ -172,11 +173,15 @@ begin(struct grants *grants, struct grant_out *row)
 	*row = (struct grant_out){ .account = NULL };
 	g->command.replied = on_replied;
 	g->command.lost = on_lost;
-	g->source = (struct source){ .make = make, .gone = gone, .lane = 0, .stream = g->row.account_id,
-		.order = g->row.changed_id };
+	g->source = (struct source){ .make = make,
+		                     .gone = gone,
+		                     .lane = 0,
+		                     .stream = g->row.account_id,
+		                     .order = g->row.changed_id };
 	grants->under_way++;
 	g->peer = peer_get(grants->relay, g->row.domain_id, g->row.domain);
-	s = g->peer == NULL || at == NULL ? NULL : peer_session(g->peer, at + 1, g->row.account_id);
+	s = g->peer == NULL || at == NULL ? NULL
+	                                  : peer_session(g->peer, at + 1, g->row.account_id);
 	if (s != NULL)
 		session_add(s, &g->source);
 	else
@@ -210,9 +215,9 @@ list_closed(struct grants *grants)
 	size_t n = 0;
 
 	grants->skip = malloc(SKIP_MAX * sizeof(*grants->skip));
-	HASH_ITER (hh, grants->relay->peers, p, next)
-		if (grants->skip != NULL && n < SKIP_MAX && !peer_is_open(p))
-			grants->skip[n++] = p->domain_id;
+	HASH_ITER(hh, grants->relay->peers, p, next)
+	if (grants->skip != NULL && n < SKIP_MAX && !peer_is_open(p))
+		grants->skip[n++] = p->domain_id;
 	return n;
 }
 

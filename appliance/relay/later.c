@@ -19,8 +19,8 @@ on_store(struct store_job *job)
 }
 
 void
-relay_later(struct relay_later *later, struct relay *relay, struct store_job *job, void (*fn)(void *arg),
-    void *arg)
+relay_later(struct relay_later *later, struct relay *relay, struct store_job *job,
+            void (*fn)(void *arg), void *arg)
 {
 	*later = (struct relay_later){ .relay = relay, .fn = fn, .arg = arg };
 	later->task.run = on_loop;

@@ -13,9 +13,9 @@
 #include <stdlib.h>
 
 METRIC_DEFINE(peers_down, METRIC_GAUGE, "tmtp_relay_peers_down", NULL,
-    "Domains that wait for their next try.");
+              "Domains that wait for their next try.");
 METRIC_DEFINE(tries_failed, METRIC_COUNTER, "tmtp_relay_peer_failures_total", NULL,
-    "Tries to reach a domain that failed.");
+              "Tries to reach a domain that failed.");
 
 struct loader {
 	struct peer_load load;
@@ -59,7 +59,9 @@ peer_get(struct relay *relay, int64_t domain_id, const char *domain)
 		return NULL;
 	p->relay = relay;
 	p->domain_id = domain_id;
-	p->state = (struct peer_state){ .domain_id = domain_id, .failing_since_us = -1, .retry_at_us = -1 };
+	p->state = (struct peer_state){ .domain_id = domain_id,
+		                        .failing_since_us = -1,
+		                        .retry_at_us = -1 };
 	(void)snprintf(p->domain, sizeof(p->domain), "%s", domain);
 	loop_timer_init(&p->retry, relay->loop, on_retry, p);
 	HASH_ADD(hh, relay->peers, domain_id, sizeof(p->domain_id), p);
@@ -88,7 +90,8 @@ on_loaded(void *arg)
 
 	if (l->load.job.rc == STORE_OK) {
 		/* Those that are not among the rows are well; an administrator may have said so. */
-		HASH_ITER (hh, l->relay->peers, p, next) {
+		HASH_ITER(hh, l->relay->peers, p, next)
+		{
 			if (p->state.held || p->state.failures > 0) {
 				p->state.held = false;
 				p->state.failures = 0;
@@ -126,7 +129,8 @@ peer_free_all(struct relay *relay)
 {
 	struct peer *p, *next;
 
-	HASH_ITER (hh, relay->peers, p, next) {
+	HASH_ITER(hh, relay->peers, p, next)
+	{
 		HASH_DEL(relay->peers, p);
 		loop_timer_cancel(&p->retry);
 		free(p->state.reason);
@@ -169,7 +173,7 @@ bool
 peer_is_open(const struct peer *p)
 {
 	return !p->state.held && !p->relay->draining &&
-	    (p->state.retry_at_us < 0 || p->state.retry_at_us <= clock_wall_us());
+	       (p->state.retry_at_us < 0 || p->state.retry_at_us <= clock_wall_us());
 }
 
 bool
@@ -219,7 +223,7 @@ peer_failed(struct peer *p, const char *reason, uint32_t retry_s)
 	p->state.retry_at_us = now + wait_s * 1000000;
 	loop_timer_set(&p->retry, wait_s * 1000);
 	log_warn("peer-failed", LOG_S("peer", p->domain), LOG_S("reason", reason),
-	    LOG_I("failures", p->state.failures), LOG_I("retry_s", wait_s));
+	         LOG_I("failures", p->state.failures), LOG_I("retry_s", wait_s));
 	save(p);
 }
 
@@ -240,7 +244,8 @@ peer_answered(struct peer *p)
 	}
 	if (was_down) {
 		metric_add(&peers_down, -1);
-		log_info("peer-recovered", LOG_S("peer", p->domain), LOG_I("failures", p->state.failures));
+		log_info("peer-recovered", LOG_S("peer", p->domain),
+		         LOG_I("failures", p->state.failures));
 		p->state.failures = 0;
 		p->state.failing_since_us = p->state.retry_at_us = -1;
 		free(p->state.reason);

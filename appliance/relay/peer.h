@@ -17,8 +17,8 @@ struct peer {
 	struct relay *relay;
 	int64_t domain_id;
 	char domain[RESOLVE_NAME];
-	struct peer_state state; /* reason is owned */
-	struct loop_timer retry; /* runs while the peer is down */
+	struct peer_state state;  /* reason is owned */
+	struct loop_timer retry;  /* runs while the peer is down */
 	struct session *sessions; /* a list */
 	unsigned sessions_n;
 	bool saving, save_again;

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define LOOK_EVERY_MS 250  /* the net under the wake-ups */
+#define LOOK_EVERY_MS 250 /* the net under the wake-ups */
 #define LEASE_S 120
 #define UNDER_WAY_MAX 512 /* deliveries of one pair: what one commit of answers may carry */
 #define UNDER_WAY_LOW 256
@@ -30,7 +30,8 @@ static void claim(struct pair *pair);
 static struct uuid
 oldest(const struct relay *relay)
 {
-	return uuid_floor(clock_wall_us() - ((int64_t)relay->config->relay.expire_after_s + 86400) * 1000000);
+	return uuid_floor(clock_wall_us() -
+	                  ((int64_t)relay->config->relay.expire_after_s + 86400) * 1000000);
 }
 
 /* --- Pairs ----------------------------------------------------------------------- */
@@ -43,13 +44,14 @@ on_named(void *arg)
 	pair->loading = false;
 	/* A suspended site's too: what was accepted before is still delivered. */
 	if (pair->names.job.rc != STORE_OK) {
-		HASH_DEL(pair->relay->plan->pairs, pair); /* asked again when it is found again */
+		HASH_DEL(pair->relay->plan->pairs,
+		         pair); /* asked again when it is found again */
 		free(pair);
 		return;
 	}
 	pair->peer = peer_get(pair->relay, pair->key.domain_id, pair->names.domain);
 	(void)snprintf(pair->from, sizeof(pair->from), "%s@%s", pair->names.site_name,
-	    pair->names.site_domain);
+	               pair->names.site_domain);
 	pair->named = pair->peer != NULL;
 	if (pair->named)
 		claim(pair);
@@ -178,8 +180,9 @@ on_look(struct loop_timer *timer)
 	if (plan->looking || relay->draining)
 		return;
 	plan->looking = true;
-	plan->query = (struct queue_pairs){ .after = plan->query.after, .oldest = oldest(relay),
-		.limit = PAIRS_PAGE };
+	plan->query = (struct queue_pairs){ .after = plan->query.after,
+		                            .oldest = oldest(relay),
+		                            .limit = PAIRS_PAGE };
 	relay_later(&plan->later, relay, &plan->query.job, on_looked, plan);
 	store_queue_pairs(relay->store, &plan->query);
 }
@@ -214,7 +217,8 @@ plan_free(struct plan **plan)
 	if (*plan == NULL)
 		return;
 	loop_timer_cancel(&(*plan)->look);
-	HASH_ITER (hh, (*plan)->pairs, pair, next) {
+	HASH_ITER(hh, (*plan)->pairs, pair, next)
+	{
 		HASH_DEL((*plan)->pairs, pair);
 		free(pair);
 	}

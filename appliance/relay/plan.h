@@ -19,10 +19,10 @@ struct pair {
 	struct queue_pair key;
 	struct queue_names names; /* loaded once */
 	bool named;
-	struct peer *peer; /* once named */
+	struct peer *peer;            /* once named */
 	char from[96 + RESOLVE_NAME]; /* the site's address */
-	unsigned under_way; /* deliveries */
-	unsigned pages;	    /* of ranges' recipients, read or being read: delivery.c bounds them */
+	unsigned under_way;           /* deliveries */
+	unsigned pages; /* of ranges' recipients, read or being read: delivery.c bounds them */
 	struct delivery *page_first, *page_last; /* that wait to read their first one */
 	bool loading, claiming;
 	bool dry; /* the last claim found less than it wanted; work found later sets it false */

@@ -33,8 +33,8 @@ struct relay {
 	struct peer *peers;    /* by domain_id */
 	struct plan *plan;
 	struct grants *grants;
-	unsigned jobs;	  /* of the store that are under way for this loop */
-	unsigned pages;	  /* of ranges' recipients, read or being read */
+	unsigned jobs;  /* of the store that are under way for this loop */
+	unsigned pages; /* of ranges' recipients, read or being read */
 	bool draining;
 };
 
@@ -49,7 +49,7 @@ struct relay_later {
 };
 
 /* Makes job call fn(arg) on the loop's thread when it ends. Before each submission. */
-void relay_later(struct relay_later *later, struct relay *relay, struct store_job *job, void (*fn)(void *arg),
-    void *arg);
+void relay_later(struct relay_later *later, struct relay *relay, struct store_job *job,
+                 void (*fn)(void *arg), void *arg);
 
 #endif

@@ -46,7 +46,8 @@ struct role {
 static void
 on_notified_task(struct loop_task *task)
 {
-	struct role *r = (struct role *)(void *)((char *)task - offsetof(struct role, notified_task));
+	struct role *r =
+	    (struct role *)(void *)((char *)task - offsetof(struct role, notified_task));
 
 	atomic_store(&r->notified_posted, false);
 	if (atomic_exchange(&r->notified_work, false)) {
@@ -127,9 +128,10 @@ on_drain(struct loop_timer *timer)
 	struct peer *p, *next;
 	bool sessions = false;
 
-	HASH_ITER (hh, r->relay.peers, p, next)
-		sessions = sessions || p->sessions != NULL;
-	if ((!sessions && r->relay.jobs == 0) || loop_mono_ms(r->relay.loop) >= r->drain_until_ms) {
+	HASH_ITER(hh, r->relay.peers, p, next)
+	sessions = sessions || p->sessions != NULL;
+	if ((!sessions && r->relay.jobs == 0) ||
+	    loop_mono_ms(r->relay.loop) >= r->drain_until_ms) {
 		loop_stop(r->relay.loop);
 		return;
 	}
@@ -149,7 +151,8 @@ drain(struct role *r)
 		web_health_drain(r->health);
 	r->drain_until_ms =
 	    loop_mono_ms(r->relay.loop) + (int64_t)r->relay.config->drain_timeout_s * 1000;
-	HASH_ITER (hh, r->relay.peers, p, next) {
+	HASH_ITER(hh, r->relay.peers, p, next)
+	{
 		for (struct session *s = p->sessions, *after; s != NULL; s = after) {
 			after = *session_link(s);
 			session_quit(s);
@@ -205,7 +208,7 @@ start_store(struct role *r)
 			.conninfo = (const char *)conninfo.data,
 			.name = "tmtp-relay",
 			.connections = { [STORE_WRITE] = r->relay.config->store_connections,
-			    [STORE_READ] = 1 },
+			                 [STORE_READ] = 1 },
 			.patience_ms = STORE_PATIENCE_MS,
 			.listen = channels,
 			.notified = on_notified,
@@ -301,13 +304,14 @@ stop(struct role *r)
 {
 	struct peer *p, *next;
 
-	HASH_ITER (hh, r->relay.peers, p, next)
-		while (p->sessions != NULL)
-			session_abort(p->sessions, "shutting down");
+	HASH_ITER(hh, r->relay.peers, p, next)
+	while (p->sessions != NULL)
+		session_abort(p->sessions, "shutting down");
 	web_health_stop(&r->health); /* it asks the store */
 	store_stop(&r->relay.store, STORE_GRACE_MS);
 	for (int turns = 0; r->relay.loop != NULL && turns < 10; turns++)
-		(void)loop_turn(r->relay.loop, 0); /* what the store answered last is freed by its owner */
+		(void)loop_turn(r->relay.loop,
+		                0); /* what the store answered last is freed by its owner */
 	if (r->relay.loop != NULL) {
 		loop_timer_cancel(&r->revision_timer);
 		loop_timer_cancel(&r->drain_timer);

@@ -17,7 +17,8 @@ struct routes *routes_new(const struct config *config, char why[static NET_TEXT]
 void routes_free(struct routes **routes);
 
 /* Reads certificates and CAs again; all or nothing. Routes themselves change with a restart only. */
-bool routes_reload(struct routes *routes, const struct config *config, char why[static NET_TEXT]);
+bool routes_reload(struct routes *routes, const struct config *config,
+                   char why[static NET_TEXT]);
 
 /* How to go to a domain. Borrows from routes. */
 struct route_way routes_find(const struct routes *routes, struct slice domain);

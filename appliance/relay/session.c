@@ -10,14 +10,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define BULK_WINDOW 8 /* bulk commands unanswered: enough to keep a peer busy, few enough to overtake */
+#define BULK_WINDOW \
+	8 /* bulk commands unanswered: enough to keep a peer busy, few enough to overtake */
 #define LANES 3
 #define BLOCKED_MAX 8
 #define OUT_MAX ((size_t)4 << 20)
 
 METRIC_DEFINE(sessions_begun, METRIC_COUNTER, "tmtp_relay_sessions_total", NULL,
-    "DMTP sessions to peers that were greeted.");
-METRIC_DEFINE(sessions_open, METRIC_GAUGE, "tmtp_relay_sessions", NULL, "DMTP sessions to peers now.");
+              "DMTP sessions to peers that were greeted.");
+METRIC_DEFINE(sessions_open, METRIC_GAUGE, "tmtp_relay_sessions", NULL,
+              "DMTP sessions to peers now.");
 
 struct session {
 	struct peer *peer;
@@ -34,7 +36,7 @@ struct session {
 	struct dmtp_client *client;
 	struct loop_timer timer;  /* the client's deadline */
 	struct loop_timer paused; /* the peer asked for a pause */
-	struct loop_defer work;	  /* connecting, sending */
+	struct loop_defer work;   /* connecting, sending */
 	struct loop_defer reap;
 	bool greeted, no_more, answered, dead;
 
@@ -178,7 +180,8 @@ is_blocked(const struct blocked *b, const struct source *source)
 {
 	for (size_t i = 0; i < b->n; i++)
 		if (b->first[i]->stream == source->stream)
-			return memcmp(&b->first[i]->order, &source->order, sizeof(source->order)) != 0;
+			return memcmp(&b->first[i]->order, &source->order,
+			              sizeof(source->order)) != 0;
 	return false;
 }
 
@@ -186,7 +189,8 @@ static bool
 has_room(const struct session *s, int lane)
 {
 	return !s->dead && !s->no_more && !s->paused.set && dmtp_client_room(s->client) > 0 &&
-	    (lane < LANES - 1 || s->bulk_out < BULK_WINDOW) && dmtp_client_output(s->client).len < OUT_MAX;
+	       (lane < LANES - 1 || s->bulk_out < BULK_WINDOW) &&
+	       dmtp_client_output(s->client).len < OUT_MAX;
 }
 
 static void
@@ -216,8 +220,8 @@ serve_lane(struct session *s, int lane)
 }
 
 bool
-session_send(struct session *s, enum dmtp_verb verb, struct slice encoded, struct command *command,
-    bool bulk)
+session_send(struct session *s, enum dmtp_verb verb, struct slice encoded,
+             struct command *command, bool bulk)
 {
 	enum dmtp_client_rc rc = dmtp_client_send(s->client, now_ms(s), verb, encoded, command);
 
@@ -272,8 +276,8 @@ copy_reason(struct session *s, const struct dmtp_response *r)
 	const char *code = r->code == DMTP_CODE_OTHER ? "" : dmtp_code_name(r->code);
 
 	(void)snprintf(s->reason, sizeof(s->reason), "%c %s %.*s", r->letter,
-	    *code != '\0' ? code : "-", (int)(r->text.len < 150 ? r->text.len : 150),
-	    r->text.len > 0 ? (const char *)r->text.data : "");
+	               *code != '\0' ? code : "-", (int)(r->text.len < 150 ? r->text.len : 150),
+	               r->text.len > 0 ? (const char *)r->text.data : "");
 }
 
 static void
@@ -281,7 +285,7 @@ on_info(struct session *s, const struct dmtp_response *r)
 {
 	copy_reason(s, r);
 	log_info("peer-informs", LOG_S("peer", s->peer->domain), LOG_S("reason", s->reason),
-	    LOG_I("retry_s", r->retry_s));
+	         LOG_I("retry_s", r->retry_s));
 	if (r->retry_s > 0)
 		loop_timer_set(&s->paused, (int64_t)r->retry_s * 1000);
 }
@@ -301,7 +305,8 @@ on_greeted(struct session *s)
 {
 	const struct dmtp_greeting *g = dmtp_client_greeting(s->client);
 
-	if (s->discovery.targets[s->target].mode == DMTP_CLIENT_STARTTLS && conn_tls_peer(s->conn) == NULL)
+	if (s->discovery.targets[s->target].mode == DMTP_CLIENT_STARTTLS &&
+	    conn_tls_peer(s->conn) == NULL)
 		return; /* the greeting before TLS */
 	if (s->greeted)
 		return;
@@ -310,8 +315,10 @@ on_greeted(struct session *s)
 	if (s->peer->state.window_commands > 0)
 		dmtp_client_set_window(s->client, (uint32_t)s->peer->state.window_commands);
 	log_info("session-begun", LOG_S("peer", s->peer->domain), LOG_S("as", s->own),
-	    LOG_S("host", g->host),
-	    LOG_S("tls", conn_tls_peer(s->conn) == NULL ? "none" : conn_tls_peer(s->conn)->version));
+	         LOG_S("host", g->host),
+	         LOG_S("tls", conn_tls_peer(s->conn) == NULL
+	                          ? "none"
+	                          : conn_tls_peer(s->conn)->version));
 }
 
 static void
@@ -341,7 +348,7 @@ handle(struct session *s, const struct dmtp_client_event *event)
 	case DMTP_CLIENT_REFUSED:
 		copy_reason(s, &event->response);
 		peer_failed(s->peer, s->reason,
-		    event->response.retry_s > 0 ? event->response.retry_s : 60);
+		            event->response.retry_s > 0 ? event->response.retry_s : 60);
 		s->no_more = true; /* the end that follows is no second failure */
 		break;
 	case DMTP_CLIENT_CLOSED:
@@ -509,7 +516,7 @@ on_host(struct resolve_query *query, const struct resolve_answer *answer)
 	s->resolving = false;
 	if (answer->rc != RESOLVE_FOUND || n == 0) {
 		(void)snprintf(s->reason, sizeof(s->reason), "%s: %s",
-		    s->discovery.targets[s->target].host, answer->text);
+		               s->discovery.targets[s->target].host, answer->text);
 		end(s, s->reason);
 		return;
 	}
@@ -604,7 +611,7 @@ finish(struct session *s, const char *reason)
 		conn_linger(&s->conn, DMTP_LINGER_MS);
 	metric_add(&sessions_open, -1);
 	log_info("session-ended", LOG_S("peer", s->peer->domain), LOG_S("as", s->own),
-	    LOG_S("reason", reason));
+	         LOG_S("reason", reason));
 	peer_forget_session(s->peer, s);
 	/* A session that was of use and had nothing to do is no failure, nor one that said it would end. */
 	if (!s->no_more && !(s->greeted && (idle || s->answered)))
@@ -623,12 +630,13 @@ end(struct session *s, const char *reason)
 	if (s->dead)
 		return;
 	(void)snprintf(text, sizeof(text), "%s", reason);
-	if (s->greeted || s->no_more || s->discovery.busy || s->target + 1 >= s->discovery.count) {
+	if (s->greeted || s->no_more || s->discovery.busy ||
+	    s->target + 1 >= s->discovery.count) {
 		finish(s, text);
 		return;
 	}
 	log_info("target-failed", LOG_S("peer", s->peer->domain),
-	    LOG_S("host", s->discovery.targets[s->target].host), LOG_S("reason", text));
+	         LOG_S("host", s->discovery.targets[s->target].host), LOG_S("reason", text));
 	(void)snprintf(s->reason, sizeof(s->reason), "%s", text);
 	conn_close(&s->conn);
 	dmtp_client_free(&s->client);

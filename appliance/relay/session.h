@@ -65,7 +65,7 @@ void session_ready(struct session *s);
 
 /* From within make. False: it didn't go out (too long for the peer, no memory): the source ends it and answers SOURCE_DONE. */
 bool session_send(struct session *s, enum dmtp_verb verb, struct slice encoded,
-    struct command *command, bool bulk);
+                  struct command *command, bool bulk);
 
 /* The peer's limits and extension verbs; greeted: they are known. */
 bool session_is_greeted(const struct session *s);

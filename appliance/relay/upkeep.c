@@ -27,12 +27,13 @@ on_partitions(void *arg)
 	struct relay_upkeep *u = arg;
 
 	if (u->partitions.job.rc != STORE_OK)
-		log_error("partitions-missing", LOG_S("reason", store_rc_text(u->partitions.job.rc)));
+		log_error("partitions-missing",
+		          LOG_S("reason", store_rc_text(u->partitions.job.rc)));
 	else if (u->partitions.made > 0)
 		log_info("partitions-made", LOG_I("count", u->partitions.made));
 	if (!u->relay->draining)
 		loop_timer_set(&u->partitions_timer,
-		    u->partitions.job.rc == STORE_OK ? PARTITIONS_EVERY_MS : 5000);
+		               u->partitions.job.rc == STORE_OK ? PARTITIONS_EVERY_MS : 5000);
 }
 
 static void

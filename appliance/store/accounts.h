@@ -8,7 +8,7 @@
 struct account_get {
 	struct store_job job;
 	struct slice domain, name; /* borrowed until done */
-	int64_t account_id;	   /* out */
+	int64_t account_id;        /* out */
 	char password_hash[160];   /* out; wipe it */
 };
 
@@ -30,7 +30,7 @@ struct account_token_get {
 	int64_t account_id; /* written in the token */
 	uint8_t hash[32];
 	int64_t now_us;
-	int64_t expires_us;	    /* out */
+	int64_t expires_us;         /* out */
 	char address[64 + 1 + 254]; /* out */
 };
 
@@ -59,7 +59,7 @@ struct account_change {
 	const char *actor;
 	enum account_change_kind kind;
 	const char *domain, *name, *password_hash; /* borrowed until done */
-	int64_t id;				   /* ACCOUNT_CREATE: of id_make */
+	int64_t id;                                /* ACCOUNT_CREATE: of id_make */
 	int64_t now_us;
 };
 

@@ -110,7 +110,9 @@ args_finish(struct args *a, const char **values, int *lengths, int *formats)
 		if (arg->is_array && arg->value.len >= ARRAY_HEAD)
 			put_u32(arg->value.data + 12, arg->count);
 		/* An empty text is a value: never a NULL pointer, which would say NULL. */
-		values[i] = arg->is_null ? NULL : arg->value.data == NULL ? "" : (char *)arg->value.data;
+		values[i] = arg->is_null              ? NULL
+		            : arg->value.data == NULL ? ""
+		                                      : (char *)arg->value.data;
 		lengths[i] = (int)arg->value.len;
 		formats[i] = 1;
 		good = good && !arg->value.failed;
@@ -289,8 +291,8 @@ row_text(const PGresult *r, int row, int col)
 }
 
 size_t
-row_array(const PGresult *r, int row, int col, void (*each)(size_t i, struct slice v, void *arg),
-    void *arg)
+row_array(const PGresult *r, int row, int col,
+          void (*each)(size_t i, struct slice v, void *arg), void *arg)
 {
 	struct slice v = row_slice(r, row, col);
 	size_t at = ARRAY_HEAD, n, i;

@@ -93,33 +93,37 @@ rows_one(const PGresult *r, struct store_job *const *jobs, size_t n)
 }
 
 /* A look at one row by its whole key, whatever the planner knows of the table. */
-#define LOOK(as, from_where) " LEFT JOIN LATERAL (SELECT k.* FROM " from_where " LIMIT 1) " as " ON true "
+#define LOOK(as, from_where) \
+	" LEFT JOIN LATERAL (SELECT k.* FROM " from_where " LIMIT 1) " as " ON true "
 
-#define DIFFERS                                                                                    \
-	"(p.notification_id IS NOT NULL AND (p.digest <> c.digest OR p.size <> c.size "            \
+#define DIFFERS                                                                         \
+	"(p.notification_id IS NOT NULL AND (p.digest <> c.digest OR p.size <> c.size " \
 	" OR p.sender_id <> s.sender_id))"
 
 /* In the order of keys, so that two processes don't wait for each other. */
-#define INSERT_NEW(from)                                                                           \
-	"dg AS (INSERT INTO tmtp.notification_digest (digest, sender_id, notification_id) "        \
-	" SELECT digest, sender_id, nid FROM " from " WHERE is_new ORDER BY digest, sender_id "  \
-	" ON CONFLICT DO NOTHING RETURNING 1), "                                                   \
+#define INSERT_NEW(from)                                                                                        \
+	"dg AS (INSERT INTO tmtp.notification_digest (digest, sender_id, notification_id) "                     \
+	" SELECT digest, sender_id, nid FROM " from                                                             \
+	" WHERE is_new ORDER BY digest, sender_id "                                                             \
+	" ON CONFLICT DO NOTHING RETURNING 1), "                                                                \
 	"ps AS (INSERT INTO tmtp.posted (domain_id, id, sender_id, notification_id, digest, size, kept_until) " \
-	" SELECT domain_id, id, sender_id, nid, digest, size, "                                    \
-	"  least(expires_at, to_timestamp(date_s) + interval '30 days') "                          \
-	" FROM " from " WHERE old_nid IS NULL ORDER BY domain_id, id ON CONFLICT DO NOTHING RETURNING 1), " \
-	"nt AS (INSERT INTO tmtp.notification (notification_id, sender_id, channel, digest, size, date_s, " \
-	"  expires_at, uris, signing_key, signature, leased_until) "                               \
-	" SELECT nid, sender_id, channel, digest, size, date_s, expires_at, uris, signing_key, "   \
+	" SELECT domain_id, id, sender_id, nid, digest, size, "                                                 \
+	"  least(expires_at, to_timestamp(date_s) + interval '30 days') "                                       \
+	" FROM " from                                                                                           \
+	" WHERE old_nid IS NULL ORDER BY domain_id, id ON CONFLICT DO NOTHING RETURNING 1), "                   \
+	"nt AS (INSERT INTO tmtp.notification (notification_id, sender_id, channel, digest, size, date_s, "     \
+	"  expires_at, uris, signing_key, signature, leased_until) "                                            \
+	" SELECT nid, sender_id, channel, digest, size, date_s, expires_at, uris, signing_key, "                \
 	"  signature, lease FROM " from " WHERE is_new ON CONFLICT DO NOTHING), "
 
-#define NO_RACE(from)                                                                              \
-	"CASE WHEN (SELECT count(*) FROM dg) <> (SELECT count(*) FROM " from " WHERE is_new) "     \
-	" OR (SELECT count(*) FROM ps) <> (SELECT count(*) FROM " from " WHERE old_nid IS NULL) "  \
+#define NO_RACE(from)                                                                          \
+	"CASE WHEN (SELECT count(*) FROM dg) <> (SELECT count(*) FROM " from " WHERE is_new) " \
+	" OR (SELECT count(*) FROM ps) <> (SELECT count(*) FROM " from                         \
+	" WHERE old_nid IS NULL) "                                                             \
 	" THEN tmtp.race() END"
 
 /* A POST to nobody is a write and a commit too (see the table). */
-#define COUNT_IT                                                                                   \
+#define COUNT_IT \
 	"counted AS (UPDATE tmtp.arrival_count SET recipients = recipients + $17 WHERE slot = $16), "
 
 static const struct store_op arrival_one = {
@@ -132,25 +136,26 @@ static const struct store_op arrival_one = {
 	    " FROM unnest($1::int4[], $2::text[], $3::text[], $4::bytea[], $5::int8[], $6::int8[], "
 	    "  $7::timestamptz[], $8::text[], $9::text[], $10::bytea[], $11::uuid[], $12::bytea[], "
 	    "  $13::bytea[], $14::timestamptz[]) AS c(ord, sender, id, digest, size, date_s, expires_at, "
-	    "  uris, signing_key, signature, fresh_id, grant_id, vars, arrived_at) "
-	    LOOK("s", "tmtp.sender k WHERE k.address = c.sender")
-	    LOOK("g", "tmtp.open_grant k WHERE k.grant_id = c.grant_id AND k.sender_id = s.sender_id")
-	    LOOK("p", "tmtp.posted k WHERE k.domain_id = s.domain_id AND k.id = c.id")
-	    LOOK("d", "tmtp.notification_digest k WHERE k.digest = c.digest AND k.sender_id = s.sender_id") "), "
-	    "good AS MATERIALIZED (SELECT * FROM line WHERE account_id IS NOT NULL AND NOT conflict), "
-	    COUNT_IT
-	    INSERT_NEW("good")
-	    "ib AS (INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at, variables) "
-	    " SELECT account_id, nid, arrived_at, vars FROM good ON CONFLICT DO NOTHING "
-	    " RETURNING account_id, notification_id) "
-	    "SELECT l.ord, l.account_id, l.conflict, l.nid, l.is_new, "
-	    " (l.account_id, l.nid) IN (SELECT account_id, notification_id FROM ib), "
-	    " CASE WHEN l.is_new THEN 0 ELSE coalesce((SELECT n.state::int4 FROM tmtp.notification n "
-	    "  WHERE n.notification_id = l.nid), 0) END, l.channel, "
-	    NO_RACE("good") " FROM line l",
-	.types = (const Oid[]){ T_INT4S, T_TEXTS, T_TEXTS, T_BYTEAS, T_INT8S, T_INT8S, T_TIMESTAMPTZS,
-	    T_TEXTS, T_TEXTS, T_BYTEAS, T_UUIDS, T_BYTEAS, T_BYTEAS, T_TIMESTAMPTZS, T_TIMESTAMPTZ,
-	    T_INT4, T_INT8, 0 },
+	    "  uris, signing_key, signature, fresh_id, grant_id, vars, arrived_at) " LOOK(
+		"s",
+		"tmtp.sender k WHERE k.address = c.sender") LOOK("g",
+	                                                         "tmtp.open_grant k WHERE k.grant_id = c.grant_id AND k.sender_id = s.sender_id")
+		LOOK("p", "tmtp.posted k WHERE k.domain_id = s.domain_id AND k.id = c.id") LOOK(
+		    "d",
+		    "tmtp.notification_digest k WHERE k.digest = c.digest AND k.sender_id = s.sender_id") "), "
+													  "good AS MATERIALIZED (SELECT * FROM line WHERE account_id IS NOT NULL AND NOT conflict), " COUNT_IT
+													      INSERT_NEW(
+														  "good") "ib AS (INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at, variables) "
+															  " SELECT account_id, nid, arrived_at, vars FROM good ON CONFLICT DO NOTHING "
+															  " RETURNING account_id, notification_id) "
+															  "SELECT l.ord, l.account_id, l.conflict, l.nid, l.is_new, "
+															  " (l.account_id, l.nid) IN (SELECT account_id, notification_id FROM ib), "
+															  " CASE WHEN l.is_new THEN 0 ELSE coalesce((SELECT n.state::int4 FROM tmtp.notification n "
+															  "  WHERE n.notification_id = l.nid), 0) END, l.channel, " NO_RACE(
+															      "good") " FROM line l",
+	.types = (const Oid[]){ T_INT4S, T_TEXTS, T_TEXTS, T_BYTEAS, T_INT8S, T_INT8S,
+	                        T_TIMESTAMPTZS, T_TEXTS, T_TEXTS, T_BYTEAS, T_UUIDS, T_BYTEAS,
+	                        T_BYTEAS, T_TIMESTAMPTZS, T_TIMESTAMPTZ, T_INT4, T_INT8, 0 },
 	.lane = STORE_ARRIVE,
 	.batch_max = 256,
 	.repeatable = true,
@@ -202,7 +207,8 @@ each_closed(size_t i, struct slice v, void *arg)
 	(void)i;
 	if (v.len != 4)
 		return;
-	index = (size_t)v.data[0] << 24 | (size_t)v.data[1] << 16 | (size_t)v.data[2] << 8 | v.data[3];
+	index = (size_t)v.data[0] << 24 | (size_t)v.data[1] << 16 | (size_t)v.data[2] << 8 |
+	        v.data[3];
 	if (index < w->rcpts_n)
 		w->rcpts[index].closed = true;
 }
@@ -273,47 +279,48 @@ rows_many(const PGresult *r, struct store_job *const *jobs, size_t n)
 		w->accounts_n = row_array(r, 0, 6, each_account, &fill);
 }
 
-static const struct store_op arrival_many = {
-	.name = "arrival_many",
-	.sql =
-	    "WITH c AS MATERIALIZED (SELECT s.sender_id, s.domain_id, "
-	    "  $1::text AS sender, $2::text AS id, $3::bytea AS digest, $4::int8 AS size, $5::int8 AS date_s, "
-	    "  $6::timestamptz AS expires_at, $7::text AS uris, $8::text AS signing_key, "
-	    "  $9::bytea AS signature, $15::timestamptz AS lease "
-	    " FROM (SELECT 1) AS one " LOOK("s", "tmtp.sender k WHERE k.address = $1") "), "
-	    "known AS MATERIALIZED (SELECT c.*, p.notification_id AS old_nid, "
-	    "  (p.notification_id IS NOT NULL AND (p.digest <> c.digest OR p.size <> c.size "
-	    "   OR p.sender_id <> c.sender_id)) AS conflict, "
-	    "  coalesce(p.notification_id, d.notification_id, $10) AS nid, "
-	    "  p.notification_id IS NULL AND d.notification_id IS NULL AS is_new "
-	    " FROM c " LOOK("p", "tmtp.posted k WHERE k.domain_id = c.domain_id AND k.id = c.id")
-	    LOOK("d", "tmtp.notification_digest k WHERE k.digest = c.digest AND k.sender_id = c.sender_id") "), "
-	    "looked AS MATERIALIZED (SELECT r.idx, r.vars, g.account_id, g.channel "
-	    " FROM unnest($11::int4[], $12::bytea[], $13::bytea[]) AS r(idx, grant_id, vars) "
-	    LOOK("g", "tmtp.open_grant k WHERE k.grant_id = r.grant_id "
-		      "AND k.sender_id = (SELECT sender_id FROM c)") "), "
-	    "one AS MATERIALIZED (SELECT known.*, (SELECT min(channel) FROM looked) AS channel FROM known), "
-	    "good AS MATERIALIZED (SELECT * FROM one WHERE NOT conflict AND channel IS NOT NULL), "
-	    COUNT_IT
-	    INSERT_NEW("good")
-	    "ib AS (INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at, variables) "
-	    " SELECT l.account_id, good.nid, $14, l.vars FROM good JOIN looked l ON l.channel = good.channel "
-	    " ON CONFLICT DO NOTHING RETURNING account_id) "
-	    "SELECT one.conflict, one.nid, one.is_new AND one.channel IS NOT NULL, "
-	    " CASE WHEN one.is_new THEN 0 ELSE coalesce((SELECT n.state::int4 FROM tmtp.notification n "
-	    "  WHERE n.notification_id = one.nid), 0) END, one.channel, "
-	    " (SELECT array_agg(l.idx) FROM looked l "
-	    "  WHERE l.account_id IS NULL OR l.channel IS DISTINCT FROM one.channel), "
-	    " CASE WHEN $18 THEN (SELECT array_agg(account_id) FROM ib) END, "
-	    NO_RACE("good") " FROM one",
-	.types = (const Oid[]){ T_TEXT, T_TEXT, T_BYTEA, T_INT8, T_INT8, T_TIMESTAMPTZ, T_TEXT, T_TEXT,
-	    T_BYTEA, T_UUID, T_INT4S, T_BYTEAS, T_BYTEAS, T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_INT4, T_INT8,
-	    T_BOOL, 0 },
-	.lane = STORE_ARRIVE,
-	.repeatable = true,
-	.bind = bind_many,
-	.rows = rows_many,
-};
+static const struct
+    store_op
+	arrival_many = {
+		.name = "arrival_many",
+		.sql =
+		    "WITH c AS MATERIALIZED (SELECT s.sender_id, s.domain_id, "
+		    "  $1::text AS sender, $2::text AS id, $3::bytea AS digest, $4::int8 AS size, $5::int8 AS date_s, "
+		    "  $6::timestamptz AS expires_at, $7::text AS uris, $8::text AS signing_key, "
+		    "  $9::bytea AS signature, $15::timestamptz AS lease "
+		    " FROM (SELECT 1) AS one " LOOK("s",
+	                                            "tmtp.sender k WHERE k.address = $1") "), "
+											  "known AS MATERIALIZED (SELECT c.*, p.notification_id AS old_nid, "
+											  "  (p.notification_id IS NOT NULL AND (p.digest <> c.digest OR p.size <> c.size "
+											  "   OR p.sender_id <> c.sender_id)) AS conflict, "
+											  "  coalesce(p.notification_id, d.notification_id, $10) AS nid, "
+											  "  p.notification_id IS NULL AND d.notification_id IS NULL AS is_new "
+											  " FROM c " LOOK(
+											      "p",
+											      "tmtp.posted k WHERE k.domain_id = c.domain_id AND k.id = c.id") LOOK("d", "tmtp.notification_digest k WHERE k.digest = c.digest AND k.sender_id = c.sender_id") "), "
+																															       "looked AS MATERIALIZED (SELECT r.idx, r.vars, g.account_id, g.channel "
+																															       " FROM unnest($11::int4[], $12::bytea[], $13::bytea[]) AS r(idx, grant_id, vars) " LOOK("g", "tmtp.open_grant k WHERE k.grant_id = r.grant_id "
+	                                                                                                                                                                                                                                                                                                                                                    "AND k.sender_id = (SELECT sender_id FROM c)") "), "
+																																																	   "one AS MATERIALIZED (SELECT known.*, (SELECT min(channel) FROM looked) AS channel FROM known), "
+																																																	   "good AS MATERIALIZED (SELECT * FROM one WHERE NOT conflict AND channel IS NOT NULL), " COUNT_IT INSERT_NEW("good") "ib AS (INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at, variables) "
+																																																															       " SELECT l.account_id, good.nid, $14, l.vars FROM good JOIN looked l ON l.channel = good.channel "
+																																																															       " ON CONFLICT DO NOTHING RETURNING account_id) "
+																																																															       "SELECT one.conflict, one.nid, one.is_new AND one.channel IS NOT NULL, "
+																																																															       " CASE WHEN one.is_new THEN 0 ELSE coalesce((SELECT n.state::int4 FROM tmtp.notification n "
+																																																															       "  WHERE n.notification_id = one.nid), 0) END, one.channel, "
+																																																															       " (SELECT array_agg(l.idx) FROM looked l "
+																																																															       "  WHERE l.account_id IS NULL OR l.channel IS DISTINCT FROM one.channel), "
+																																																															       " CASE WHEN $18 THEN (SELECT array_agg(account_id) FROM ib) END, " NO_RACE(
+																																																																   "good") " FROM one",
+		.types =
+		    (const Oid[]){ T_TEXT, T_TEXT, T_BYTEA, T_INT8, T_INT8, T_TIMESTAMPTZ,
+	                           T_TEXT, T_TEXT, T_BYTEA, T_UUID, T_INT4S, T_BYTEAS, T_BYTEAS,
+	                           T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_INT4, T_INT8, T_BOOL, 0 },
+		.lane = STORE_ARRIVE,
+		.repeatable = true,
+		.bind = bind_many,
+		.rows = rows_many,
+	};
 
 void
 store_arrival(struct store *store, struct arrival *arrival)
@@ -422,9 +429,11 @@ static const struct store_op invite_run = {
 	    "  ON CONFLICT DO NOTHING RETURNING account_id) "
 	    "SELECT (SELECT account_id FROM asked), "
 	    " CASE WHEN EXISTS (SELECT FROM wanted) AND NOT EXISTS (SELECT FROM whose) THEN tmtp.race() END",
-	.types = (const Oid[]){ T_TEXT, T_TEXT, T_TEXT, T_TEXT, T_TEXT, T_TEXT, T_TEXT, T_BYTEA, T_TEXT,
-	    T_TEXT, T_BYTEA, T_INT8, T_INT8, T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_INT4, T_INT8, T_TIMESTAMPTZ,
-	    T_UUID, T_INT8, T_INT8, T_INT8, 0 },
+	.types =
+	    (const Oid[]){ T_TEXT, T_TEXT,        T_TEXT,        T_TEXT, T_TEXT,  T_TEXT,
+	                   T_TEXT, T_BYTEA,       T_TEXT,        T_TEXT, T_BYTEA, T_INT8,
+	                   T_INT8, T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_INT4, T_INT8,  T_TIMESTAMPTZ,
+	                   T_UUID, T_INT8,        T_INT8,        T_INT8, 0 },
 	.lane = STORE_ARRIVE,
 	.repeatable = true,
 	.bind = bind_invite,
@@ -609,7 +618,7 @@ static const struct store_op pickup_finish_run = {
 	    /* not "= 0", which would lead the planner to the index of all that is pending */
 	    "WHERE n.notification_id = i.notification_id AND n.state < 1 RETURNING i.ord, i.only::int8",
 	.types = (const Oid[]){ T_INT4S, T_UUIDS, T_INT4S, T_TIMESTAMPTZS, T_BYTEAS, T_TEXTS,
-	    T_TIMESTAMPTZS, T_TEXTS, T_TEXTS, 0 },
+	                        T_TIMESTAMPTZS, T_TEXTS, T_TEXTS, 0 },
 	.lane = STORE_ARRIVE,
 	.batch_max = 128,
 	.repeatable = true,
@@ -699,8 +708,9 @@ bind_channels(struct args *a, struct store_job *const *jobs, size_t n)
 		size_t local = at == NULL ? 0 : (size_t)(at - c->users[i].data);
 
 		args_slice(a, 1, slice_mem(c->users[i].data, local));
-		args_slice(a, 2, at == NULL ? (struct slice){ NULL, 0 }
-					    : slice_mem(at + 1, c->users[i].len - local - 1));
+		args_slice(a, 2,
+		           at == NULL ? (struct slice){ NULL, 0 }
+		                      : slice_mem(at + 1, c->users[i].len - local - 1));
 	}
 }
 
@@ -730,12 +740,13 @@ rows_channels(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op channels_run = {
 	.name = "channels_get",
-	.sql = "SELECT a.name || '@' || a.domain, c.channel, c.grant_id "
-	       "FROM unnest($2::text[], $3::text[]) AS u(name, domain) "
-	       "JOIN tmtp.account a ON a.domain = u.domain AND a.name = u.name AND a.disabled_at IS NULL "
-	       "JOIN tmtp.consent c ON c.account_id = a.account_id AND c.state = 1 "
-	       " AND c.sender_id = (SELECT sender_id FROM tmtp.sender WHERE address = $1) "
-	       "ORDER BY 1, 2",
+	.sql =
+	    "SELECT a.name || '@' || a.domain, c.channel, c.grant_id "
+	    "FROM unnest($2::text[], $3::text[]) AS u(name, domain) "
+	    "JOIN tmtp.account a ON a.domain = u.domain AND a.name = u.name AND a.disabled_at IS NULL "
+	    "JOIN tmtp.consent c ON c.account_id = a.account_id AND c.state = 1 "
+	    " AND c.sender_id = (SELECT sender_id FROM tmtp.sender WHERE address = $1) "
+	    "ORDER BY 1, 2",
 	.types = (const Oid[]){ T_TEXT, T_TEXTS, T_TEXTS, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
@@ -807,12 +818,13 @@ rows_since(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op since_run = {
 	.name = "channels_since",
-	.sql = "SELECT a.name || '@' || a.domain, c.channel, c.state::int4, c.grant_id, c.receipts, "
-	       " c.grant_date, c.changed_id "
-	       "FROM tmtp.sender s JOIN tmtp.consent c ON c.sender_id = s.sender_id AND c.state > 0 "
-	       " AND c.changed_id > $2 "
-	       "JOIN tmtp.account a ON a.account_id = c.account_id "
-	       "WHERE s.address = $1 ORDER BY c.changed_id LIMIT $3",
+	.sql =
+	    "SELECT a.name || '@' || a.domain, c.channel, c.state::int4, c.grant_id, c.receipts, "
+	    " c.grant_date, c.changed_id "
+	    "FROM tmtp.sender s JOIN tmtp.consent c ON c.sender_id = s.sender_id AND c.state > 0 "
+	    " AND c.changed_id > $2 "
+	    "JOIN tmtp.account a ON a.account_id = c.account_id "
+	    "WHERE s.address = $1 ORDER BY c.changed_id LIMIT $3",
 	.types = (const Oid[]){ T_TEXT, T_UUID, T_INT8, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,

@@ -11,14 +11,14 @@
 #include "store/store.h"
 
 enum arrival_outcome {
-	ARRIVAL_STORED,	  /* for those recipients who are not closed; perhaps none */
+	ARRIVAL_STORED,   /* for those recipients who are not closed; perhaps none */
 	ARRIVAL_CONFLICT, /* the id was used for another digest, size or sender */
 };
 
 struct arrival_rcpt {
 	const uint8_t *grant; /* 20 octets; borrowed until done */
 	struct slice vars;    /* this recipient's variables, or empty; borrowed */
-	bool closed;	      /* out: no such grant of this sender; whatever the reason */
+	bool closed;          /* out: no such grant of this sender; whatever the reason */
 };
 
 /*
@@ -34,19 +34,19 @@ struct arrival {
 	struct slice uris; /* in order, "\n" between them */
 	struct slice key, signature;
 	int64_t size, date_s, expires_us; /* -1: never */
-	int64_t now_us, lease_until_us;	  /* a new notification is leased for pickup */
-	struct uuid fresh_id;		  /* for a new notification */
+	int64_t now_us, lease_until_us;   /* a new notification is leased for pickup */
+	struct uuid fresh_id;             /* for a new notification */
 	struct arrival_rcpt *rcpts;
 	size_t rcpts_n;
 	bool want_accounts; /* fill accounts */
-	int slot;	    /* the process's row in arrival_count, 0..15 */
+	int slot;           /* the process's row in arrival_count, 0..15 */
 	/* out */
 	enum arrival_outcome outcome;
 	struct uuid notification_id; /* when any recipient isn't closed */
-	char channel[32];	     /* the grants' */
-	bool fresh;		     /* it is new: pick it up */
-	int state;		     /* 0 to be picked up, 1 verified, 2 failed, 3 withdrawn */
-	int64_t *accounts;	     /* who got a new entry; freed by arrival_clear */
+	char channel[32];            /* the grants' */
+	bool fresh;                  /* it is new: pick it up */
+	int state;                   /* 0 to be picked up, 1 verified, 2 failed, 3 withdrawn */
+	int64_t *accounts;           /* who got a new entry; freed by arrival_clear */
 	size_t accounts_n;
 };
 
@@ -58,17 +58,17 @@ struct arrival_invite {
 	struct store_job job;
 	/* borrowed until done */
 	struct slice from, from_domain, registrable; /* of the sender */
-	struct slice domain, name;		     /* the member */
-	struct slice channel;			     /* offered */
+	struct slice domain, name;                   /* the member */
+	struct slice channel;                        /* offered */
 	struct slice id, digest, uris, key, signature;
 	int64_t size, date_s, expires_us;
 	int64_t now_us, lease_until_us;
 	struct uuid fresh_id;
 	int64_t sender_id, domain_id; /* fresh of id_make, used when unknown yet */
-	int per_day;		      /* of one registrable domain to one member */
+	int per_day;                  /* of one registrable domain to one member */
 	int slot;
 	/* out */
-	bool shown; /* a new invitation: pick its message up */
+	bool shown;         /* a new invitation: pick its message up */
 	int64_t account_id; /* whose, when shown */
 };
 
@@ -107,13 +107,19 @@ void pickup_claim_clear(struct pickup_claim *claim);
 struct pickup_finish {
 	struct store_job job;
 	struct uuid notification_id;
-	enum { PICKUP_AGAIN = 0, PICKUP_VERIFIED = 1, PICKUP_FAILED = 2, PICKUP_WITHDRAWN = 3 } end;
-	struct slice body;  /* PICKUP_VERIFIED; borrowed until done */
+	enum {
+		PICKUP_AGAIN = 0,
+		PICKUP_VERIFIED = 1,
+		PICKUP_FAILED = 2,
+		PICKUP_WITHDRAWN = 3
+	} end;
+	struct slice body; /* PICKUP_VERIFIED; borrowed until done */
 	/* PICKUP_VERIFIED of a message that is to one member and not to the channel: only that one may see it. */
 	struct slice only_domain, only_name;
-	const char *reason; /* the others; borrowed */
+	const char *reason;            /* the others; borrowed */
 	int64_t now_us, not_before_us; /* PICKUP_AGAIN */
-	int64_t only_account; /* out, 0: all who have an entry; -1: no such member, so it failed */
+	int64_t
+	    only_account; /* out, 0: all who have an entry; -1: no such member, so it failed */
 };
 
 void store_pickup_finish(struct store *store, struct pickup_finish *finish);
@@ -142,7 +148,7 @@ struct open_channel {
 /* What these members hold open to this sender. */
 struct channels_get {
 	struct store_job job;
-	struct slice from; /* borrowed until done, as are users */
+	struct slice from;         /* borrowed until done, as are users */
 	const struct slice *users; /* normalised addresses */
 	size_t users_n;
 	struct open_channel *rows; /* out, by address; freed by channels_get_clear */

@@ -31,8 +31,8 @@ void audit_list_clear(struct audit_list *list);
 struct audit_add {
 	struct store_job job;
 	const char *actor, *action, *subject; /* borrowed until done, as is detail */
-	const char *detail;		      /* or NULL */
-	struct uuid audit_id;		      /* of uuid_make */
+	const char *detail;                   /* or NULL */
+	struct uuid audit_id;                 /* of uuid_make */
 	int64_t now_us;
 };
 

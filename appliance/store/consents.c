@@ -64,7 +64,8 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 		c->receipts = row_bool(r, row, 4);
 		c->changed_us = uuid_time_us(&changed_id);
 		c->body = row_octets(r, row, 6, &c->size);
-		if (c->sender == NULL || c->channel == NULL || (c->body == NULL && !row_is_null(r, row, 6)))
+		if (c->sender == NULL || c->channel == NULL ||
+		    (c->body == NULL && !row_is_null(r, row, 6)))
 			list->job.rc = STORE_DOWN;
 	}
 }
@@ -73,12 +74,13 @@ static const Oid list_types[] = { T_INT8, T_INT4, T_TEXT, T_TEXT, T_INT8, 0 };
 
 static const struct store_op all_op = {
 	.name = "consent_list",
-	.sql = "SELECT c.sender_id, s.address, c.channel, c.state::int4, c.receipts, c.changed_id, NULL::bytea "
-	       "FROM tmtp.consent c "
-	       "CROSS JOIN LATERAL (SELECT k.address FROM tmtp.sender k WHERE k.sender_id = c.sender_id LIMIT 1) s "
-	       "WHERE c.account_id = $1 AND ($2::int4 IS NULL OR c.state = $2) "
-	       " AND ($3 = '' OR s.address = $3) AND ($4 = '' OR c.channel = $4) "
-	       "ORDER BY c.changed_id DESC, s.address, c.channel LIMIT $5",
+	.sql =
+	    "SELECT c.sender_id, s.address, c.channel, c.state::int4, c.receipts, c.changed_id, NULL::bytea "
+	    "FROM tmtp.consent c "
+	    "CROSS JOIN LATERAL (SELECT k.address FROM tmtp.sender k WHERE k.sender_id = c.sender_id LIMIT 1) s "
+	    "WHERE c.account_id = $1 AND ($2::int4 IS NULL OR c.state = $2) "
+	    " AND ($3 = '' OR s.address = $3) AND ($4 = '' OR c.channel = $4) "
+	    "ORDER BY c.changed_id DESC, s.address, c.channel LIMIT $5",
 	.types = list_types,
 	.lane = STORE_READ,
 	.repeatable = true,
@@ -88,11 +90,12 @@ static const struct store_op all_op = {
 
 static const struct store_op one_op = {
 	.name = "consent_get",
-	.sql = "SELECT c.sender_id, s.address, c.channel, c.state::int4, c.receipts, c.changed_id, "
-	       " (SELECT n.body FROM tmtp.notification n WHERE n.notification_id = c.invitation AND n.state = 1) "
-	       "FROM tmtp.sender s CROSS JOIN LATERAL (SELECT k.* FROM tmtp.consent k "
-	       " WHERE k.account_id = $1 AND k.sender_id = s.sender_id AND k.channel = $4 LIMIT 1) c "
-	       "WHERE s.address = $3 AND ($2::int4 IS NULL OR c.state = $2) LIMIT $5",
+	.sql =
+	    "SELECT c.sender_id, s.address, c.channel, c.state::int4, c.receipts, c.changed_id, "
+	    " (SELECT n.body FROM tmtp.notification n WHERE n.notification_id = c.invitation AND n.state = 1) "
+	    "FROM tmtp.sender s CROSS JOIN LATERAL (SELECT k.* FROM tmtp.consent k "
+	    " WHERE k.account_id = $1 AND k.sender_id = s.sender_id AND k.channel = $4 LIMIT 1) c "
+	    "WHERE s.address = $3 AND ($2::int4 IS NULL OR c.state = $2) LIMIT $5",
 	.types = list_types,
 	.lane = STORE_READ,
 	.repeatable = true,
@@ -194,8 +197,8 @@ static const struct store_op change_op = {
 	    " EXISTS (SELECT FROM said) OR EXISTS (SELECT FROM old WHERE old.changed_id = $9), "
 	    " CASE WHEN $6 = 1 AND NOT EXISTS (SELECT FROM whose) "
 	    "  OR EXISTS (SELECT FROM wanted) AND NOT EXISTS (SELECT FROM said) THEN tmtp.race() END",
-	.types = (const Oid[]){ T_INT8, T_TEXT, T_TEXT, T_TEXT, T_TEXT, T_INT4, T_BOOL, T_BYTEA, T_UUID,
-	    T_INT8, T_INT8, T_TIMESTAMPTZ, T_INT8, 0 },
+	.types = (const Oid[]){ T_INT8, T_TEXT, T_TEXT, T_TEXT, T_TEXT, T_INT4, T_BOOL, T_BYTEA,
+	                        T_UUID, T_INT8, T_INT8, T_TIMESTAMPTZ, T_INT8, 0 },
 	.lane = STORE_WRITE,
 	.repeatable = true,
 	.wakes = "tmtp_relay",

@@ -34,7 +34,7 @@
 /* sun_path takes 108 octets, the last one a NUL; libpq and PostgreSQL append this name. */
 #define SOCKET_NAME "/.s.PGSQL.5432"
 #define SOCKET_PATH_MAX 107
-#define SOCKET_NOTE                                                                            \
+#define SOCKET_NOTE \
 	"socket-directory" /* in the state directory: where it went when its path was too long \
 	                    */
 

@@ -13,11 +13,12 @@
  * A visible notification by its id, as n; one to a single member only for that member. LIMIT keeps the look a look at the
  * key: a planner that knows little of young tables would rather read them all.
  */
-#define NOTIFICATION_OF(id, account)                                                               \
-	"CROSS JOIN LATERAL (SELECT k.* FROM tmtp.notification k "                                 \
-	"WHERE k.notification_id = " id " AND " VISIBLE("k")                                              \
-	"AND (k.only_account IS NULL OR k.only_account = " account ") LIMIT 1) n "
-#define SENDER_OF_N                                                                                \
+#define NOTIFICATION_OF(id, account)                                                    \
+	"CROSS JOIN LATERAL (SELECT k.* FROM tmtp.notification k "                      \
+	"WHERE k.notification_id = " id                                                 \
+	" AND " VISIBLE("k") "AND (k.only_account IS NULL OR k.only_account = " account \
+			     ") LIMIT 1) n "
+#define SENDER_OF_N \
 	"CROSS JOIN LATERAL (SELECT k.address FROM tmtp.sender k WHERE k.sender_id = n.sender_id LIMIT 1) s "
 
 /* Bodies are stored as they are, so that only the wanted octets are read. */
@@ -26,7 +27,8 @@
 static int32_t
 body_max(const struct inbox_list *list)
 {
-	return list->body_max > 0 && list->body_max < INT32_MAX ? (int32_t)list->body_max : INT32_MAX;
+	return list->body_max > 0 && list->body_max < INT32_MAX ? (int32_t)list->body_max
+	                                                        : INT32_MAX;
 }
 
 /* --- Pages --------------------------------------------------------------- */
@@ -76,7 +78,8 @@ rows_entries(const PGresult *r, struct store_job *const *jobs, size_t n)
 		inbox_list_clear(list);
 		for (end = row; end < PQntuples(r) && row_i32(r, end, 0) == (int32_t)i;)
 			end++;
-		if (end > row && (list->rows = calloc((size_t)(end - row), sizeof(list->rows[0]))) == NULL) {
+		if (end > row &&
+		    (list->rows = calloc((size_t)(end - row), sizeof(list->rows[0]))) == NULL) {
 			list->job.rc = STORE_DOWN;
 			row = end;
 		}
@@ -99,7 +102,9 @@ bind_newest(struct args *a, struct store_job *const *jobs, size_t n)
 
 		args_i32(a, 0, (int32_t)i);
 		args_i64(a, 1, list->account_id);
-		args_uuid(a, 2, memcmp(&list->before, &none, sizeof(none)) == 0 ? &last : &list->before);
+		args_uuid(a, 2,
+		          memcmp(&list->before, &none, sizeof(none)) == 0 ? &last
+		                                                          : &list->before);
 		args_bool(a, 3, list->unread_only);
 		args_i64(a, 4, list->limit);
 		args_i32(a, 5, body_max(list));
@@ -108,17 +113,19 @@ bind_newest(struct args *a, struct store_job *const *jobs, size_t n)
 
 static const struct store_op newest_op = {
 	.name = "inbox_newest",
-	.sql = "SELECT i.ord, x.* "
-	       "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bool[], $5::int8[], $6::int4[]) "
-	       " AS i(ord, account_id, before, unread, max, octets) "
-	       "CROSS JOIN LATERAL (SELECT b.notification_id, s.address, n.channel, "
-	       "  greatest(b.arrived_at, n.verified_at), n.date_s, b.read_at, n.state = 3, "
-	       "  " BODY("n", "i.octets") ", b.variables "
-	       " FROM tmtp.inbox b " NOTIFICATION_OF("b.notification_id", "b.account_id") SENDER_OF_N
-	       " WHERE b.account_id = i.account_id AND b.notification_id < i.before "
-	       "  AND b.dropped_at IS NULL AND (NOT i.unread OR b.read_at IS NULL) "
-	       " ORDER BY b.notification_id DESC LIMIT i.max) x "
-	       "ORDER BY i.ord, x.notification_id DESC",
+	.sql =
+	    "SELECT i.ord, x.* "
+	    "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bool[], $5::int8[], $6::int4[]) "
+	    " AS i(ord, account_id, before, unread, max, octets) "
+	    "CROSS JOIN LATERAL (SELECT b.notification_id, s.address, n.channel, "
+	    "  greatest(b.arrived_at, n.verified_at), n.date_s, b.read_at, n.state = 3, "
+	    "  " BODY("n", "i.octets") ", b.variables "
+				       " FROM tmtp.inbox b " NOTIFICATION_OF(
+					   "b.notification_id", "b.account_id") SENDER_OF_N
+	" WHERE b.account_id = i.account_id AND b.notification_id < i.before "
+	"  AND b.dropped_at IS NULL AND (NOT i.unread OR b.read_at IS NULL) "
+	" ORDER BY b.notification_id DESC LIMIT i.max) x "
+	"ORDER BY i.ord, x.notification_id DESC",
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_BOOLS, T_INT8S, T_INT4S, 0 },
 	.lane = STORE_READ,
 	.batch_max = 16,
@@ -142,14 +149,18 @@ bind_one(struct args *a, struct store_job *const *jobs, size_t n)
 
 static const struct store_op one_op = {
 	.name = "inbox_one",
-	.sql = "SELECT i.ord, b.notification_id, s.address, n.channel, "
-	       " greatest(b.arrived_at, n.verified_at), n.date_s, b.read_at, n.state = 3, "
-	       " " BODY("n", "i.octets") ", b.variables "
-	       "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::int4[]) "
-	       " AS i(ord, account_id, notification_id, octets) "
-	       "CROSS JOIN LATERAL (SELECT k.* FROM tmtp.inbox k WHERE k.account_id = i.account_id "
-	       " AND k.notification_id = i.notification_id AND k.dropped_at IS NULL LIMIT 1) b "
-	       NOTIFICATION_OF("i.notification_id", "i.account_id") SENDER_OF_N "ORDER BY i.ord",
+	.sql =
+	    "SELECT i.ord, b.notification_id, s.address, n.channel, "
+	    " greatest(b.arrived_at, n.verified_at), n.date_s, b.read_at, n.state = 3, "
+	    " " BODY(
+		"n",
+		"i.octets") ", b.variables "
+			    "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::int4[]) "
+			    " AS i(ord, account_id, notification_id, octets) "
+			    "CROSS JOIN LATERAL (SELECT k.* FROM tmtp.inbox k WHERE k.account_id = i.account_id "
+			    " AND k.notification_id = i.notification_id AND k.dropped_at IS NULL LIMIT 1) b " NOTIFICATION_OF(
+				"i.notification_id", "i.account_id") SENDER_OF_N
+	"ORDER BY i.ord",
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_INT4S, 0 },
 	.lane = STORE_READ,
 	.batch_max = 32,
@@ -182,16 +193,20 @@ bind_since(struct args *a, struct store_job *const *jobs, size_t n)
  */
 static const struct store_op since_op = {
 	.name = "inbox_since",
-	.sql = "SELECT 0, x.notification_id, s.address, n.channel, x.arrived, n.date_s, x.read_at, n.state = 3, "
-	       " " BODY("n", "$6") ", x.variables "
-	       "FROM (SELECT b.notification_id, b.read_at, b.variables, "
-	       "  greatest(b.arrived_at, n.verified_at) AS arrived "
-	       " FROM tmtp.inbox b " NOTIFICATION_OF("b.notification_id", "b.account_id")
-	       " WHERE b.account_id = $1 AND b.notification_id >= $2 AND b.dropped_at IS NULL "
-	       "  AND greatest(b.arrived_at, n.verified_at) > $3 AND (NOT $4 OR b.read_at IS NULL) "
-	       " ORDER BY arrived FETCH FIRST $5 ROWS WITH TIES) x "
-	       NOTIFICATION_OF("x.notification_id", "$1") SENDER_OF_N
-	       "ORDER BY x.arrived, x.notification_id",
+	.sql =
+	    "SELECT 0, x.notification_id, s.address, n.channel, x.arrived, n.date_s, x.read_at, n.state = 3, "
+	    " " BODY(
+		"n",
+		"$6") ", x.variables "
+		      "FROM (SELECT b.notification_id, b.read_at, b.variables, "
+		      "  greatest(b.arrived_at, n.verified_at) AS arrived "
+		      " FROM tmtp.inbox b " NOTIFICATION_OF(
+			  "b.notification_id",
+			  "b.account_id") " WHERE b.account_id = $1 AND b.notification_id >= $2 AND b.dropped_at IS NULL "
+					  "  AND greatest(b.arrived_at, n.verified_at) > $3 AND (NOT $4 OR b.read_at IS NULL) "
+					  " ORDER BY arrived FETCH FIRST $5 ROWS WITH TIES) x " NOTIFICATION_OF(
+					      "x.notification_id", "$1") SENDER_OF_N
+	"ORDER BY x.arrived, x.notification_id",
 	.types = (const Oid[]){ T_INT8, T_UUID, T_TIMESTAMPTZ, T_BOOL, T_INT8, T_INT4, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
@@ -235,9 +250,10 @@ rows_count(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op count_op = {
 	.name = "inbox_count",
-	.sql = "SELECT i.ord, (SELECT count(*) FROM tmtp.inbox b " NOTIFICATION_OF("b.notification_id", "b.account_id")
-	       " WHERE b.account_id = i.account_id AND b.read_at IS NULL AND b.dropped_at IS NULL) "
-	       "FROM unnest($1::int4[], $2::int8[]) AS i(ord, account_id)",
+	.sql = "SELECT i.ord, (SELECT count(*) FROM tmtp.inbox b " NOTIFICATION_OF(
+	    "b.notification_id",
+	    "b.account_id") " WHERE b.account_id = i.account_id AND b.read_at IS NULL AND b.dropped_at IS NULL) "
+			    "FROM unnest($1::int4[], $2::int8[]) AS i(ord, account_id)",
 	.types = (const Oid[]){ T_INT4S, T_INT8S, 0 },
 	.lane = STORE_READ,
 	.batch_max = 32,
@@ -294,15 +310,17 @@ static const struct store_op mark_op = {
 	    "  (array_agg(now ORDER BY ord DESC) FILTER (WHERE mark < 2))[1] AS now, "
 	    "  min(now) FILTER (WHERE mark = 2) AS dropped_at "
 	    " FROM i GROUP BY account_id, notification_id ORDER BY account_id, notification_id), "
-	    "seen AS MATERIALIZED (SELECT w.* FROM want w " NOTIFICATION_OF("w.notification_id", "w.account_id") "), "
-	    "marked AS (UPDATE tmtp.inbox b SET "
-	    "  read_at = CASE w.mark WHEN 0 THEN coalesce(b.read_at, w.now) WHEN 1 THEN NULL ELSE b.read_at END, "
-	    "  dropped_at = w.dropped_at "
-	    " FROM seen w WHERE b.account_id = w.account_id AND b.notification_id = w.notification_id "
-	    "  AND (b.dropped_at IS NULL OR b.dropped_at = w.dropped_at) "
-	    " RETURNING b.account_id, b.notification_id) "
-	    "SELECT i.ord FROM i JOIN marked m ON m.account_id = i.account_id "
-	    " AND m.notification_id = i.notification_id",
+	    "seen AS MATERIALIZED (SELECT w.* FROM want w " NOTIFICATION_OF(
+		"w.notification_id",
+		"w.account_id") "), "
+				"marked AS (UPDATE tmtp.inbox b SET "
+				"  read_at = CASE w.mark WHEN 0 THEN coalesce(b.read_at, w.now) WHEN 1 THEN NULL ELSE b.read_at END, "
+				"  dropped_at = w.dropped_at "
+				" FROM seen w WHERE b.account_id = w.account_id AND b.notification_id = w.notification_id "
+				"  AND (b.dropped_at IS NULL OR b.dropped_at = w.dropped_at) "
+				" RETURNING b.account_id, b.notification_id) "
+				"SELECT i.ord FROM i JOIN marked m ON m.account_id = i.account_id "
+				" AND m.notification_id = i.notification_id",
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_INT4S, T_TIMESTAMPTZS, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 128,

@@ -8,7 +8,7 @@
 struct inbox_row {
 	struct uuid notification_id;
 	char *sender, *channel;
-	int64_t arrived_us; /* when it became visible to this member */
+	int64_t arrived_us;      /* when it became visible to this member */
 	int64_t date_s, read_us; /* read -1: not yet */
 	bool withdrawn;
 	uint8_t *body; /* the canonical message */
@@ -28,8 +28,9 @@ struct inbox_list {
 	struct store_job job;
 	int64_t account_id;
 	enum { INBOX_NEWEST, INBOX_ONE, INBOX_SINCE } what;
-	struct uuid before;  /* INBOX_NEWEST: older than this, all zero: from the newest; INBOX_ONE: this one */
-	int64_t since_us;    /* INBOX_SINCE: became visible after this, oldest first */
+	struct uuid
+	    before; /* INBOX_NEWEST: older than this, all zero: from the newest; INBOX_ONE: this one */
+	int64_t since_us; /* INBOX_SINCE: became visible after this, oldest first */
 	bool unread_only;
 	unsigned limit;
 	unsigned body_max; /* only so many octets of each body; 0: all of it */
@@ -73,7 +74,8 @@ struct consent_row {
 	enum consent_state state;
 	bool receipts;
 	int64_t changed_us; /* asked or answered */
-	uint8_t *body;	    /* the invitation's message, once verified; only when one row was asked for */
+	uint8_t *
+	    body; /* the invitation's message, once verified; only when one row was asked for */
 	size_t size;
 };
 
@@ -81,8 +83,9 @@ struct consent_row {
 struct consent_list {
 	struct store_job job;
 	int64_t account_id;
-	int state;		       /* only this one; -1: all */
-	struct slice sender, channel; /* both: only this one, with the invitation's words; empty: all */
+	int state; /* only this one; -1: all */
+	struct slice sender,
+	    channel; /* both: only this one, with the invitation's words; empty: all */
 	unsigned limit;
 	struct consent_row *rows; /* out; freed by consent_list_clear */
 	size_t rows_n;

@@ -14,10 +14,10 @@
  * wander with statistics that are missing on the first day: joins run as they are written,
  * from the parameters outwards, by index.
  */
-#define SESSION_OPTIONS                                                                            \
-	"-c plan_cache_mode=force_generic_plan -c statement_timeout=60s -c timezone=UTC "          \
-	"-c idle_in_transaction_session_timeout=60s -c client_min_messages=warning "              \
-	"-c enable_material=off -c enable_bitmapscan=off "                                         \
+#define SESSION_OPTIONS                                                                   \
+	"-c plan_cache_mode=force_generic_plan -c statement_timeout=60s -c timezone=UTC " \
+	"-c idle_in_transaction_session_timeout=60s -c client_min_messages=warning "      \
+	"-c enable_material=off -c enable_bitmapscan=off "                                \
 	"-c join_collapse_limit=1 -c enable_hashjoin=off -c enable_mergejoin=off -c enable_seqscan=off"
 
 void
@@ -50,7 +50,7 @@ link_fail(struct link *l, int64_t now_ms, const char *text)
 	if (l->backoff_ms == 0)
 		l->backoff_ms = BACKOFF_FIRST_MS;
 	log_warn("database-connection-lost", LOG_S("connection", l->name),
-	    LOG_S("reason", (char *)l->error.data), LOG_I("retry_ms", l->backoff_ms));
+	         LOG_S("reason", (char *)l->error.data), LOG_I("retry_ms", l->backoff_ms));
 	if (l->pg != NULL)
 		PQfinish(l->pg);
 	l->pg = NULL;

@@ -14,8 +14,8 @@ enum link_state { LINK_DOWN, LINK_CONNECTING, LINK_UP };
 struct link {
 	PGconn *pg;
 	enum link_state state;
-	int64_t retry_at_ms;   /* LINK_DOWN: not before */
-	int64_t deadline_ms;   /* LINK_CONNECTING: given up then */
+	int64_t retry_at_ms; /* LINK_DOWN: not before */
+	int64_t deadline_ms; /* LINK_CONNECTING: given up then */
 	int64_t backoff_ms;
 	PostgresPollingStatusType wants;
 	const char *conninfo; /* borrowed */

@@ -7,10 +7,8 @@ const char *
 member_state_name(enum member_state state)
 {
 	static const char *const names[] = {
-		[MEMBER_INVITED] = "invited",
-		[MEMBER_GRANTED] = "granted",
-		[MEMBER_REFUSED] = "refused",
-		[MEMBER_REVOKED] = "revoked",
+		[MEMBER_INVITED] = "invited", [MEMBER_GRANTED] = "granted",
+		[MEMBER_REFUSED] = "refused", [MEMBER_REVOKED] = "revoked",
 		[MEMBER_REMOVED] = "removed",
 	};
 
@@ -108,8 +106,8 @@ static const struct store_op invite_op = {
 	    " LEFT JOIN due ON due.site_id = k.site_id AND due.channel_id = k.channel_id "
 	    "  AND due.domain_id = k.domain_id AND due.member = k.member "
 	    " LEFT JOIN sent ON sent.ord = k.ord",
-	.types = (const Oid[]){ T_INT4S, T_INT8S, T_INT8S, T_TEXTS, T_TEXTS, T_UUIDS, T_TIMESTAMPTZS,
-	    T_INT8S, T_BYTEAS, T_BYTEAS, T_INT8S, 0 },
+	.types = (const Oid[]){ T_INT4S, T_INT8S, T_INT8S, T_TEXTS, T_TEXTS, T_UUIDS,
+	                        T_TIMESTAMPTZS, T_INT8S, T_BYTEAS, T_BYTEAS, T_INT8S, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 64,
 	.repeatable = true,
@@ -182,10 +180,11 @@ static const Oid list_types[] = { T_INT8, T_INT8, T_TEXT, T_TEXT, T_INT4, T_INT8
 /* The inner LIMIT makes it a look at the whole key, whatever the planner thinks of a part of it. */
 static const struct store_op exact_op = {
 	.name = "member_get",
-	.sql = "SELECT s.member || '@' || d.name, s.state::int4, s.invited_at, s.joined_at, s.left_at, s.receipts "
-	       "FROM tmtp.domain d CROSS JOIN LATERAL (SELECT * FROM tmtp.subscription k WHERE k.site_id = $1 "
-	       " AND k.channel_id = $2 AND k.domain_id = d.domain_id AND k.member = $4 LIMIT 1) s "
-	       "WHERE d.name = $3 AND ($5::int4 IS NULL OR s.state = $5) LIMIT $6",
+	.sql =
+	    "SELECT s.member || '@' || d.name, s.state::int4, s.invited_at, s.joined_at, s.left_at, s.receipts "
+	    "FROM tmtp.domain d CROSS JOIN LATERAL (SELECT * FROM tmtp.subscription k WHERE k.site_id = $1 "
+	    " AND k.channel_id = $2 AND k.domain_id = d.domain_id AND k.member = $4 LIMIT 1) s "
+	    "WHERE d.name = $3 AND ($5::int4 IS NULL OR s.state = $5) LIMIT $6",
 	.types = list_types,
 	.lane = STORE_READ,
 	.repeatable = true,

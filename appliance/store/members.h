@@ -8,7 +8,13 @@
 #include "base/id.h"
 #include "store/store.h"
 
-enum member_state { MEMBER_INVITED, MEMBER_GRANTED, MEMBER_REFUSED, MEMBER_REVOKED, MEMBER_REMOVED };
+enum member_state {
+	MEMBER_INVITED,
+	MEMBER_GRANTED,
+	MEMBER_REFUSED,
+	MEMBER_REVOKED,
+	MEMBER_REMOVED
+};
 
 /* "invited", "granted", "refused", "revoked", "removed". */
 const char *member_state_name(enum member_state state);
@@ -22,14 +28,16 @@ const char *member_state_name(enum member_state state);
 struct member_invite {
 	struct store_job job;
 	int64_t site_id, channel_id;
-	struct slice domain, member; /* normalised; borrowed until done, as are body and digest */
+	struct slice domain,
+	    member; /* normalised; borrowed until done, as are body and digest */
 	struct uuid message_id;
 	int64_t accepted_us, date_s;
 	struct slice body;
 	const uint8_t *digest;
 	/* out */
 	enum member_state state; /* as it is now */
-	bool invited;		 /* an invitation goes out; not to who was asked within a day, holds the channel or said no */
+	bool
+	    invited; /* an invitation goes out; not to who was asked within a day, holds the channel or said no */
 };
 
 void store_member_invite(struct store *store, struct member_invite *invite);
@@ -45,7 +53,8 @@ struct member_row {
 struct member_list {
 	struct store_job job;
 	int64_t site_id, channel_id;
-	struct slice domain, member; /* with exact: this one; else after this one (empty: from the start) */
+	struct slice domain,
+	    member; /* with exact: this one; else after this one (empty: from the start) */
 	bool exact;
 	int state; /* only this one, -1: all */
 	unsigned limit;
@@ -78,11 +87,11 @@ void store_member_remove(struct store *store, struct member_remove *remove);
  */
 struct member_grant {
 	struct store_job job;
-	struct slice domain, member;		/* from */
-	struct slice site_domain, site_name;	/* to */
+	struct slice domain, member;         /* from */
+	struct slice site_domain, site_name; /* to */
 	struct slice channel;
 	enum member_state state; /* GRANTED, REFUSED or REVOKED */
-	struct slice grant_id;	 /* 20 octets, or empty with REFUSED */
+	struct slice grant_id;   /* 20 octets, or empty with REFUSED */
 	bool receipts;
 	int64_t date_s, now_us;
 	/* out */

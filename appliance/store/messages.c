@@ -43,7 +43,8 @@ rows_body(const PGresult *r, struct store_job *const *jobs, size_t n)
 		b->recalled = row_bool(r, row, 2);
 		b->is_large = row_bool(r, row, 3);
 		b->body = row_octets(r, row, 4, &b->size);
-		b->job.rc = b->body != NULL || b->recalled || b->is_large ? STORE_OK : STORE_DOWN;
+		b->job.rc =
+		    b->body != NULL || b->recalled || b->is_large ? STORE_OK : STORE_DOWN;
 	}
 }
 
@@ -51,12 +52,14 @@ static const Oid body_types[] = { T_INT4S, T_INT8S, T_UUIDS, T_BYTEAS, 0 };
 
 static const struct store_op small_op = {
 	.name = "message_body",
-	.sql = "SELECT i.ord, m.audience IN (1, 2), m.recalled_at IS NOT NULL, m.size > " SMALL_OCTETS ", "
-	       " CASE WHEN m.recalled_at IS NULL AND m.size <= " SMALL_OCTETS " THEN m.body END "
-	       "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bytea[]) "
-	       " AS i(ord, site_id, message_id, digest) "
-	       "JOIN tmtp.message m ON m.site_id = i.site_id AND m.message_id = i.message_id "
-	       " AND m.digest = i.digest",
+	.sql =
+	    "SELECT i.ord, m.audience IN (1, 2), m.recalled_at IS NOT NULL, m.size > " SMALL_OCTETS
+	    ", "
+	    " CASE WHEN m.recalled_at IS NULL AND m.size <= " SMALL_OCTETS " THEN m.body END "
+	    "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bytea[]) "
+	    " AS i(ord, site_id, message_id, digest) "
+	    "JOIN tmtp.message m ON m.site_id = i.site_id AND m.message_id = i.message_id "
+	    " AND m.digest = i.digest",
 	.types = body_types,
 	.lane = STORE_READ,
 	.batch_max = 64,
@@ -197,7 +200,8 @@ bind_list(struct args *a, struct store_job *const *jobs, size_t n)
 	(void)n;
 	memset(&last, 0xff, sizeof(last));
 	args_i64(a, 0, list->site_id);
-	args_uuid(a, 1, memcmp(&list->before, &none, sizeof(none)) == 0 ? &last : &list->before);
+	args_uuid(a, 1,
+	          memcmp(&list->before, &none, sizeof(none)) == 0 ? &last : &list->before);
 	args_i64(a, 2, list->limit);
 }
 

@@ -36,19 +36,25 @@ struct message_status {
 	struct uuid message_id;
 	/* out */
 	char channel[32];
-	int audience, lane; /* enum push_audience, enum push_lane */
+	int audience, lane;                           /* enum push_audience, enum push_lane */
 	int64_t accepted_us, expires_us, recalled_us; /* -1: not */
 	int64_t waiting;   /* not yet acknowledged by their home servers */
 	int64_t delivered; /* acknowledged with K */
-	int64_t failed;	   /* refused for good, one by one */
-	int64_t dead;	   /* given up: expired or parked */
+	int64_t failed;    /* refused for good, one by one */
+	int64_t dead;      /* given up: expired or parked */
 	int64_t rejected;  /* named in the push without holding the channel */
 };
 
 /* STORE_NOT_FOUND: no such message of this site. */
 void store_message_status(struct store *store, struct message_status *status);
 
-enum recipient_state { RECIPIENT_WAITING, RECIPIENT_DELIVERED, RECIPIENT_FAILED, RECIPIENT_DEAD, RECIPIENT_REJECTED };
+enum recipient_state {
+	RECIPIENT_WAITING,
+	RECIPIENT_DELIVERED,
+	RECIPIENT_FAILED,
+	RECIPIENT_DEAD,
+	RECIPIENT_REJECTED
+};
 
 /* "waiting", "delivered", "failed", "dead", "rejected". */
 const char *recipient_state_name(enum recipient_state state);
@@ -69,8 +75,9 @@ struct message_recipients {
 	struct store_job job;
 	int64_t site_id;
 	struct uuid message_id;
-	struct slice after; /* an address of the page before; empty: from the start. Borrowed until done */
-	int state;	    /* only this one; -1: all */
+	struct slice
+	    after; /* an address of the page before; empty: from the start. Borrowed until done */
+	int state; /* only this one; -1: all */
 	unsigned limit;
 	/* out; freed by message_recipients_clear */
 	struct recipient_row *rows;

@@ -68,7 +68,8 @@ compare(const PGresult *r, struct buffer *why)
 
 	for (int i = 0; i < n; i++) {
 		if ((size_t)i >= migrations_count) {
-			buffer_add_fmt(why,
+			buffer_add_fmt(
+			    why,
 			    "the database has migration %s, which this program does not know: "
 			    "install the version that made it, or a newer one",
 			    PQgetvalue(r, i, 1));
@@ -77,7 +78,8 @@ compare(const PGresult *r, struct buffer *why)
 		fingerprint(&migrations[i], mark);
 		if (atoi(PQgetvalue(r, i, 0)) != migrations[i].number ||
 		    strcmp(PQgetvalue(r, i, 2), mark) != 0) {
-			buffer_add_fmt(why,
+			buffer_add_fmt(
+			    why,
 			    "migration %s in the database is not the one this program has: "
 			    "it belongs to another build; restore the matching program",
 			    PQgetvalue(r, i, 1));
@@ -85,7 +87,8 @@ compare(const PGresult *r, struct buffer *why)
 		}
 	}
 	if ((size_t)n < migrations_count) {
-		buffer_add_fmt(why,
+		buffer_add_fmt(
+		    why,
 		    "the database's schema is at migration %d of %zu: run `tmtpctl migrate`", n,
 		    migrations_count);
 		return MIGRATE_BEHIND;
@@ -106,7 +109,8 @@ check_on(PGconn *pg, struct buffer *why)
 		buffer_add_str(why, "the database has no tables yet: run `tmtpctl migrate`");
 		return MIGRATE_EMPTY;
 	}
-	r = PQexec(pg, "SELECT number, name, fingerprint FROM tmtp.schema_migration ORDER BY number");
+	r = PQexec(
+	    pg, "SELECT number, name, fingerprint FROM tmtp.schema_migration ORDER BY number");
 	if (PQresultStatus(r) == PGRES_TUPLES_OK)
 		state = compare(r, why);
 	else
@@ -151,7 +155,8 @@ record(PGconn *pg, const struct migration *m, struct buffer *why)
 
 	(void)snprintf(number, sizeof(number), "%d", m->number);
 	fingerprint(m, mark);
-	r = PQexecParams(pg,
+	r = PQexecParams(
+	    pg,
 	    "INSERT INTO tmtp.schema_migration (number, name, fingerprint, applied_at) "
 	    "VALUES ($1::int, $2, $3, now())",
 	    3, NULL, values, NULL, NULL, 0);
@@ -175,7 +180,7 @@ applied_count(PGconn *pg)
 /* One migration in its transaction; the lock makes two runs wait for each other. */
 static enum store_rc
 run_next(PGconn *pg, void (*each)(const struct migration *m, void *arg), void *arg,
-    struct buffer *why, bool *more)
+         struct buffer *why, bool *more)
 {
 	enum migrate_state state;
 	const struct migration *m;
@@ -206,7 +211,7 @@ run_next(PGconn *pg, void (*each)(const struct migration *m, void *arg), void *a
 
 enum store_rc
 migrate_run(const char *conninfo, void (*each)(const struct migration *m, void *arg), void *arg,
-    struct buffer *why)
+            struct buffer *why)
 {
 	PGconn *pg = connect_blocking(conninfo, why);
 	enum store_rc rc = STORE_OK;

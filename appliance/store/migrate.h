@@ -18,12 +18,12 @@ extern const struct migration migrations[];
 extern const size_t migrations_count;
 
 enum migrate_state {
-	MIGRATE_CURRENT,  /* the schema is exactly this program's */
-	MIGRATE_EMPTY,	  /* no schema yet */
-	MIGRATE_BEHIND,	  /* an older one: `tmtpctl migrate` */
-	MIGRATE_AHEAD,	  /* a newer program made it: upgrade this one */
-	MIGRATE_ALTERED,  /* a migration of another text stands there */
-	MIGRATE_DOWN,	  /* the database can't be asked */
+	MIGRATE_CURRENT, /* the schema is exactly this program's */
+	MIGRATE_EMPTY,   /* no schema yet */
+	MIGRATE_BEHIND,  /* an older one: `tmtpctl migrate` */
+	MIGRATE_AHEAD,   /* a newer program made it: upgrade this one */
+	MIGRATE_ALTERED, /* a migration of another text stands there */
+	MIGRATE_DOWN,    /* the database can't be asked */
 };
 
 /* What the database's schema is. why: a sentence for the operator that says what to do, empty when current. */
@@ -36,7 +36,8 @@ enum migrate_state migrate_check(const char *conninfo, struct buffer *why)
  * STORE_REFUSED or STORE_DOWN nothing of the failed migration remains, and why
  * says what happened.
  */
-enum store_rc migrate_run(const char *conninfo, void (*each)(const struct migration *m, void *arg),
-    void *arg, struct buffer *why) __attribute__((warn_unused_result));
+enum store_rc migrate_run(const char *conninfo,
+                          void (*each)(const struct migration *m, void *arg), void *arg,
+                          struct buffer *why) __attribute__((warn_unused_result));
 
 #endif

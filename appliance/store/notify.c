@@ -9,7 +9,7 @@
 
 void
 notifier_init(struct notifier *n, const char *conninfo, const char *name,
-    const struct store_options *o)
+              const struct store_options *o)
 {
 	*n = (struct notifier){ .listen = o->listen, .notified = o->notified, .arg = o->arg };
 	n->used = o->listen != NULL;
@@ -51,7 +51,8 @@ notifier_is_owed(struct notifier *n)
 	for (size_t i = 0; i < NOTIFIER_CHANNELS; i++)
 		owed = owed || n->wakes[i].owed;
 	pthread_mutex_unlock(&n->lock);
-	return owed && (n->link.state == LINK_UP || n->link.backoff_ms == 0); /* or it comes up yet */
+	return owed &&
+	       (n->link.state == LINK_UP || n->link.backoff_ms == 0); /* or it comes up yet */
 }
 
 int64_t

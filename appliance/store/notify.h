@@ -18,7 +18,7 @@ struct notifier {
 	const char *const *listen;
 	void (*notified)(const char *channel, void *arg);
 	void *arg;
-	bool used;	/* anybody listens or wakes; else it never connects */
+	bool used;      /* anybody listens or wakes; else it never connects */
 	bool in_flight; /* a query's result is awaited */
 	bool listening;
 	pthread_mutex_t lock;
@@ -30,7 +30,7 @@ struct notifier {
 };
 
 void notifier_init(struct notifier *n, const char *conninfo, const char *name,
-    const struct store_options *o);
+                   const struct store_options *o);
 void notifier_deinit(struct notifier *n);
 
 /* Fills fd; returns the time at which notifier_step has something to do, -1: none. */

@@ -58,13 +58,13 @@ int32_t row_i32(const PGresult *r, int row, int col);
 int64_t row_i64(const PGresult *r, int row, int col);
 struct uuid row_uuid(const PGresult *r, int row, int col);
 struct slice row_slice(const PGresult *r, int row, int col); /* borrows from r */
-int64_t row_time(const PGresult *r, int row, int col);	      /* wall microseconds, -1 for NULL */
+int64_t row_time(const PGresult *r, int row, int col); /* wall microseconds, -1 for NULL */
 /* A copy with a NUL behind it, to be freed; NULL for NULL. */
 char *row_text(const PGresult *r, int row, int col);
 
 /* Elements of a one-dimensional binary array: calls each(i, element or {NULL,0}). Returns the count. */
-size_t row_array(const PGresult *r, int row, int col, void (*each)(size_t i, struct slice v, void *arg),
-    void *arg);
+size_t row_array(const PGresult *r, int row, int col,
+                 void (*each)(size_t i, struct slice v, void *arg), void *arg);
 
 struct store_op {
 	const char *name; /* the prepared statement's name; unique */

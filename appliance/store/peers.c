@@ -19,7 +19,7 @@ read_state(struct peer_state *s, const PGresult *r, int row)
 	s->reason = row_text(r, row, 6);
 }
 
-#define STATE_COLUMNS                                                                              \
+#define STATE_COLUMNS \
 	"p.domain_id, p.failures, p.failing_since, p.retry_at, p.window_commands, p.held, p.reason"
 
 static void
@@ -97,14 +97,15 @@ bind_save(struct args *a, struct store_job *const *jobs, size_t n)
 
 static const struct store_op save_run = {
 	.name = "peer_save",
-	.sql = "INSERT INTO tmtp.peer AS p (domain_id, failures, failing_since, retry_at, reason, "
-	       " window_commands, sent_at) VALUES ($1, $2, $3, $4, $5, $6, $7) "
-	       "ON CONFLICT (domain_id) DO UPDATE SET failures = excluded.failures, "
-	       " failing_since = excluded.failing_since, retry_at = excluded.retry_at, "
-	       " reason = excluded.reason, window_commands = excluded.window_commands, "
-	       " sent_at = coalesce(excluded.sent_at, p.sent_at)",
+	.sql =
+	    "INSERT INTO tmtp.peer AS p (domain_id, failures, failing_since, retry_at, reason, "
+	    " window_commands, sent_at) VALUES ($1, $2, $3, $4, $5, $6, $7) "
+	    "ON CONFLICT (domain_id) DO UPDATE SET failures = excluded.failures, "
+	    " failing_since = excluded.failing_since, retry_at = excluded.retry_at, "
+	    " reason = excluded.reason, window_commands = excluded.window_commands, "
+	    " sent_at = coalesce(excluded.sent_at, p.sent_at)",
 	.types = (const Oid[]){ T_INT8, T_INT4, T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_TEXT, T_INT4,
-	    T_TIMESTAMPTZ, 0 },
+	                        T_TIMESTAMPTZ, 0 },
 	.lane = STORE_WRITE,
 	.repeatable = true,
 	.bind = bind_save,
@@ -203,16 +204,17 @@ rows_hold(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op hold_run = {
 	.name = "peer_hold",
-	.sql = "WITH changed AS (INSERT INTO tmtp.peer AS p (domain_id, held) "
-	       " SELECT d.domain_id, $2 FROM tmtp.domain d WHERE d.name = $1 "
-	       " ON CONFLICT (domain_id) DO UPDATE SET held = $2, "
-	       "  failures = CASE WHEN $2 THEN p.failures ELSE 0 END, "
-	       "  failing_since = CASE WHEN $2 THEN p.failing_since END, "
-	       "  retry_at = CASE WHEN $2 THEN p.retry_at END RETURNING domain_id), "
-	       "audit AS (INSERT INTO tmtp.audit (audit_id, at, actor, action, subject) "
-	       " SELECT $3, $4, $5, CASE WHEN $2 THEN 'peer-hold' ELSE 'peer-release' END, $1 FROM changed), "
-	       "raised AS (UPDATE tmtp.revision SET number = number + 1 WHERE EXISTS (SELECT FROM changed)) "
-	       "SELECT domain_id FROM changed",
+	.sql =
+	    "WITH changed AS (INSERT INTO tmtp.peer AS p (domain_id, held) "
+	    " SELECT d.domain_id, $2 FROM tmtp.domain d WHERE d.name = $1 "
+	    " ON CONFLICT (domain_id) DO UPDATE SET held = $2, "
+	    "  failures = CASE WHEN $2 THEN p.failures ELSE 0 END, "
+	    "  failing_since = CASE WHEN $2 THEN p.failing_since END, "
+	    "  retry_at = CASE WHEN $2 THEN p.retry_at END RETURNING domain_id), "
+	    "audit AS (INSERT INTO tmtp.audit (audit_id, at, actor, action, subject) "
+	    " SELECT $3, $4, $5, CASE WHEN $2 THEN 'peer-hold' ELSE 'peer-release' END, $1 FROM changed), "
+	    "raised AS (UPDATE tmtp.revision SET number = number + 1 WHERE EXISTS (SELECT FROM changed)) "
+	    "SELECT domain_id FROM changed",
 	.types = (const Oid[]){ T_TEXT, T_BOOL, T_UUID, T_TIMESTAMPTZ, T_TEXT, 0 },
 	.lane = STORE_WRITE,
 	.wakes = "tmtp_relay",
@@ -282,22 +284,23 @@ rows_grant_claim(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op grant_claim_run = {
 	.name = "grant_claim",
-	.sql = "WITH pick AS MATERIALIZED (SELECT account_id, sender_id, channel FROM tmtp.grant_outbox "
-	       " WHERE (leased_until IS NULL OR leased_until < $1) AND NOT domain_id = ANY ($3) "
-	       " ORDER BY domain_id, changed_id LIMIT $4 FOR UPDATE SKIP LOCKED), "
-	       "claimed AS (UPDATE tmtp.grant_outbox o SET leased_until = $2, attempts = o.attempts + 1 "
-	       " FROM pick WHERE o.account_id = pick.account_id AND o.sender_id = pick.sender_id "
-	       " AND o.channel = pick.channel "
-	       " RETURNING o.account_id, o.sender_id, o.channel, o.domain_id, o.attempts) "
-	       "SELECT o.account_id, o.sender_id, o.domain_id, a.name || '@' || a.domain, s.address, "
-	       " o.channel, c.state::int4, c.grant_id, c.receipts, c.grant_date, c.changed_id, "
-	       " o.attempts::int4, d.name "
-	       "FROM claimed o JOIN tmtp.consent c ON c.account_id = o.account_id "
-	       " AND c.sender_id = o.sender_id AND c.channel = o.channel "
-	       "JOIN tmtp.account a ON a.account_id = o.account_id "
-	       "JOIN tmtp.sender s ON s.sender_id = o.sender_id "
-	       "JOIN tmtp.domain d ON d.domain_id = o.domain_id "
-	       "ORDER BY o.domain_id, c.changed_id",
+	.sql =
+	    "WITH pick AS MATERIALIZED (SELECT account_id, sender_id, channel FROM tmtp.grant_outbox "
+	    " WHERE (leased_until IS NULL OR leased_until < $1) AND NOT domain_id = ANY ($3) "
+	    " ORDER BY domain_id, changed_id LIMIT $4 FOR UPDATE SKIP LOCKED), "
+	    "claimed AS (UPDATE tmtp.grant_outbox o SET leased_until = $2, attempts = o.attempts + 1 "
+	    " FROM pick WHERE o.account_id = pick.account_id AND o.sender_id = pick.sender_id "
+	    " AND o.channel = pick.channel "
+	    " RETURNING o.account_id, o.sender_id, o.channel, o.domain_id, o.attempts) "
+	    "SELECT o.account_id, o.sender_id, o.domain_id, a.name || '@' || a.domain, s.address, "
+	    " o.channel, c.state::int4, c.grant_id, c.receipts, c.grant_date, c.changed_id, "
+	    " o.attempts::int4, d.name "
+	    "FROM claimed o JOIN tmtp.consent c ON c.account_id = o.account_id "
+	    " AND c.sender_id = o.sender_id AND c.channel = o.channel "
+	    "JOIN tmtp.account a ON a.account_id = o.account_id "
+	    "JOIN tmtp.sender s ON s.sender_id = o.sender_id "
+	    "JOIN tmtp.domain d ON d.domain_id = o.domain_id "
+	    "ORDER BY o.domain_id, c.changed_id",
 	.types = (const Oid[]){ T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_INT8S, T_INT8, 0 },
 	.lane = STORE_WRITE,
 	.bind = bind_grant_claim,
@@ -353,7 +356,8 @@ static const struct store_op grant_finish_run = {
 	    "UPDATE tmtp.grant_outbox o SET leased_until = CASE WHEN i.sent THEN NULL ELSE i.not_before END "
 	    "FROM i WHERE o.account_id = i.account_id AND o.sender_id = i.sender_id AND o.channel = i.channel "
 	    " AND (NOT i.sent OR o.changed_id <> i.changed_id)",
-	.types = (const Oid[]){ T_INT8S, T_INT8S, T_TEXTS, T_UUIDS, T_BOOLS, T_TIMESTAMPTZS, 0 },
+	.types =
+	    (const Oid[]){ T_INT8S, T_INT8S, T_TEXTS, T_UUIDS, T_BOOLS, T_TIMESTAMPTZS, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 256,
 	.repeatable = true,

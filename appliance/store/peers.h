@@ -10,12 +10,12 @@
 
 struct peer_state {
 	int64_t domain_id;
-	int failures;		  /* in a row; 0: well */
+	int failures;             /* in a row; 0: well */
 	int64_t failing_since_us; /* -1: well */
-	int64_t retry_at_us;	  /* -1: now */
-	int window_commands;	  /* 0: the peer's own limit */
-	bool held;		  /* by an administrator: nothing is sent */
-	char *reason;		  /* of the last failure, in the peer's words; or NULL */
+	int64_t retry_at_us;      /* -1: now */
+	int window_commands;      /* 0: the peer's own limit */
+	bool held;                /* by an administrator: nothing is sent */
+	char *reason;             /* of the last failure, in the peer's words; or NULL */
 };
 
 /* Peers that are down, held or narrowed; all others are well. */
@@ -32,7 +32,7 @@ void peer_load_clear(struct peer_load *load);
 struct peer_save {
 	struct store_job job;
 	struct peer_state state; /* reason is borrowed until done */
-	int64_t sent_us;	 /* the last success, -1: none now */
+	int64_t sent_us;         /* the last success, -1: none now */
 };
 
 void store_peer_save(struct store *store, struct peer_save *save);
@@ -46,7 +46,7 @@ struct peer_row {
 
 struct peer_list {
 	struct store_job job;
-	const char *domain; /* only this one, or NULL */
+	const char *domain;    /* only this one, or NULL */
 	struct peer_row *rows; /* out; freed by peer_list_clear */
 	size_t rows_n;
 };
@@ -57,7 +57,7 @@ void peer_list_clear(struct peer_list *list);
 struct peer_hold {
 	struct store_job job;
 	const char *actor, *domain;
-	bool held;	/* false: also forgets the backoff, so that it is tried at once */
+	bool held; /* false: also forgets the backoff, so that it is tried at once */
 	int64_t now_us;
 };
 

@@ -8,40 +8,41 @@
 #include "store/op.h"
 
 /* The columns that all three share; each statement adds its own behind them. */
-#define INPUT_COLUMNS                                                                              \
+#define INPUT_COLUMNS                                                                                 \
 	"ord, site_id, channel_id, message_id, lane, accepted_at, date_s, expires_at, digest, body, " \
 	"key, body_hash"
-#define INPUT_ARRAYS                                                                               \
+#define INPUT_ARRAYS                                                                                  \
 	"$1::int4[], $2::int8[], $3::int8[], $4::uuid[], $5::int4[], $6::timestamptz[], $7::int8[], " \
 	"$8::timestamptz[], $9::bytea[], $10::bytea[], $11::text[], $12::bytea[]"
-#define INPUT_TYPES                                                                                \
-	T_INT4S, T_INT8S, T_INT8S, T_UUIDS, T_INT4S, T_TIMESTAMPTZS, T_INT8S, T_TIMESTAMPTZS, T_BYTEAS, \
-	    T_BYTEAS, T_TEXTS, T_BYTEAS
+#define INPUT_TYPES                                                                           \
+	T_INT4S, T_INT8S, T_INT8S, T_UUIDS, T_INT4S, T_TIMESTAMPTZS, T_INT8S, T_TIMESTAMPTZS, \
+	    T_BYTEAS, T_BYTEAS, T_TEXTS, T_BYTEAS
 #define INPUT_N 12
 
 /*
  * Looks by the whole key. LIMIT keeps them that: in a table that it knows
  * little of the planner would take a part of the key, and read a channel.
  */
-#define DOMAIN_OF(name) "LATERAL (SELECT k.domain_id FROM tmtp.domain k WHERE k.name = " name " LIMIT 1) d "
-#define SUBSCRIPTION_OF(push, member)                                                              \
-	"LATERAL (SELECT k.state FROM tmtp.subscription k WHERE k.site_id = " push ".site_id "     \
-	"AND k.channel_id = " push ".channel_id AND k.domain_id = d.domain_id "                    \
+#define DOMAIN_OF(name) \
+	"LATERAL (SELECT k.domain_id FROM tmtp.domain k WHERE k.name = " name " LIMIT 1) d "
+#define SUBSCRIPTION_OF(push, member)                                                          \
+	"LATERAL (SELECT k.state FROM tmtp.subscription k WHERE k.site_id = " push ".site_id " \
+	"AND k.channel_id = " push ".channel_id AND k.domain_id = d.domain_id "                \
 	"AND k.member = " member " LIMIT 1) s "
 
 /* A key is taken by whoever inserts it first; in order, so that two batches can't wait for each other. */
-#define KEYED_AND_FRESH(from)                                                                      \
-	"keyed AS (INSERT INTO tmtp.push_key (site_id, key, body_hash, message_id, created_at) "   \
-	" SELECT site_id, key, body_hash, message_id, accepted_at FROM " from                      \
+#define KEYED_AND_FRESH(from)                                                                         \
+	"keyed AS (INSERT INTO tmtp.push_key (site_id, key, body_hash, message_id, created_at) "      \
+	" SELECT site_id, key, body_hash, message_id, accepted_at FROM " from                         \
 	" WHERE key IS NOT NULL ORDER BY site_id, key ON CONFLICT DO NOTHING RETURNING message_id), " \
-	"fresh AS MATERIALIZED (SELECT * FROM " from                                               \
+	"fresh AS MATERIALIZED (SELECT * FROM " from                                                  \
 	" WHERE key IS NULL OR message_id IN (SELECT message_id FROM keyed)), "
 
-#define INSERT_MESSAGE(audience, rejected)                                                         \
-	"message AS (INSERT INTO tmtp.message (site_id, message_id, channel_id, audience, lane, "  \
-	" accepted_at, date_s, expires_at, size, digest, body, rejected) "                         \
-	" SELECT site_id, message_id, channel_id, " audience ", lane, accepted_at, date_s, "       \
-	" expires_at, octet_length(body), digest, body, " rejected                                 \
+#define INSERT_MESSAGE(audience, rejected)                                                        \
+	"message AS (INSERT INTO tmtp.message (site_id, message_id, channel_id, audience, lane, " \
+	" accepted_at, date_s, expires_at, size, digest, body, rejected) "                        \
+	" SELECT site_id, message_id, channel_id, " audience ", lane, accepted_at, date_s, "      \
+	" expires_at, octet_length(body), digest, body, " rejected                                \
 	" FROM fresh ON CONFLICT DO NOTHING RETURNING message_id), "
 
 /*
@@ -125,15 +126,15 @@ static const struct store_op push_one = {
 	    "WITH held AS MATERIALIZED (SELECT i.*, d.domain_id "
 	    " FROM unnest(" INPUT_ARRAYS ", $13::text[], $14::text[]) "
 	    "  AS i(" INPUT_COLUMNS ", domain, member) "
-	    " CROSS JOIN " DOMAIN_OF("i.domain")
-	    " CROSS JOIN " SUBSCRIPTION_OF("i", "i.member") " WHERE s.state = 1), "
-	    KEYED_AND_FRESH("held")
-	    INSERT_MESSAGE("0", "NULL")
-	    "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
-	    " lane, members, recipients) "
-	    " SELECT site_id, message_id, 1, channel_id, domain_id, lane, ARRAY[member], 1 FROM fresh f "
-	    " WHERE " MADE_NOW "ON CONFLICT DO NOTHING) "
-	    "SELECT ord, key IS NULL OR message_id IN (SELECT message_id FROM keyed) FROM held",
+	    " CROSS JOIN " DOMAIN_OF("i.domain") " CROSS JOIN " SUBSCRIPTION_OF(
+		"i", "i.member") " WHERE s.state = 1), " KEYED_AND_FRESH("held")
+		INSERT_MESSAGE(
+		    "0",
+		    "NULL") "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
+			    " lane, members, recipients) "
+			    " SELECT site_id, message_id, 1, channel_id, domain_id, lane, ARRAY[member], 1 FROM fresh f "
+			    " WHERE " MADE_NOW "ON CONFLICT DO NOTHING) "
+			    "SELECT ord, key IS NULL OR message_id IN (SELECT message_id FROM keyed) FROM held",
 	.types = (const Oid[]){ INPUT_TYPES, T_TEXTS, T_TEXTS, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 256,
@@ -185,24 +186,28 @@ static const struct store_op push_list = {
 	    "WITH looked AS MATERIALIZED (SELECT r.*, d.domain_id, coalesce(s.state = 1, false) AS holds "
 	    " FROM unnest($13::int4[], $14::int4[], $15::text[], $16::text[]) AS r(ord, idx, domain, member) "
 	    " JOIN unnest($1::int4[], $2::int8[], $3::int8[]) AS i(ord, site_id, channel_id) ON i.ord = r.ord "
-	    " LEFT JOIN " DOMAIN_OF("r.domain") " ON true "
-	    " LEFT JOIN " SUBSCRIPTION_OF("i", "r.member") " ON true), "
-	    "held AS MATERIALIZED (SELECT * FROM unnest(" INPUT_ARRAYS ") AS i(" INPUT_COLUMNS ") "
-	    " WHERE ord IN (SELECT ord FROM looked WHERE holds)), "
-	    KEYED_AND_FRESH("held")
-	    INSERT_MESSAGE("1",
-		"(SELECT array_agg(l.member || '@' || l.domain ORDER BY l.idx) FROM looked l "
-		" WHERE l.ord = fresh.ord AND NOT l.holds)")
-	    "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
-	    " lane, members, recipients) "
-	    " SELECT f.site_id, f.message_id, "
-	    "  row_number() OVER (PARTITION BY f.ord ORDER BY l.domain_id), f.channel_id, l.domain_id, "
-	    "  f.lane, array_agg(l.member ORDER BY l.member), count(*) "
-	    " FROM fresh f JOIN looked l ON l.ord = f.ord AND l.holds WHERE " MADE_NOW
-	    " GROUP BY f.ord, f.site_id, f.message_id, f.channel_id, f.lane, l.domain_id "
-	    " ON CONFLICT DO NOTHING) "
-	    "SELECT h.ord, h.key IS NULL OR h.message_id IN (SELECT message_id FROM keyed), l.idx "
-	    "FROM held h JOIN looked l ON l.ord = h.ord AND l.holds",
+	    " LEFT JOIN " DOMAIN_OF(
+		"r.domain") " ON true "
+			    " LEFT JOIN " SUBSCRIPTION_OF(
+				"i",
+				"r.member") " ON true), "
+					    "held AS MATERIALIZED (SELECT * FROM unnest(" INPUT_ARRAYS
+					    ") AS i(" INPUT_COLUMNS ") "
+					    " WHERE ord IN (SELECT ord FROM looked WHERE holds)), " KEYED_AND_FRESH(
+						"held")
+						INSERT_MESSAGE(
+						    "1",
+						    "(SELECT array_agg(l.member || '@' || l.domain ORDER BY l.idx) FROM looked l "
+						    " WHERE l.ord = fresh.ord AND NOT l.holds)") "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
+												 " lane, members, recipients) "
+												 " SELECT f.site_id, f.message_id, "
+												 "  row_number() OVER (PARTITION BY f.ord ORDER BY l.domain_id), f.channel_id, l.domain_id, "
+												 "  f.lane, array_agg(l.member ORDER BY l.member), count(*) "
+												 " FROM fresh f JOIN looked l ON l.ord = f.ord AND l.holds WHERE " MADE_NOW
+												 " GROUP BY f.ord, f.site_id, f.message_id, f.channel_id, f.lane, l.domain_id "
+												 " ON CONFLICT DO NOTHING) "
+												 "SELECT h.ord, h.key IS NULL OR h.message_id IN (SELECT message_id FROM keyed), l.idx "
+												 "FROM held h JOIN looked l ON l.ord = h.ord AND l.holds",
 	.types = (const Oid[]){ INPUT_TYPES, T_INT4S, T_INT4S, T_TEXTS, T_TEXTS, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 8, /* joins within the statement are loops over it: keep it small */
@@ -225,17 +230,17 @@ bind_channel(struct args *a, struct store_job *const *jobs, size_t n)
 static const struct store_op push_channel = {
 	.name = "push_channel",
 	.sql =
-	    "WITH held AS MATERIALIZED (SELECT * FROM unnest(" INPUT_ARRAYS ") AS i(" INPUT_COLUMNS ")), "
-	    KEYED_AND_FRESH("held")
-	    INSERT_MESSAGE("2", "NULL")
-	    "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
-	    " lane, first_member, next_member, recipients) "
-	    " SELECT f.site_id, f.message_id, "
-	    "  row_number() OVER (PARTITION BY f.ord ORDER BY c.domain_id, c.first_member), "
-	    "  f.channel_id, c.domain_id, f.lane, c.first_member, c.next_member, c.members "
-	    " FROM fresh f JOIN tmtp.chunk c ON c.site_id = f.site_id AND c.channel_id = f.channel_id "
-	    " WHERE " MADE_NOW "ON CONFLICT DO NOTHING) "
-	    "SELECT ord, key IS NULL OR message_id IN (SELECT message_id FROM keyed) FROM held",
+	    "WITH held AS MATERIALIZED (SELECT * FROM unnest(" INPUT_ARRAYS
+	    ") AS i(" INPUT_COLUMNS ")), " KEYED_AND_FRESH("held") INSERT_MESSAGE(
+		"2",
+		"NULL") "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
+			" lane, first_member, next_member, recipients) "
+			" SELECT f.site_id, f.message_id, "
+			"  row_number() OVER (PARTITION BY f.ord ORDER BY c.domain_id, c.first_member), "
+			"  f.channel_id, c.domain_id, f.lane, c.first_member, c.next_member, c.members "
+			" FROM fresh f JOIN tmtp.chunk c ON c.site_id = f.site_id AND c.channel_id = f.channel_id "
+			" WHERE " MADE_NOW "ON CONFLICT DO NOTHING) "
+			"SELECT ord, key IS NULL OR message_id IN (SELECT message_id FROM keyed) FROM held",
 	.types = (const Oid[]){ INPUT_TYPES, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 8,

@@ -15,13 +15,13 @@ enum push_lane { LANE_URGENT, LANE_NORMAL, LANE_BULK };
 
 enum push_outcome {
 	PUSH_STORED,
-	PUSH_NOBODY,	/* none of those named holds the channel: nothing was stored */
+	PUSH_NOBODY,    /* none of those named holds the channel: nothing was stored */
 	PUSH_KEY_TAKEN, /* this site used the idempotency key before: ask store_push_earlier */
 };
 
 struct push_rcpt {
 	struct slice domain, member; /* normalised; borrowed until done */
-	bool holds;		     /* out: it holds the channel */
+	bool holds;                  /* out: it holds the channel */
 };
 
 struct push {
@@ -31,13 +31,14 @@ struct push {
 	enum push_audience audience; /* not PUSH_INVITATION: members.h */
 	enum push_lane lane;
 	int64_t accepted_us, date_s;
-	int64_t expires_us;    /* -1: never */
-	struct slice body;     /* the canonical message; borrowed until done, as are the next two */
+	int64_t expires_us; /* -1: never */
+	struct slice body; /* the canonical message; borrowed until done, as are the next two */
 	const uint8_t *digest; /* 32 octets */
 	struct slice key;      /* idempotency key; len 0: none */
 	uint8_t body_hash[32]; /* of the request, with a key */
 	struct push_rcpt *rcpts;
-	size_t rcpts_n; /* 1 for PUSH_ONE, 1..PUSH_RCPTS_MAX for PUSH_LIST, 0 for PUSH_CHANNEL */
+	size_t
+	    rcpts_n; /* 1 for PUSH_ONE, 1..PUSH_RCPTS_MAX for PUSH_LIST, 0 for PUSH_CHANNEL */
 
 	enum push_outcome outcome; /* out */
 };

@@ -45,16 +45,17 @@ rows_pairs(const PGresult *r, struct store_job *const *jobs, size_t n)
 /* A loose index scan: one probe a pair, however many batches it has. */
 static const struct store_op pairs_get = {
 	.name = "queue_pairs",
-	.sql = "WITH RECURSIVE pair AS ( "
-	       " (SELECT site_id, domain_id FROM tmtp.batch WHERE state = 0 AND message_id >= $3 "
-	       "  AND (site_id, domain_id) > ($1, $2) ORDER BY site_id, domain_id LIMIT 1) "
-	       " UNION ALL "
-	       " SELECT n.site_id, n.domain_id FROM pair p CROSS JOIN LATERAL "
-	       "  (SELECT b.site_id, b.domain_id FROM tmtp.batch b "
-	       "   WHERE b.state = 0 AND b.message_id >= $3 "
-	       "   AND (b.site_id, b.domain_id) > (p.site_id, p.domain_id) "
-	       "   ORDER BY b.site_id, b.domain_id LIMIT 1) n) "
-	       "SELECT site_id, domain_id FROM pair LIMIT $4",
+	.sql =
+	    "WITH RECURSIVE pair AS ( "
+	    " (SELECT site_id, domain_id FROM tmtp.batch WHERE state = 0 AND message_id >= $3 "
+	    "  AND (site_id, domain_id) > ($1, $2) ORDER BY site_id, domain_id LIMIT 1) "
+	    " UNION ALL "
+	    " SELECT n.site_id, n.domain_id FROM pair p CROSS JOIN LATERAL "
+	    "  (SELECT b.site_id, b.domain_id FROM tmtp.batch b "
+	    "   WHERE b.state = 0 AND b.message_id >= $3 "
+	    "   AND (b.site_id, b.domain_id) > (p.site_id, p.domain_id) "
+	    "   ORDER BY b.site_id, b.domain_id LIMIT 1) n) "
+	    "SELECT site_id, domain_id FROM pair LIMIT $4",
 	.types = (const Oid[]){ T_INT8, T_INT8, T_UUID, T_INT8, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
@@ -197,7 +198,9 @@ fill_grant(size_t i, struct slice v, void *arg)
 
 	if (i >= f->batch->members_n)
 		return;
-	m->state = v.len == sizeof(m->grant) ? QUEUE_HOLDS : v.len == 1 ? QUEUE_INVITED : QUEUE_LEFT;
+	m->state = v.len == sizeof(m->grant) ? QUEUE_HOLDS
+	           : v.len == 1              ? QUEUE_INVITED
+	                                     : QUEUE_LEFT;
 	if (m->state == QUEUE_HOLDS)
 		memcpy(m->grant, v.data, v.len);
 }
@@ -324,8 +327,8 @@ static const struct store_op claim_run = {
 	    "   WHERE k.site_id = c.site_id AND k.channel_id = c.channel_id "
 	    "   AND k.domain_id = c.domain_id AND k.member = x.member LIMIT 1) s ON true) held ON c.members IS NOT NULL "
 	    "ORDER BY c.ord, c.lane, c.message_id, c.batch_no",
-	.types = (const Oid[]){ T_INT4S, T_INT8S, T_INT8S, T_INT8S, T_UUID, T_UUID, T_TIMESTAMPTZ,
-	    T_TIMESTAMPTZ, 0 },
+	.types = (const Oid[]){ T_INT4S, T_INT8S, T_INT8S, T_INT8S, T_UUID, T_UUID,
+	                        T_TIMESTAMPTZ, T_TIMESTAMPTZ, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 64,
 	.bind = bind_claim,
@@ -395,12 +398,15 @@ rows_range(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op range_get = {
 	.name = "queue_range",
-	.sql = "SELECT member, grant_id FROM tmtp.subscription "
-	       "WHERE site_id = $1 AND channel_id = $2 AND domain_id = $3 "
-	       "AND member >= $4 AND (NOT $5 OR member <> $4) AND member < coalesce($6, " SQL_MEMBER_LAST ") "
-	       "AND state = 1 AND joined_at <= $7 "
-	       "ORDER BY member LIMIT $8",
-	.types = (const Oid[]){ T_INT8, T_INT8, T_INT8, T_TEXT, T_BOOL, T_TEXT, T_TIMESTAMPTZ, T_INT8, 0 },
+	.sql =
+	    "SELECT member, grant_id FROM tmtp.subscription "
+	    "WHERE site_id = $1 AND channel_id = $2 AND domain_id = $3 "
+	    "AND member >= $4 AND (NOT $5 OR member <> $4) AND member < coalesce($6, " SQL_MEMBER_LAST
+	    ") "
+	    "AND state = 1 AND joined_at <= $7 "
+	    "ORDER BY member LIMIT $8",
+	.types = (const Oid[]){ T_INT8, T_INT8, T_INT8, T_TEXT, T_BOOL, T_TEXT, T_TIMESTAMPTZ,
+	                        T_INT8, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
 	.bind = bind_range,
@@ -458,7 +464,8 @@ static void
 rows_finish(const PGresult *r, struct store_job *const *jobs, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		jobs[i]->rc = STORE_NOT_FOUND; /* the lease was lost, or an administrator was faster */
+		jobs[i]->rc =
+		    STORE_NOT_FOUND; /* the lease was lost, or an administrator was faster */
 	for (int row = 0; row < PQntuples(r); row++)
 		jobs[row_i32(r, row, 0)]->rc = STORE_OK;
 }
@@ -475,8 +482,8 @@ static const struct store_op finish_plain = {
 	    "WHERE b.site_id = i.site_id AND b.message_id = i.message_id AND b.batch_no = i.batch_no "
 	    " AND b.lease_owner = $11 "
 	    "RETURNING i.ord",
-	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_INT4S, T_INT4S, T_INT4S, T_TIMESTAMPTZS,
-	    T_TIMESTAMPTZS, T_TEXTS, T_INT4S, T_UUID, 0 },
+	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_INT4S, T_INT4S, T_INT4S,
+	                        T_TIMESTAMPTZS, T_TIMESTAMPTZS, T_TEXTS, T_INT4S, T_UUID, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 256,
 	.repeatable = true, /* the second time finds no lease and changes nothing */
@@ -528,9 +535,11 @@ static const struct store_op finish_exceptions = {
 	    " FROM done d CROSS JOIN unnest($12::text[], $13::text[], $14::bool[]) AS x(member, code, temporary) "
 	    " WHERE x.temporary GROUP BY d.site_id, d.message_id, d.batch_no, d.attempts) "
 	    "SELECT ord FROM done",
-	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_INT4S, T_INT4S, T_INT4S, T_TIMESTAMPTZS,
-	    T_TIMESTAMPTZS, T_TEXTS, T_INT4S, T_UUID, T_TEXTS, T_TEXTS, T_BOOLS, T_INT8, T_INT8, T_INT4,
-	    T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_INT4, 0 },
+	.types = (const Oid[]){ T_INT4S, T_INT8S,        T_UUIDS,        T_INT4S,       T_INT4S,
+	                        T_INT4S, T_TIMESTAMPTZS, T_TIMESTAMPTZS, T_TEXTS,       T_INT4S,
+	                        T_UUID,  T_TEXTS,        T_TEXTS,        T_BOOLS,       T_INT8,
+	                        T_INT8,  T_INT4,         T_TIMESTAMPTZ,  T_TIMESTAMPTZ, T_INT4,
+	                        0 },
 	.lane = STORE_WRITE,
 	.repeatable = true,
 	.bind = bind_exceptions,
@@ -540,6 +549,7 @@ static const struct store_op finish_exceptions = {
 void
 store_queue_finish(struct store *store, struct queue_finish *f)
 {
-	f->job.op = f->end == QUEUE_DONE && f->failures_n > 0 ? &finish_exceptions : &finish_plain;
+	f->job.op =
+	    f->end == QUEUE_DONE && f->failures_n > 0 ? &finish_exceptions : &finish_plain;
 	store_submit(store, &f->job);
 }

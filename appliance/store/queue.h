@@ -20,7 +20,7 @@ struct queue_pair {
 struct queue_pairs {
 	struct store_job job;
 	struct queue_pair after; /* {0, 0}: from the start */
-	struct uuid oldest;	 /* messages older than this are not looked at */
+	struct uuid oldest;      /* messages older than this are not looked at */
 	unsigned limit;
 	struct queue_pair *rows; /* out; freed by queue_pairs_clear */
 	size_t rows_n;
@@ -56,10 +56,10 @@ struct queue_batch {
 	int64_t site_id, channel_id, domain_id;
 	struct uuid message_id;
 	int batch_no, attempts; /* this attempt included */
-	int lane, audience;	/* enum push_lane, push_audience */
+	int lane, audience;     /* enum push_lane, push_audience */
 	bool is_range;
 	char *first_member, *next_member; /* of a range; next NULL: to the end */
-	int recipients;			  /* planned */
+	int recipients;                   /* planned */
 	char channel[32];
 	uint8_t digest[32];
 	int64_t size, date_s;
@@ -91,7 +91,7 @@ void store_queue_claim(struct store *store, struct queue_claim *claim);
 struct queue_range {
 	struct store_job job;
 	const struct queue_batch *batch; /* borrowed until done */
-	struct slice after;		 /* a member of the page before; empty: from the range's start */
+	struct slice after; /* a member of the page before; empty: from the range's start */
 	unsigned limit;
 	struct queue_member *members; /* out; freed by queue_range_clear */
 	size_t members_n;
@@ -120,10 +120,10 @@ struct queue_finish {
 	struct uuid message_id, owner;
 	int batch_no, lane;
 	enum queue_end end;
-	int recipients;	       /* QUEUE_DONE: sent to */
+	int recipients; /* QUEUE_DONE: sent to */
 	int64_t now_us;
 	int64_t not_before_us; /* QUEUE_RELEASE and the retry batch; -1: at once */
-	bool uncounted;	       /* QUEUE_RELEASE: the attempt was none of its own */
+	bool uncounted;        /* QUEUE_RELEASE: the attempt was none of its own */
 	const char *reason;    /* QUEUE_DEAD, QUEUE_RELEASE: borrowed until done, or NULL */
 	const struct queue_failure *failures;
 	size_t failures_n;
@@ -139,8 +139,8 @@ struct queue_change {
 	struct store_job job;
 	const char *actor;
 	enum queue_action action;
-	const char *domain;	 /* only this peer's, or NULL */
-	struct uuid message_id;	 /* only this message's, unless all zero */
+	const char *domain;     /* only this peer's, or NULL */
+	struct uuid message_id; /* only this message's, unless all zero */
 	struct uuid oldest;
 	int64_t now_us;
 	int64_t changed; /* out: batches */
@@ -159,7 +159,7 @@ struct queue_row {
 struct queue_list {
 	struct store_job job;
 	const char *domain; /* only this peer's, or NULL */
-	bool dead;	    /* those given up, instead of those that wait */
+	bool dead;          /* those given up, instead of those that wait */
 	struct uuid oldest;
 	unsigned limit;
 	struct queue_row *rows; /* out; freed by queue_list_clear */

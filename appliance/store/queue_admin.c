@@ -53,17 +53,18 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op list_get = {
 	.name = "queue_list",
-	.sql = "SELECT s.name || '@' || s.domain, d.name, c.name, b.message_id, b.batch_no, b.lane::int4, "
-	       " b.state::int4, b.attempts::int4, b.recipients, m.accepted_at, b.not_before, "
-	       " coalesce(b.reason, p.reason) "
-	       "FROM tmtp.batch b JOIN tmtp.domain d ON d.domain_id = b.domain_id "
-	       "JOIN tmtp.site s ON s.site_id = b.site_id "
-	       "JOIN tmtp.channel c ON c.site_id = b.site_id AND c.channel_id = b.channel_id "
-	       "JOIN tmtp.message m ON m.site_id = b.site_id AND m.message_id = b.message_id "
-	       "LEFT JOIN tmtp.peer p ON p.domain_id = b.domain_id "
-	       "WHERE b.message_id >= $3 AND ($1::text IS NULL OR d.name = $1) "
-	       "AND CASE WHEN $2 THEN b.state = 2 ELSE b.state IN (0, 3) END "
-	       "ORDER BY b.message_id, b.batch_no LIMIT $4",
+	.sql =
+	    "SELECT s.name || '@' || s.domain, d.name, c.name, b.message_id, b.batch_no, b.lane::int4, "
+	    " b.state::int4, b.attempts::int4, b.recipients, m.accepted_at, b.not_before, "
+	    " coalesce(b.reason, p.reason) "
+	    "FROM tmtp.batch b JOIN tmtp.domain d ON d.domain_id = b.domain_id "
+	    "JOIN tmtp.site s ON s.site_id = b.site_id "
+	    "JOIN tmtp.channel c ON c.site_id = b.site_id AND c.channel_id = b.channel_id "
+	    "JOIN tmtp.message m ON m.site_id = b.site_id AND m.message_id = b.message_id "
+	    "LEFT JOIN tmtp.peer p ON p.domain_id = b.domain_id "
+	    "WHERE b.message_id >= $3 AND ($1::text IS NULL OR d.name = $1) "
+	    "AND CASE WHEN $2 THEN b.state = 2 ELSE b.state IN (0, 3) END "
+	    "ORDER BY b.message_id, b.batch_no LIMIT $4",
 	.types = (const Oid[]){ T_TEXT, T_BOOL, T_UUID, T_INT8, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
@@ -144,24 +145,25 @@ rows_change(const PGresult *r, struct store_job *const *jobs, size_t n)
 /* A batch that a worker has on its way is changed too: what the worker writes at the end finds no lease then. */
 static const struct store_op change_run = {
 	.name = "queue_change",
-	.sql = "WITH chosen AS MATERIALIZED (SELECT b.site_id, b.message_id, b.batch_no, b.domain_id "
-	       " FROM tmtp.batch b JOIN tmtp.domain d ON d.domain_id = b.domain_id "
-	       " WHERE b.message_id >= $3 AND ($1::text IS NULL OR d.name = $1) "
-	       " AND ($2::uuid IS NULL OR b.message_id = $2) AND b.state = ANY ($4)), "
-	       "changed AS (UPDATE tmtp.batch b SET state = $5, not_before = NULL, leased_until = NULL, "
-	       "  lease_owner = NULL, attempts = CASE WHEN $11 THEN 0 ELSE b.attempts END, "
-	       "  done_at = CASE WHEN $12 THEN $7 ELSE NULL END, "
-	       "  reason = CASE WHEN $12 THEN 'dropped by an administrator' ELSE b.reason END "
-	       " FROM chosen c WHERE b.site_id = c.site_id AND b.message_id = c.message_id "
-	       " AND b.batch_no = c.batch_no RETURNING b.domain_id), "
-	       "peers AS (UPDATE tmtp.peer p SET failures = 0, failing_since = NULL, retry_at = NULL "
-	       " WHERE $11 AND p.domain_id IN (SELECT domain_id FROM changed)), "
-	       "audit AS (INSERT INTO tmtp.audit (audit_id, at, actor, action, subject, detail) "
-	       " SELECT $6, $7, $8, $9, $10, (SELECT count(*) FROM changed)::text), "
-	       "raised AS (UPDATE tmtp.revision SET number = number + 1) "
-	       "SELECT count(*) FROM changed",
-	.types = (const Oid[]){ T_TEXT, T_UUID, T_UUID, T_INT4S, T_INT4, T_UUID, T_TIMESTAMPTZ, T_TEXT,
-	    T_TEXT, T_TEXT, T_BOOL, T_BOOL, 0 },
+	.sql =
+	    "WITH chosen AS MATERIALIZED (SELECT b.site_id, b.message_id, b.batch_no, b.domain_id "
+	    " FROM tmtp.batch b JOIN tmtp.domain d ON d.domain_id = b.domain_id "
+	    " WHERE b.message_id >= $3 AND ($1::text IS NULL OR d.name = $1) "
+	    " AND ($2::uuid IS NULL OR b.message_id = $2) AND b.state = ANY ($4)), "
+	    "changed AS (UPDATE tmtp.batch b SET state = $5, not_before = NULL, leased_until = NULL, "
+	    "  lease_owner = NULL, attempts = CASE WHEN $11 THEN 0 ELSE b.attempts END, "
+	    "  done_at = CASE WHEN $12 THEN $7 ELSE NULL END, "
+	    "  reason = CASE WHEN $12 THEN 'dropped by an administrator' ELSE b.reason END "
+	    " FROM chosen c WHERE b.site_id = c.site_id AND b.message_id = c.message_id "
+	    " AND b.batch_no = c.batch_no RETURNING b.domain_id), "
+	    "peers AS (UPDATE tmtp.peer p SET failures = 0, failing_since = NULL, retry_at = NULL "
+	    " WHERE $11 AND p.domain_id IN (SELECT domain_id FROM changed)), "
+	    "audit AS (INSERT INTO tmtp.audit (audit_id, at, actor, action, subject, detail) "
+	    " SELECT $6, $7, $8, $9, $10, (SELECT count(*) FROM changed)::text), "
+	    "raised AS (UPDATE tmtp.revision SET number = number + 1) "
+	    "SELECT count(*) FROM changed",
+	.types = (const Oid[]){ T_TEXT, T_UUID, T_UUID, T_INT4S, T_INT4, T_UUID, T_TIMESTAMPTZ,
+	                        T_TEXT, T_TEXT, T_TEXT, T_BOOL, T_BOOL, 0 },
 	.lane = STORE_WRITE,
 	.wakes = "tmtp_relay",
 	.bind = bind_change,

@@ -13,10 +13,8 @@ const char *
 recipient_state_name(enum recipient_state state)
 {
 	static const char *const names[] = {
-		[RECIPIENT_WAITING] = "waiting",
-		[RECIPIENT_DELIVERED] = "delivered",
-		[RECIPIENT_FAILED] = "failed",
-		[RECIPIENT_DEAD] = "dead",
+		[RECIPIENT_WAITING] = "waiting",   [RECIPIENT_DELIVERED] = "delivered",
+		[RECIPIENT_FAILED] = "failed",     [RECIPIENT_DEAD] = "dead",
 		[RECIPIENT_REJECTED] = "rejected",
 	};
 
@@ -87,23 +85,27 @@ static const Oid page_types[] = { T_INT8, T_UUID, T_TEXT, T_TEXT, T_INT4, T_INT8
 
 #define ENDED(done_at) "coalesce(" done_at ", 'infinity')"
 
-#define IN_SEGMENT "s.site_id = $1 AND s.channel_id = m.channel_id AND s.domain_id = seg.domain_id "
+#define IN_SEGMENT \
+	"s.site_id = $1 AND s.channel_id = m.channel_id AND s.domain_id = seg.domain_id "
 
 /* A batch of this message by its number. LIMIT keeps the look a look at the key, here and below. */
-#define BATCH(batch_no)                                                                            \
-	"(SELECT l.* FROM tmtp.batch l WHERE l.site_id = $1 AND l.message_id = $2 "                \
+#define BATCH(batch_no)                                                             \
+	"(SELECT l.* FROM tmtp.batch l WHERE l.site_id = $1 AND l.message_id = $2 " \
 	"AND l.batch_no = " batch_no " LIMIT 1) l "
 
 /* The batches made at acceptance that end behind the page before, in order of (domain name, member). */
-#define SEGMENTS                                                                                   \
-	"seg AS MATERIALIZED (SELECT d.name, b.domain_id, b.batch_no, " STATE_OF("b.state") " AS state, " \
-	"  b.members, b.first_member, coalesce(b.next_member, " SQL_MEMBER_LAST ") AS next_member, "          \
-	"  " ENDED("b.done_at") " AS done_at, b.reason, " \
-	"  CASE WHEN d.name = $3 THEN $4 ELSE '' END AS after "                                    \
-	" FROM tmtp.batch b JOIN tmtp.domain d ON d.domain_id = b.domain_id "                      \
-	" WHERE b.site_id = $1 AND b.message_id = $2 AND b.batch_no < 1000000 "                    \
-	"  AND (d.name > $3 OR d.name = $3 AND (b.next_member IS NULL OR b.next_member > $4)) "    \
-	" ORDER BY d.name, b.first_member) "
+#define SEGMENTS                                                                                                                \
+	"seg AS MATERIALIZED (SELECT d.name, b.domain_id, b.batch_no, " STATE_OF(                                               \
+	    "b.state") " AS state, "                                                                                            \
+		       "  b.members, b.first_member, coalesce(b.next_member, " SQL_MEMBER_LAST                                  \
+		       ") AS next_member, "                                                                                     \
+		       "  " ENDED(                                                                                              \
+			   "b.done_at") " AS done_at, b.reason, "                                                               \
+					"  CASE WHEN d.name = $3 THEN $4 ELSE '' END AS after "                                 \
+					" FROM tmtp.batch b JOIN tmtp.domain d ON d.domain_id = b.domain_id "                   \
+					" WHERE b.site_id = $1 AND b.message_id = $2 AND b.batch_no < 1000000 "                 \
+					"  AND (d.name > $3 OR d.name = $3 AND (b.next_member IS NULL OR b.next_member > $4)) " \
+					" ORDER BY d.name, b.first_member) "
 
 /*
  * Parameters: $1 site, $2 message, $3 and $4 domain and member of the page
@@ -128,8 +130,7 @@ static const struct store_op page_op = {
 	    "WITH m AS MATERIALIZED (SELECT channel_id, audience, accepted_at, rejected "
 	    " FROM tmtp.message WHERE site_id = $1 AND message_id = $2), "
 	    "retries AS MATERIALIZED (SELECT coalesce(max(batch_no), 0) / 1000000 AS n "
-	    " FROM tmtp.batch WHERE site_id = $1 AND message_id = $2), "
-	    SEGMENTS ", "
+	    " FROM tmtp.batch WHERE site_id = $1 AND message_id = $2), " SEGMENTS ", "
 	    "page AS MATERIALIZED ("
 	    " (SELECT seg.name, y.member, y.state, y.reason "
 	    "  FROM m CROSS JOIN retries CROSS JOIN seg CROSS JOIN LATERAL ("
@@ -148,33 +149,35 @@ static const struct store_op page_op = {
 	    "    UNION ALL SELECT u.member, '-infinity', 'infinity' FROM unnest(seg.members) AS u(member) "
 	    "     WHERE m.audience = 3 AND u.member > seg.after "
 	    "    ORDER BY 1) x "
-	    "   LEFT JOIN (SELECT DISTINCT ON (u.member) u.member, " STATE_OF("l.state") " AS state, "
-	    "      " ENDED("l.done_at") " AS done_at, l.reason "
-	    "     FROM generate_series(1, retries.n) AS g(n) "
-	    "     CROSS JOIN LATERAL " BATCH("seg.batch_no + g.n * 1000000")
-	    "     CROSS JOIN LATERAL unnest(l.members) AS u(member) "
-	    "     ORDER BY u.member, l.batch_no DESC) chain ON chain.member = x.member "
-	    "   LEFT JOIN LATERAL (SELECT f.member, f.code FROM tmtp.failure f WHERE f.site_id = $1 "
-	    "    AND f.message_id = $2 AND f.domain_id = seg.domain_id AND f.member = x.member LIMIT 1) f ON true "
-	    "   WHERE (f.member IS NOT NULL "
-	    "     OR coalesce(chain.done_at, seg.done_at) BETWEEN x.joined_at AND x.left_at) "
-	    "    AND ($5::int4 IS NULL OR f.member IS NULL AND $5 = coalesce(chain.state, seg.state)) "
-	    "   ORDER BY x.member LIMIT $6) y "
-	    "  WHERE $5::int4 IS NULL OR $5 <> 4 AND ($5 = seg.state "
-	    "    OR EXISTS (SELECT FROM generate_series(1, retries.n) AS g(n) "
-	    "     CROSS JOIN LATERAL " BATCH("seg.batch_no + g.n * 1000000")
-	    "     WHERE $5 = " STATE_OF("l.state") ")) "
-	    "  LIMIT $6) "
-	    "UNION ALL "
-	    " (SELECT a.name, a.member, 4, NULL "
-	    "  FROM m CROSS JOIN LATERAL (SELECT split_part(r.address, '@', 2) COLLATE \"C\" AS name, "
-	    "    split_part(r.address, '@', 1) COLLATE \"C\" AS member "
-	    "   FROM unnest(m.rejected) AS r(address)) a "
-	    "  WHERE ($5::int4 IS NULL OR $5 = 4) AND (a.name, a.member) > ($3, $4) "
-	    "  ORDER BY a.name, a.member LIMIT $6)) "
-	    "SELECT z.member || '@' || z.name, z.state, z.reason FROM m LEFT JOIN LATERAL ("
-	    " SELECT * FROM page ORDER BY page.name, page.member LIMIT $6) z ON true "
-	    "ORDER BY z.name, z.member",
+	    "   LEFT JOIN (SELECT DISTINCT ON (u.member) u.member, " STATE_OF(
+		"l.state") " AS state, "
+			   "      " ENDED(
+			       "l.done_at") " AS done_at, l.reason "
+					    "     FROM generate_series(1, retries.n) AS g(n) "
+					    "     CROSS JOIN LATERAL " BATCH(
+						"seg.batch_no + g.n * 1000000") "     CROSS JOIN LATERAL unnest(l.members) AS u(member) "
+										"     ORDER BY u.member, l.batch_no DESC) chain ON chain.member = x.member "
+										"   LEFT JOIN LATERAL (SELECT f.member, f.code FROM tmtp.failure f WHERE f.site_id = $1 "
+										"    AND f.message_id = $2 AND f.domain_id = seg.domain_id AND f.member = x.member LIMIT 1) f ON true "
+										"   WHERE (f.member IS NOT NULL "
+										"     OR coalesce(chain.done_at, seg.done_at) BETWEEN x.joined_at AND x.left_at) "
+										"    AND ($5::int4 IS NULL OR f.member IS NULL AND $5 = coalesce(chain.state, seg.state)) "
+										"   ORDER BY x.member LIMIT $6) y "
+										"  WHERE $5::int4 IS NULL OR $5 <> 4 AND ($5 = seg.state "
+										"    OR EXISTS (SELECT FROM generate_series(1, retries.n) AS g(n) "
+										"     CROSS JOIN LATERAL " BATCH("seg.batch_no + g.n * 1000000") "     WHERE $5 = " STATE_OF(
+										    "l.state") ")) "
+											       "  LIMIT $6) "
+											       "UNION ALL "
+											       " (SELECT a.name, a.member, 4, NULL "
+											       "  FROM m CROSS JOIN LATERAL (SELECT split_part(r.address, '@', 2) COLLATE \"C\" AS name, "
+											       "    split_part(r.address, '@', 1) COLLATE \"C\" AS member "
+											       "   FROM unnest(m.rejected) AS r(address)) a "
+											       "  WHERE ($5::int4 IS NULL OR $5 = 4) AND (a.name, a.member) > ($3, $4) "
+											       "  ORDER BY a.name, a.member LIMIT $6)) "
+											       "SELECT z.member || '@' || z.name, z.state, z.reason FROM m LEFT JOIN LATERAL ("
+											       " SELECT * FROM page ORDER BY page.name, page.member LIMIT $6) z ON true "
+											       "ORDER BY z.name, z.member",
 	.types = page_types,
 	.lane = STORE_READ,
 	.repeatable = true,

@@ -12,26 +12,25 @@
 #define COMMON_TYPES T_TEXT, T_TEXT, T_TIMESTAMPTZ, T_UUID, T_TEXT
 #define COMMON_N 5
 
-#define FOUND                                                                                      \
+#define FOUND \
 	"WITH found AS MATERIALIZED (SELECT site_id FROM tmtp.site WHERE domain = $1 AND name = $2), "
 
 /* Behind a CTE "changed" that has a row when something changed. */
-#define TELL(action, detail)                                                                       \
-	", told AS (INSERT INTO tmtp.audit (audit_id, at, actor, action, subject, detail) "        \
-	" SELECT $4, $3, $5, '" action "', $2 || '@' || $1, " detail " FROM changed), "            \
-	"raised AS (UPDATE tmtp.revision SET number = number + 1 "                                 \
+#define TELL(action, detail)                                                                \
+	", told AS (INSERT INTO tmtp.audit (audit_id, at, actor, action, subject, detail) " \
+	" SELECT $4, $3, $5, '" action "', $2 || '@' || $1, " detail " FROM changed), "     \
+	"raised AS (UPDATE tmtp.revision SET number = number + 1 "                          \
 	" WHERE only_row AND EXISTS (SELECT FROM changed)) "
 
 enum verdict { FINE, NO_SUCH, TAKEN };
 
 /* For what is added: the site must be there, the name must not. */
-#define VERDICT_ADDED                                                                              \
-	"SELECT CASE WHEN NOT EXISTS (SELECT FROM found) THEN 1 "                                  \
+#define VERDICT_ADDED                                             \
+	"SELECT CASE WHEN NOT EXISTS (SELECT FROM found) THEN 1 " \
 	" WHEN EXISTS (SELECT FROM changed) THEN 0 ELSE 2 END"
 
 /* For what is ended: it must have been there; ending it twice is fine. */
-#define VERDICT_ENDED(there)                                                                       \
-	"SELECT CASE WHEN EXISTS (SELECT FROM " there ") THEN 0 ELSE 1 END"
+#define VERDICT_ENDED(there) "SELECT CASE WHEN EXISTS (SELECT FROM " there ") THEN 0 ELSE 1 END"
 
 static void
 bind_common(struct args *a, const struct site_change *c)

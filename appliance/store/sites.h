@@ -53,13 +53,13 @@ struct channel_row {
 	char name[32];
 	char *title;
 	int64_t created_us, closed_us; /* closed -1: open */
-	int64_t members;	       /* as last counted */
+	int64_t members;               /* as last counted */
 };
 
 struct channel_list {
 	struct store_job job;
 	int64_t site_id;
-	struct slice name; /* only this one; empty: all, by name */
+	struct slice name;        /* only this one; empty: all, by name */
 	struct channel_row *rows; /* out; freed by channel_list_clear */
 	size_t rows_n;
 };
@@ -84,7 +84,7 @@ struct site_row {
 struct site_list {
 	struct store_job job;
 	struct slice domain, name; /* only this one; empty: all */
-	struct site_row *rows;	   /* out; freed by site_list_clear */
+	struct site_row *rows;     /* out; freed by site_list_clear */
 	size_t rows_n;
 };
 
@@ -98,15 +98,15 @@ void site_list_clear(struct site_list *list);
  * (suspended, revoked, closed) a second time keeps its first time: STORE_OK.
  */
 enum site_change_kind {
-	SITE_CREATE,	/* domain, name, title */
-	SITE_SUSPEND,	/* nothing of it is accepted any more */
+	SITE_CREATE,  /* domain, name, title */
+	SITE_SUSPEND, /* nothing of it is accepted any more */
 	SITE_RESUME,
-	SITE_KEY_ADD,	/* kid, algorithm, material */
-	SITE_KEY_REVOKE,	/* kid */
-	SITE_TOKEN_ADD, /* label, material = SHA-256 of the token, scopes, expires_us */
+	SITE_KEY_ADD,      /* kid, algorithm, material */
+	SITE_KEY_REVOKE,   /* kid */
+	SITE_TOKEN_ADD,    /* label, material = SHA-256 of the token, scopes, expires_us */
 	SITE_TOKEN_REVOKE, /* label */
-	CHANNEL_CREATE, /* channel, title */
-	CHANNEL_CLOSE,	/* channel */
+	CHANNEL_CREATE,    /* channel, title */
+	CHANNEL_CLOSE,     /* channel */
 };
 
 struct site_change {
@@ -118,7 +118,7 @@ struct site_change {
 	const char *scopes; /* separated by blanks */
 	struct slice material;
 	int64_t expires_us; /* -1: never */
-	int64_t id;	    /* for what is created: of id_make */
+	int64_t id;         /* for what is created: of id_make */
 	int64_t now_us;
 };
 

@@ -22,7 +22,7 @@ struct lane {
 struct store {
 	pthread_t thread;
 	struct mailbox boxes[STORE_LANES]; /* new jobs, by lane */
-	struct mailbox wake;		   /* nothing is posted: it ends the wait */
+	struct mailbox wake;               /* nothing is posted: it ends the wait */
 	char *conninfo, *name;
 	int64_t patience_ms;
 	struct lane lanes[STORE_LANES];
@@ -125,7 +125,8 @@ store_link_changed(struct store *s)
 	}
 	pthread_mutex_lock(&s->lock);
 	if ((s->up == 0) != (up == 0))
-		log_info(up > 0 ? "database-up" : "database-down", LOG_S("connections", s->name));
+		log_info(up > 0 ? "database-up" : "database-down",
+		         LOG_S("connections", s->name));
 	s->up = up;
 	buffer_clear(&s->error);
 	if (error != NULL)
@@ -141,7 +142,8 @@ store_is_up(struct store *s, struct buffer *why)
 	pthread_mutex_lock(&s->lock);
 	up = s->up > 0;
 	if (!up && why != NULL)
-		buffer_add_str(why, s->error.len > 0 ? (char *)s->error.data : "not connected yet");
+		buffer_add_str(why,
+		               s->error.len > 0 ? (char *)s->error.data : "not connected yet");
 	pthread_mutex_unlock(&s->lock);
 	return up;
 }
@@ -156,7 +158,8 @@ take_lane_mail(struct store *s, struct mailbox *box)
 		struct store_job *job = (struct store_job *)m;
 
 		m = m->next;
-		job->deadline_ms = now + (job->patience_ms > 0 ? job->patience_ms : s->patience_ms);
+		job->deadline_ms =
+		    now + (job->patience_ms > 0 ? job->patience_ms : s->patience_ms);
 		job->tries = 0;
 		job->uncertain = false;
 		lane_append(lane_of(s, job), job);
@@ -195,7 +198,7 @@ gather(struct store *s, struct worker *c)
 			set->n = 0;
 		}
 		while (set->n < SET_JOBS_MAX && octets < SET_OCTETS_MAX &&
-		    (job = lane_take(&s->lanes[lane])) != NULL) {
+		       (job = lane_take(&s->lanes[lane])) != NULL) {
 			set->job[set->n++] = job;
 			octets += job->op->octets == NULL ? 0 : job->op->octets(job);
 		}
@@ -306,7 +309,7 @@ wait_and_step(struct store *s)
 
 		fds[n] = (struct pollfd){ .fd = -1 };
 		fds[n].fd = link_poll(&c->link, worker_unsent(c) && PQflush(c->link.pg) == 1,
-		    &fds[n].events);
+		                      &fds[n].events);
 		n++;
 		if (wait >= 0)
 			timeout = until(now, timeout, now + wait);
@@ -317,7 +320,7 @@ wait_and_step(struct store *s)
 	fds[n++] = (struct pollfd){ .fd = s->wake.fd, .events = POLLIN };
 	for (unsigned lane = 0; lane < STORE_LANES; lane++)
 		fds[n++] = (struct pollfd){ .fd = wants_mail(s, lane) ? s->boxes[lane].fd : -1,
-			.events = POLLIN };
+			                    .events = POLLIN };
 	if (poll(fds, n, timeout) < 0 && errno != EINTR)
 		log_error("poll-failed", LOG_S("reason", strerror(errno)));
 	now = clock_mono_ms();
@@ -399,7 +402,8 @@ store_start(const struct store_options *o)
 	for (unsigned l = STORE_WRITE + 1; l < STORE_LANES; l++)
 		if (o->connections[l] > 0)
 			s->own_lanes |= 1U << l;
-	add_workers(s, o->connections[STORE_WRITE] > 0 ? o->connections[STORE_WRITE] : 1, shared);
+	add_workers(s, o->connections[STORE_WRITE] > 0 ? o->connections[STORE_WRITE] : 1,
+	            shared);
 	for (unsigned l = STORE_WRITE + 1; l < STORE_LANES; l++)
 		add_workers(s, o->connections[l], 1U << l);
 	if (pthread_create(&s->thread, NULL, run, s) != 0) {
@@ -442,7 +446,8 @@ store_submit(struct store *s, struct store_job *job)
 		job->done(job);
 		return;
 	}
-	mailbox_post(&s->boxes[(s->own_lanes & 1U << lane) != 0 ? lane : STORE_WRITE], &job->mail);
+	mailbox_post(&s->boxes[(s->own_lanes & 1U << lane) != 0 ? lane : STORE_WRITE],
+	             &job->mail);
 }
 
 struct waiter {

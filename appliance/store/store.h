@@ -16,10 +16,10 @@
 
 enum store_rc {
 	STORE_OK = 0,
-	STORE_NOT_FOUND,      /* no such row, or not this caller's */
-	STORE_CONFLICT,       /* a unique name, key or id is taken by something else */
-	STORE_REFUSED,	      /* the data broke a rule of the tables; a fault of the caller */
-	STORE_DOWN,	      /* the database is gone, full or shutting down: nothing was stored */
+	STORE_NOT_FOUND, /* no such row, or not this caller's */
+	STORE_CONFLICT,  /* a unique name, key or id is taken by something else */
+	STORE_REFUSED,   /* the data broke a rule of the tables; a fault of the caller */
+	STORE_DOWN,      /* the database is gone, full or shutting down: nothing was stored */
 	STORE_COMMIT_UNKNOWN, /* the connection died between the Sync and its answer */
 };
 
@@ -43,19 +43,20 @@ struct store_job {
 	/* Called once, on the store's thread, after the commit or the failure. It owns the job then. */
 	void (*done)(struct store_job *job);
 	void *arg; /* the submitter's */
-	int64_t patience_ms; /* how long it may wait for a database that is gone; 0: the store's default */
+	int64_t
+	    patience_ms; /* how long it may wait for a database that is gone; 0: the store's default */
 	enum store_rc rc;
 
 	int64_t deadline_ms; /* the engine's */
-	unsigned tries;	     /* the engine's */
-	bool uncertain;	     /* the engine's: an earlier try may have been committed */
+	unsigned tries;      /* the engine's */
+	bool uncertain;      /* the engine's: an earlier try may have been committed */
 };
 
 struct store_options {
-	const char *conninfo;		   /* libpq's; copied */
-	const char *name;		   /* application_name; copied */
+	const char *conninfo;              /* libpq's; copied */
+	const char *name;                  /* application_name; copied */
 	unsigned connections[STORE_LANES]; /* 0: shares STORE_WRITE's (at least 1) */
-	int64_t patience_ms;		   /* default for jobs; 0: 2000 */
+	int64_t patience_ms;               /* default for jobs; 0: 2000 */
 	/* NOTIFY channels to listen on, NULL-terminated, or NULL; notified is called on the store's
 	 * thread with the channel's name, and with NULL after every (re)connect: anything may have
 	 * been missed. */
@@ -80,7 +81,8 @@ void store_stop(struct store **store, int64_t grace_ms);
 void store_submit(struct store *store, struct store_job *job);
 
 /* Submits and waits; for tmtpctl and tests. Not from the store's own thread. job->done is overwritten. */
-enum store_rc store_run(struct store *store, struct store_job *job) __attribute__((warn_unused_result));
+enum store_rc store_run(struct store *store, struct store_job *job)
+    __attribute__((warn_unused_result));
 
 /* True while at least one connection is usable; else *why (when not NULL) has the last error's text. */
 bool store_is_up(struct store *store, struct buffer *why);

@@ -77,8 +77,9 @@ rows_chunks(const PGresult *r, struct store_job *const *jobs, size_t n)
 	(void)snprintf(u->first_member, sizeof(u->first_member), "%s", PQgetvalue(r, last, 3));
 }
 
-#define SAME_CHANNEL(a, b)                                                                         \
-	a ".site_id = " b ".site_id AND " a ".channel_id = " b ".channel_id AND " a ".domain_id = " b ".domain_id "
+#define SAME_CHANNEL(a, b)                                                          \
+	a ".site_id = " b ".site_id AND " a ".channel_id = " b ".channel_id AND " a \
+	  ".domain_id = " b ".domain_id "
 
 #define OF_CHANNEL "(PARTITION BY site_id, channel_id, domain_id ORDER BY first_member)"
 
@@ -100,7 +101,8 @@ static const struct store_op chunks_run = {
 	    "  CASE WHEN t.n > $6 THEN ceil(t.n::numeric / ceil(t.n::numeric / $5))::int8 ELSE t.n END AS part "
 	    "  FROM c CROSS JOIN LATERAL (SELECT count(*) AS n FROM tmtp.subscription s "
 	    "   WHERE s.site_id = c.site_id AND s.channel_id = c.channel_id AND s.domain_id = c.domain_id "
-	    "   AND s.member >= c.first_member AND s.member < coalesce(c.next_member, " SQL_MEMBER_LAST ") "
+	    "   AND s.member >= c.first_member AND s.member < coalesce(c.next_member, " SQL_MEMBER_LAST
+	    ") "
 	    "   AND s.state = 1) t), "
 	    "cut AS MATERIALIZED (SELECT k.site_id, k.channel_id, k.domain_id, k.first_member AS old_first, "
 	    "  m.member AS first_member, "
@@ -122,22 +124,31 @@ static const struct store_op chunks_run = {
 	    "  FROM counted k WINDOW o AS " OF_CHANNEL "), "
 	    "joined AS MATERIALIZED (SELECT * FROM (SELECT pair.*, lag(thin, 1, false) OVER " OF_CHANNEL
 	    "  AS taken FROM pair) p WHERE thin AND NOT taken), "
-	    "gone AS (DELETE FROM tmtp.chunk k USING joined j WHERE " SAME_CHANNEL("k", "j")
-	    "  AND k.first_member = j.other), "
-	    "changed AS MATERIALIZED (SELECT o.*, j.n AS both, j.other_next, g.other IS NOT NULL AS is_gone "
-	    "  FROM counted o "
-	    "  LEFT JOIN joined j ON " SAME_CHANNEL("j", "o") "AND j.first_member = o.first_member "
-	    "  LEFT JOIN joined g ON " SAME_CHANNEL("g", "o") "AND g.other = o.first_member "
-	    "  WHERE o.members <> o.part OR o.n > $6 OR j.n IS NOT NULL OR g.n IS NOT NULL), "
-	    "kept AS (UPDATE tmtp.chunk k SET members = coalesce(o.both, o.part), "
-	    "  next_member = CASE WHEN o.both IS NOT NULL THEN o.other_next ELSE "
-	    "   coalesce((SELECT x.first_member FROM cut x WHERE " SAME_CHANNEL("x", "o")
-	    "    AND x.old_first = o.first_member AND x.nth = 1), o.next_member) END "
-	    "  FROM changed o WHERE NOT o.is_gone AND " SAME_CHANNEL("k", "o")
-	    "  AND k.first_member = o.first_member) "
-	    "SELECT o.site_id, o.channel_id, o.domain_id, o.first_member, EXISTS (SELECT FROM changed x "
-	    "  WHERE " SAME_CHANNEL("x", "o") "AND x.first_member = o.first_member) FROM counted o "
-	    "ORDER BY o.site_id, o.channel_id, o.domain_id, o.first_member",
+	    "gone AS (DELETE FROM tmtp.chunk k USING joined j WHERE " SAME_CHANNEL(
+		"k",
+		"j") "  AND k.first_member = j.other), "
+		     "changed AS MATERIALIZED (SELECT o.*, j.n AS both, j.other_next, g.other IS NOT NULL AS is_gone "
+		     "  FROM counted o "
+		     "  LEFT JOIN joined j ON " SAME_CHANNEL(
+			 "j",
+			 "o") "AND j.first_member = o.first_member "
+			      "  LEFT JOIN joined g ON " SAME_CHANNEL(
+				  "g",
+				  "o") "AND g.other = o.first_member "
+				       "  WHERE o.members <> o.part OR o.n > $6 OR j.n IS NOT NULL OR g.n IS NOT NULL), "
+				       "kept AS (UPDATE tmtp.chunk k SET members = coalesce(o.both, o.part), "
+				       "  next_member = CASE WHEN o.both IS NOT NULL THEN o.other_next ELSE "
+				       "   coalesce((SELECT x.first_member FROM cut x WHERE " SAME_CHANNEL(
+					   "x",
+					   "o") "    AND x.old_first = o.first_member AND x.nth = 1), o.next_member) END "
+						"  FROM changed o WHERE NOT o.is_gone AND " SAME_CHANNEL(
+						    "k",
+						    "o") "  AND k.first_member = o.first_member) "
+							 "SELECT o.site_id, o.channel_id, o.domain_id, o.first_member, EXISTS (SELECT FROM changed x "
+							 "  WHERE " SAME_CHANNEL(
+							     "x",
+							     "o") "AND x.first_member = o.first_member) FROM counted o "
+								  "ORDER BY o.site_id, o.channel_id, o.domain_id, o.first_member",
 	.types = (const Oid[]){ T_INT8, T_INT8, T_INT8, T_TEXT, T_INT8, T_INT8, T_INT8, 0 },
 	.lane = STORE_READ, /* it may take a while; nobody waits for it */
 	.bind = bind_chunks,
@@ -173,9 +184,10 @@ rows_forget(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op forget_keys = {
 	.name = "upkeep_forget_keys",
-	.sql = "WITH gone AS (DELETE FROM tmtp.push_key k USING (SELECT site_id, key FROM tmtp.push_key "
-	       "  WHERE created_at < $2 AND $1 >= $2 LIMIT $3) o "
-	       " WHERE k.site_id = o.site_id AND k.key = o.key RETURNING 1) SELECT count(*) FROM gone",
+	.sql =
+	    "WITH gone AS (DELETE FROM tmtp.push_key k USING (SELECT site_id, key FROM tmtp.push_key "
+	    "  WHERE created_at < $2 AND $1 >= $2 LIMIT $3) o "
+	    " WHERE k.site_id = o.site_id AND k.key = o.key RETURNING 1) SELECT count(*) FROM gone",
 	.types = (const Oid[]){ T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_INT8, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
@@ -185,13 +197,14 @@ static const struct store_op forget_keys = {
 
 static const struct store_op forget_posted = {
 	.name = "upkeep_forget_posted",
-	.sql = "WITH ids AS (DELETE FROM tmtp.posted p USING (SELECT domain_id, id FROM tmtp.posted "
-	       "  WHERE kept_until < $1 AND $1 >= $2 LIMIT $3) o "
-	       " WHERE p.domain_id = o.domain_id AND p.id = o.id RETURNING 1), "
-	       "tokens AS (DELETE FROM tmtp.account_token t USING (SELECT account_id, token_hash "
-	       "  FROM tmtp.account_token WHERE expires_at < $1 LIMIT $3) o "
-	       " WHERE t.account_id = o.account_id AND t.token_hash = o.token_hash RETURNING 1) "
-	       "SELECT (SELECT count(*) FROM ids) + (SELECT count(*) FROM tokens)",
+	.sql =
+	    "WITH ids AS (DELETE FROM tmtp.posted p USING (SELECT domain_id, id FROM tmtp.posted "
+	    "  WHERE kept_until < $1 AND $1 >= $2 LIMIT $3) o "
+	    " WHERE p.domain_id = o.domain_id AND p.id = o.id RETURNING 1), "
+	    "tokens AS (DELETE FROM tmtp.account_token t USING (SELECT account_id, token_hash "
+	    "  FROM tmtp.account_token WHERE expires_at < $1 LIMIT $3) o "
+	    " WHERE t.account_id = o.account_id AND t.token_hash = o.token_hash RETURNING 1) "
+	    "SELECT (SELECT count(*) FROM ids) + (SELECT count(*) FROM tokens)",
 	.types = (const Oid[]){ T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_INT8, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,

@@ -20,10 +20,11 @@ void store_upkeep_partitions(struct store *store, struct upkeep_partitions *upke
 /* Counts the chunks after a cursor anew; splits one above max, joins neighbours that are thin. */
 struct upkeep_chunks {
 	struct store_job job;
-	int64_t site_id, channel_id, domain_id; /* the cursor, in and out; all zero: from the start, and at the end */
+	int64_t site_id, channel_id,
+	    domain_id; /* the cursor, in and out; all zero: from the start, and at the end */
 	char first_member[65];
 	int target, max; /* about 800 members, split above 1000 */
-	unsigned limit;	 /* chunks looked at */
+	unsigned limit;  /* chunks looked at */
 	/* out */
 	unsigned seen, changed;
 };

@@ -10,7 +10,8 @@
 #define RACES_MAX 20
 
 void
-worker_init(struct worker *c, struct store *store, unsigned lanes, const char *conninfo, const char *name)
+worker_init(struct worker *c, struct store *store, unsigned lanes, const char *conninfo,
+            const char *name)
 {
 	*c = (struct worker){ .store = store, .lanes = lanes };
 	link_init(&c->link, conninfo, name);
@@ -146,7 +147,8 @@ plan_items(struct worker *c, struct set *set)
 
 			if (job->op != op)
 				continue;
-			memmove(&set->job[end + 1], &set->job[end], (i - end) * sizeof(struct store_job *));
+			memmove(&set->job[end + 1], &set->job[end],
+			        (i - end) * sizeof(struct store_job *));
 			set->job[end++] = job;
 		}
 		if (!is_prepared(c, op)) {
@@ -181,14 +183,14 @@ send_item(struct worker *c, struct set *set, const struct item *item)
 		while (item->op->types[types] != 0)
 			types++;
 		return PQsendPrepare(c->link.pg, item->op->name, item->op->sql, types,
-			   item->op->types) == 1;
+		                     item->op->types) == 1;
 	}
 	args_begin(&c->args, item->op->types);
 	item->op->bind(&c->args, &set->job[item->first], item->n);
 	if (!args_finish(&c->args, values, lengths, formats))
 		return false;
 	return PQsendQueryPrepared(c->link.pg, item->op->name, (int)c->args.n, values, lengths,
-		   formats, 1) == 1;
+	                           formats, 1) == 1;
 }
 
 static void
@@ -248,15 +250,15 @@ class_is(const struct worker *c, const char *class)
 static bool
 is_server_trouble(const struct worker *c)
 {
-	return class_is(c, "08") || class_is(c, "53") || class_is(c, "57") || class_is(c, "58") ||
-	    class_is(c, "XX") || strcmp(c->sqlstate, "25006") == 0;
+	return class_is(c, "08") || class_is(c, "53") || class_is(c, "57") ||
+	       class_is(c, "58") || class_is(c, "XX") || strcmp(c->sqlstate, "25006") == 0;
 }
 
 static void
 log_failure(const struct worker *c, const struct store_op *op, const char *event)
 {
 	log_error(event, LOG_S("statement", op->name), LOG_S("sqlstate", c->sqlstate),
-	    LOG_B("reason", buffer_slice(&c->message)));
+	          LOG_B("reason", buffer_slice(&c->message)));
 }
 
 /* The same transaction once more, before anything else: the lane's order stays. */
@@ -322,7 +324,8 @@ resolve_failure(struct worker *c, struct set *set, const struct item *failed)
 	} else if (set->n == 1) {
 		log_failure(c, op, "statement-refused");
 		store_finish(c->store, set->job[0],
-		    strcmp(c->sqlstate, "23505") == 0 ? STORE_CONFLICT : STORE_REFUSED);
+		             strcmp(c->sqlstate, "23505") == 0 ? STORE_CONFLICT
+		                                               : STORE_REFUSED);
 	} else {
 		run_parts(c, set, first, n);
 	}
@@ -340,7 +343,8 @@ conclude(struct worker *c)
 		return;
 	}
 	for (size_t i = 0; i < set->n; i++) {
-		if (set->job[i]->op->wakes != NULL && (i == 0 || set->job[i - 1]->op != set->job[i]->op))
+		if (set->job[i]->op->wakes != NULL &&
+		    (i == 0 || set->job[i - 1]->op != set->job[i]->op))
 			store_wake(c->store, set->job[i]->op->wakes);
 	}
 	for (size_t i = 0; i < set->n; i++)

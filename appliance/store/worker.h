@@ -33,7 +33,7 @@ struct worker {
 		const struct store_op *op; /* NULL: the Sync */
 		bool prepare;
 		size_t first, n; /* jobs */
-	} *items;
+	} * items;
 	size_t items_n, items_cap, at;
 	const struct item *failed; /* the first statement that failed */
 	char sqlstate[6];
@@ -45,7 +45,7 @@ struct worker {
 };
 
 void worker_init(struct worker *c, struct store *store, unsigned lanes, const char *conninfo,
-    const char *name);
+                 const char *name);
 void worker_deinit(struct worker *c);
 
 /* Connected and nothing in flight. */

@@ -41,9 +41,14 @@ test_base32_known_values_and_refusals(void **state)
 {
 	static const struct {
 		const char *plain, *text;
-	} table[] = { /* RFC 4648 section 10, lower case, unpadded */
-		{ "", "" },	      { "f", "my" },	       { "fo", "mzxq" },
-		{ "foo", "mzxw6" },   { "foob", "mzxw6yq" },   { "fooba", "mzxw6ytb" },
+	} table[] = {
+		/* RFC 4648 section 10, lower case, unpadded */
+		{ "", "" },
+		{ "f", "my" },
+		{ "fo", "mzxq" },
+		{ "foo", "mzxw6" },
+		{ "foob", "mzxw6yq" },
+		{ "fooba", "mzxw6ytb" },
 		{ "foobar", "mzxw6ytboi" },
 	};
 	char text[16];
@@ -72,11 +77,21 @@ test_utf8_table(void **state)
 		const char *text;
 		bool good;
 	} table[] = {
-		{ "", true },		  { "abc", true },	   { "\xc3\xa4", true },
-		{ "\xe2\x82\xac", true }, { "\xf0\x9f\x92\x8c", true }, { "\xf4\x8f\xbf\xbf", true },
-		{ "\xc0\x80", false },	  { "\xc1\xbf", false },   { "\xe0\x80\x80", false },
-		{ "\xed\xa0\x80", false }, { "\xf4\x90\x80\x80", false }, { "\x80", false },
-		{ "\xc3", false },	  { "\xe2\x82", false },   { "\xff", false },
+		{ "", true },
+		{ "abc", true },
+		{ "\xc3\xa4", true },
+		{ "\xe2\x82\xac", true },
+		{ "\xf0\x9f\x92\x8c", true },
+		{ "\xf4\x8f\xbf\xbf", true },
+		{ "\xc0\x80", false },
+		{ "\xc1\xbf", false },
+		{ "\xe0\x80\x80", false },
+		{ "\xed\xa0\x80", false },
+		{ "\xf4\x90\x80\x80", false },
+		{ "\x80", false },
+		{ "\xc3", false },
+		{ "\xe2\x82", false },
+		{ "\xff", false },
 		{ "\xf0\x80\x80\x80", false },
 	};
 
@@ -158,11 +173,12 @@ test_log_escapes_and_stays_one_line(void **state)
 	assert_int_equal(pipe(fds), 0);
 	log_set_fd(fds[1]);
 	log_warn("odd-input", LOG_S("text", "a \"b\"\nevent=forged"), LOG_I("n", -3),
-	    LOG_B("raw", slice_mem("plain", 5)), LOG_S("none", ""));
+	         LOG_B("raw", slice_mem("plain", 5)), LOG_S("none", ""));
 	log_set_fd(STDERR_FILENO);
 	assert_true(read(fds[0], line, sizeof(line) - 1) > 0);
-	assert_string_equal(line, "event=odd-input level=warn text=\"a \\\"b\\\"\\x0aevent=forged\" "
-				  "n=-3 raw=plain none=\"\"\n");
+	assert_string_equal(line,
+	                    "event=odd-input level=warn text=\"a \\\"b\\\"\\x0aevent=forged\" "
+	                    "n=-3 raw=plain none=\"\"\n");
 	(void)close(fds[0]);
 	(void)close(fds[1]);
 }
@@ -205,8 +221,9 @@ test_metrics_of_one_name_stand_together(void **state)
 	metric_write_all(&out);
 	buffer_add_u8(&out, 0);
 	assert_non_null(strstr((char *)out.data, "# TYPE s_now gauge\ns_now 5\n"));
-	assert_non_null(strstr((char *)out.data, "# HELP t_total Things.\n# TYPE t_total counter\n"
-						 "t_total{code=\"a\"} 1\nt_total{code=\"b\"} 3\n"));
+	assert_non_null(strstr((char *)out.data,
+	                       "# HELP t_total Things.\n# TYPE t_total counter\n"
+	                       "t_total{code=\"a\"} 1\nt_total{code=\"b\"} 3\n"));
 	buffer_free(&out);
 }
 

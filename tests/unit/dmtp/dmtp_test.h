@@ -43,7 +43,8 @@ static inline void
 assert_slice(struct slice s, const char *expected)
 {
 	if (!slice_eq_str(s, expected))
-		fail_msg("\"%.*s\" instead of \"%s\"", (int)s.len, (const char *)s.data, expected);
+		fail_msg("\"%.*s\" instead of \"%s\"", (int)s.len, (const char *)s.data,
+		         expected);
 }
 
 /* Each proper prefix of a canonical element asks for more, the whole is one. */

@@ -4,7 +4,8 @@
 #include "dmtp/address.h"
 
 #define L63 "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijk"
-#define D253 L63 "." L63 "." L63 ".abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghi"
+#define D253 \
+	L63 "." L63 "." L63 ".abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghi"
 
 static const struct {
 	const char *in, *text; /* NULL: no address */
@@ -13,10 +14,14 @@ static const struct {
 	{ "Anna.B@example.org", "anna.b@example.org" },
 	{ "a@b", "a@b" },
 	{ "j\xc3\xbcrg@example.org", "j\xc3\xbcrg@example.org" },
-	{ "J\xc3\x9cRG@example.org", "j\xc3\x9crg@example.org" }, /* only ASCII is lower-cased */
+	{ "J\xc3\x9cRG@example.org",
+	  "j\xc3\x9crg@example.org" }, /* only ASCII is lower-cased */
 	{ "\xe6\x9d\x8e@xn--fsqu00a.xn--0zwm56d", "\xe6\x9d\x8e@xn--fsqu00a.xn--0zwm56d" },
 	{ "a+b!#$%&'*/=?^_`{|}~\"\\@example.org", "a+b!#$%&'*/=?^_`{|}~\"\\@example.org" },
-	{ L63 "x@" "example.org", L63 "x@" "example.org" },
+	{ L63 "x@"
+	      "example.org",
+	  L63 "x@"
+	      "example.org" },
 	{ "a@" L63 ".org", "a@" L63 ".org" },
 	{ "a@" D253, "a@" D253 },
 	{ "a@1.2.3.example", "a@1.2.3.example" },
@@ -30,14 +35,16 @@ static const struct {
 	{ "an na@example.org", NULL },
 	{ "an\tna@example.org", NULL },
 	{ "an\x7fna@example.org", NULL },
-	{ "an\xc2\x85na@example.org", NULL }, /* a C1 control */
-	{ "an\xc2\xa0na@example.org", NULL }, /* a space that does not break */
+	{ "an\xc2\x85na@example.org", NULL },     /* a C1 control */
+	{ "an\xc2\xa0na@example.org", NULL },     /* a space that does not break */
 	{ "an\xe2\x80\xa8na@example.org", NULL }, /* a line separator */
-	{ "ju\xcc\x88rg@example.org", NULL }, /* u and a diaeresis: not composed */
-	{ "H\xcc\xb1@example.org", NULL }, /* NFC, but not when lower-cased */
+	{ "ju\xcc\x88rg@example.org", NULL },     /* u and a diaeresis: not composed */
+	{ "H\xcc\xb1@example.org", NULL },        /* NFC, but not when lower-cased */
 	{ "\xff@example.org", NULL },
 	{ "j\xc3@example.org", NULL },
-	{ L63 "xx@" "example.org", NULL },
+	{ L63 "xx@"
+	      "example.org",
+	  NULL },
 	{ "a@" L63 "x.org", NULL },
 	{ "a@x" D253, NULL },
 	{ "anna@Example.org", NULL }, /* on the wire domains are lower-case */
@@ -113,22 +120,29 @@ test_channel_addresses_split_and_join(void **state)
 	struct slice channel = SLICE("kept"), site = SLICE("kept");
 
 	(void)state;
-	assert_int_equal(dmtp_address_parse(SLICE("orders-2.shop@example.org"), &a), DMTP_ADDRESS_OK);
+	assert_int_equal(dmtp_address_parse(SLICE("orders-2.shop@example.org"), &a),
+	                 DMTP_ADDRESS_OK);
 	for (size_t i = 0; i < COUNT(not_channels); i++) {
-		assert_int_equal(dmtp_address_parse(slice_str(not_channels[i]), &b), DMTP_ADDRESS_OK);
+		assert_int_equal(dmtp_address_parse(slice_str(not_channels[i]), &b),
+		                 DMTP_ADDRESS_OK);
 		assert_false(dmtp_address_channel(&b, &channel, &site));
 		assert_slice(channel, "kept");
 	}
 	assert_true(dmtp_address_channel(&a, &channel, &site));
 	assert_slice(channel, "orders-2");
 	assert_slice(site, "shop");
-	assert_int_equal(dmtp_address_make(channel, site, SLICE("example.org"), &b), DMTP_ADDRESS_OK);
+	assert_int_equal(dmtp_address_make(channel, site, SLICE("example.org"), &b),
+	                 DMTP_ADDRESS_OK);
 	assert_true(dmtp_address_eq(&a, &b));
-	assert_int_equal(dmtp_address_make(SLICE(""), site, SLICE("example.org"), &b), DMTP_ADDRESS_OK);
+	assert_int_equal(dmtp_address_make(SLICE(""), site, SLICE("example.org"), &b),
+	                 DMTP_ADDRESS_OK);
 	assert_string_equal(b.text, "shop@example.org");
-	assert_int_equal(dmtp_address_make(SLICE("A"), site, SLICE("example.org"), &b), DMTP_ADDRESS_BAD);
-	assert_int_equal(dmtp_address_make(channel, SLICE(""), SLICE("example.org"), &b), DMTP_ADDRESS_BAD);
-	assert_int_equal(dmtp_address_make(channel, site, SLICE("Example.org"), &b), DMTP_ADDRESS_BAD);
+	assert_int_equal(dmtp_address_make(SLICE("A"), site, SLICE("example.org"), &b),
+	                 DMTP_ADDRESS_BAD);
+	assert_int_equal(dmtp_address_make(channel, SLICE(""), SLICE("example.org"), &b),
+	                 DMTP_ADDRESS_BAD);
+	assert_int_equal(dmtp_address_make(channel, site, SLICE("Example.org"), &b),
+	                 DMTP_ADDRESS_BAD);
 }
 
 static void
@@ -140,7 +154,9 @@ test_what_people_enter_is_normalised(void **state)
 		{ " Anna@Example.ORG\r\n", "anna@example.org" },
 		{ "ju\xcc\x88rg@example.org", "j\xc3\xbcrg@example.org" },
 		{ "anna@M\xc3\xbcnchen.example", "anna@xn--mnchen-3ya.example" },
-		{ "anna@stra\xc3\x9f" "e.example", "anna@xn--strae-oqa.example" },
+		{ "anna@stra\xc3\x9f"
+		  "e.example",
+		  "anna@xn--strae-oqa.example" },
 		{ "\tanna@xn--mnchen-3ya.example ", "anna@xn--mnchen-3ya.example" },
 		{ "anna", NULL },
 		{ "", NULL },
@@ -166,7 +182,8 @@ test_what_people_enter_is_normalised(void **state)
 			fail_msg("\"%s\"", entered[i].in);
 		if (entered[i].text != NULL) {
 			assert_string_equal(a.text, entered[i].text);
-			assert_int_equal(dmtp_address_parse(dmtp_address_slice(&a), &again), DMTP_ADDRESS_OK);
+			assert_int_equal(dmtp_address_parse(dmtp_address_slice(&a), &again),
+			                 DMTP_ADDRESS_OK);
 			assert_true(dmtp_address_eq(&a, &again));
 		}
 		flush_free(in);
@@ -220,7 +237,8 @@ test_form_c_is_told(void **state)
 	assert_true(dmtp_text_is_nfc(SLICE("abc")));
 	assert_true(dmtp_text_is_nfc(SLICE("\xc3\xbc")));
 	assert_false(dmtp_text_is_nfc(SLICE("u\xcc\x88")));
-	assert_false(dmtp_text_is_nfc(SLICE("\xe2\x84\xab"))); /* the angstrom sign is a letter */
+	assert_false(
+	    dmtp_text_is_nfc(SLICE("\xe2\x84\xab"))); /* the angstrom sign is a letter */
 	assert_false(dmtp_text_is_nfc(SLICE("\xff")));
 	assert_false(dmtp_text_is_nfc(SLICE("a\xcc\x88\xcc\xa3"))); /* marks out of order */
 }

@@ -2,20 +2,69 @@
 #include "dmtp_test.h"
 
 static const char *const canonical[] = {
-	"0:", "3:abc", "i0e", "i1e", "i-1e", "i9223372036854775807e", "i-9223372036854775808e",
-	"le", "de", "li1ei2ee", "l0:0:e", "d0:i1ee", "d1:ai1e1:bi2ee", "d1:a0:2:aa0:1:b0:e",
-	"lllllllleeeeeeee", "d1:ad1:ad1:ad1:ad1:ad1:ad1:adeeeeeeee", "d1:ali1ed1:bi2eee1:cdee",
-	"l4:POSTd2:idi7e5:rcptsl20:aaaaaaaaaaaaaaaaaaaaeee", "10:0123456789", "d1:\x7fi1e1:\xffi2ee",
+	"0:",
+	"3:abc",
+	"i0e",
+	"i1e",
+	"i-1e",
+	"i9223372036854775807e",
+	"i-9223372036854775808e",
+	"le",
+	"de",
+	"li1ei2ee",
+	"l0:0:e",
+	"d0:i1ee",
+	"d1:ai1e1:bi2ee",
+	"d1:a0:2:aa0:1:b0:e",
+	"lllllllleeeeeeee",
+	"d1:ad1:ad1:ad1:ad1:ad1:ad1:adeeeeeeee",
+	"d1:ali1ed1:bi2eee1:cdee",
+	"l4:POSTd2:idi7e5:rcptsl20:aaaaaaaaaaaaaaaaaaaaeee",
+	"10:0123456789",
+	"d1:\x7fi1e1:\xffi2ee",
 	"ld1:bi1eed1:ai1eee", /* each dictionary has its own order */
 	"d1:bd1:ai1ee1:ci1ee",
 };
 
 static const char *const refused[] = {
-	"x", "e", "-", ":", "ie", "i-e", "i-0e", "i00e", "i01e", "i-01e", "i0-e", "i+1e", "i1-e",
-	"i 1e", "i--1e", "i1x", "i9223372036854775808e", "i-9223372036854775809e",
-	"i99999999999999999999e", "00:", "01:a", "1a", "1-:", "lx", "dx", "di1ei2ee", "dle0:e",
-	"d1:ae", "d1:a0:1:a0:e", "d1:b0:1:a0:e", "d2:aa0:1:a0:e", "d1:\xff" "0:1:\x7f" "0:e",
-	"lllllllll", "d1:ad1:ad1:ad1:ad1:ad1:ad1:ad1:ad", "d1:ai1e0:i1ee", "d0:i1e0:i1ee",
+	"x",
+	"e",
+	"-",
+	":",
+	"ie",
+	"i-e",
+	"i-0e",
+	"i00e",
+	"i01e",
+	"i-01e",
+	"i0-e",
+	"i+1e",
+	"i1-e",
+	"i 1e",
+	"i--1e",
+	"i1x",
+	"i9223372036854775808e",
+	"i-9223372036854775809e",
+	"i99999999999999999999e",
+	"00:",
+	"01:a",
+	"1a",
+	"1-:",
+	"lx",
+	"dx",
+	"di1ei2ee",
+	"dle0:e",
+	"d1:ae",
+	"d1:a0:1:a0:e",
+	"d1:b0:1:a0:e",
+	"d2:aa0:1:a0:e",
+	"d1:\xff"
+	"0:1:\x7f"
+	"0:e",
+	"lllllllll",
+	"d1:ad1:ad1:ad1:ad1:ad1:ad1:ad1:ad",
+	"d1:ai1e0:i1ee",
+	"d0:i1e0:i1ee",
 };
 
 static void
@@ -60,7 +109,8 @@ test_the_way_octets_arrive_makes_no_difference(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < COUNT(canonical) + COUNT(refused); i++) {
-		const char *text = i < COUNT(canonical) ? canonical[i] : refused[i - COUNT(canonical)];
+		const char *text =
+		    i < COUNT(canonical) ? canonical[i] : refused[i - COUNT(canonical)];
 		struct slice whole = slice_str(text);
 		struct ben_scan once, bits;
 		enum ben_rc rc_once, rc_bits = BEN_MORE;
@@ -101,11 +151,20 @@ test_a_length_tells_the_limit_before_its_octets_come(void **state)
 		size_t limit;
 		enum ben_rc rc;
 	} table[] = {
-		{ "10:", 13, BEN_MORE },      { "10:", 12, BEN_LIMIT },  { "10", 11, BEN_LIMIT },
-		{ "99", 100, BEN_LIMIT },     { "98", 100, BEN_MORE },   { "l10:", 14, BEN_LIMIT },
-		{ "l10:", 15, BEN_MORE },     { "l99999", 1000, BEN_LIMIT }, { "llll", 4, BEN_LIMIT },
-		{ "ll", 4, BEN_MORE },        { "999999999999999999999999", 1000, BEN_LIMIT },
-		{ "d3:abc5:", 100, BEN_MORE }, { "i12345", 5, BEN_LIMIT }, { "", 0, BEN_LIMIT },
+		{ "10:", 13, BEN_MORE },
+		{ "10:", 12, BEN_LIMIT },
+		{ "10", 11, BEN_LIMIT },
+		{ "99", 100, BEN_LIMIT },
+		{ "98", 100, BEN_MORE },
+		{ "l10:", 14, BEN_LIMIT },
+		{ "l10:", 15, BEN_MORE },
+		{ "l99999", 1000, BEN_LIMIT },
+		{ "llll", 4, BEN_LIMIT },
+		{ "ll", 4, BEN_MORE },
+		{ "999999999999999999999999", 1000, BEN_LIMIT },
+		{ "d3:abc5:", 100, BEN_MORE },
+		{ "i12345", 5, BEN_LIMIT },
+		{ "", 0, BEN_LIMIT },
 		{ "18446744073709551616:", SIZE_MAX, BEN_LIMIT },
 	};
 
@@ -179,7 +238,10 @@ test_reader_knows_every_integer(void **state)
 		const char *text;
 		int64_t value;
 	} table[] = {
-		{ "i0e", 0 }, { "i42e", 42 }, { "i-42e", -42 }, { "i9223372036854775807e", INT64_MAX },
+		{ "i0e", 0 },
+		{ "i42e", 42 },
+		{ "i-42e", -42 },
+		{ "i9223372036854775807e", INT64_MAX },
 		{ "i-9223372036854775808e", INT64_MIN },
 	};
 	struct buffer b;
@@ -203,9 +265,24 @@ test_reader_knows_every_integer(void **state)
 static void
 test_reader_errors_are_sticky_and_stay_in_bounds(void **state)
 {
-	static const char *const junk[] = { "", "i", "i5", "ie5", "5:ab", "5", ":", "e", "x", "l", "d1:a",
-		                            "99999999999999999999999:", "i99999999999999999999e",
-		                            "l1:a", "-", "i-", "lle", "dli1ee" };
+	static const char *const junk[] = { "",
+		                            "i",
+		                            "i5",
+		                            "ie5",
+		                            "5:ab",
+		                            "5",
+		                            ":",
+		                            "e",
+		                            "x",
+		                            "l",
+		                            "d1:a",
+		                            "99999999999999999999999:",
+		                            "i99999999999999999999e",
+		                            "l1:a",
+		                            "-",
+		                            "i-",
+		                            "lle",
+		                            "dli1ee" };
 
 	(void)state;
 	for (size_t i = 0; i < COUNT(junk); i++) {
@@ -216,13 +293,30 @@ test_reader_errors_are_sticky_and_stay_in_bounds(void **state)
 
 			ben_reader_init(&r, s);
 			switch (how) {
-			case 0: (void)ben_get_str(&r); break;
-			case 1: (void)ben_get_int(&r); break;
-			case 2: (void)ben_get_list(&r); break;
-			case 3: (void)ben_get_dict(&r); break;
-			case 4: ben_enter_dict(&r); (void)ben_find(&r, "a"); ben_leave(&r); break;
-			case 5: ben_enter_list(&r); ben_leave(&r); break;
-			default: ben_skip(&r); break;
+			case 0:
+				(void)ben_get_str(&r);
+				break;
+			case 1:
+				(void)ben_get_int(&r);
+				break;
+			case 2:
+				(void)ben_get_list(&r);
+				break;
+			case 3:
+				(void)ben_get_dict(&r);
+				break;
+			case 4:
+				ben_enter_dict(&r);
+				(void)ben_find(&r, "a");
+				ben_leave(&r);
+				break;
+			case 5:
+				ben_enter_list(&r);
+				ben_leave(&r);
+				break;
+			default:
+				ben_skip(&r);
+				break;
 			}
 			if (!r.bad)
 				fail_msg("\"%s\" read in way %d", junk[i], how);

@@ -55,7 +55,8 @@ expect(struct dmtp_client *c, enum dmtp_client_kind kind)
 
 	assert_true(dmtp_client_next(c, &e));
 	if (e.kind != kind)
-		fail_msg("event %d instead of %d (%s)", e.kind, kind, dmtp_close_name(e.reason));
+		fail_msg("event %d instead of %d (%s)", e.kind, kind,
+		         dmtp_close_name(e.reason));
 	return e;
 }
 
@@ -77,7 +78,8 @@ expect_closed(struct dmtp_client *c, enum dmtp_close reason)
 	assert_int_equal(dmtp_client_output(c).len, 0);
 	assert_int_equal(dmtp_client_deadline(c), -1);
 	assert_int_equal(dmtp_client_room(c), 0);
-	assert_int_equal(dmtp_client_send(c, T0, DMTP_POST, SLICE(CMD), NULL), DMTP_CLIENT_CLOSING);
+	assert_int_equal(dmtp_client_send(c, T0, DMTP_POST, SLICE(CMD), NULL),
+	                 DMTP_CLIENT_CLOSING);
 	expect_nothing(c); /* the last event */
 	assert_false(dmtp_client_feed(c, T0, (const uint8_t *)"x", 1));
 	dmtp_client_tick(c, T0 + 1000000000);
@@ -135,7 +137,8 @@ test_on_tls_commands_may_go_before_the_greeting_within_the_floor(void **state)
 	assert_int_equal(dmtp_client_limits(c)->uris, 4);
 	assert_int_equal(dmtp_client_room(c), 8);
 	memset(big, 'x', 65537);
-	assert_int_equal(dmtp_client_send(c, T0, DMTP_POST, slice_mem(big, 65537), NULL), DMTP_CLIENT_TOO_LONG);
+	assert_int_equal(dmtp_client_send(c, T0, DMTP_POST, slice_mem(big, 65537), NULL),
+	                 DMTP_CLIENT_TOO_LONG);
 	for (int i = 0; i < 8; i++)
 		assert_int_equal(send_tag(c, T0, i), DMTP_CLIENT_OK);
 	assert_int_equal(send_tag(c, T0, 8), DMTP_CLIENT_FULL);
@@ -147,7 +150,8 @@ test_on_tls_commands_may_go_before_the_greeting_within_the_floor(void **state)
 	assert_int_equal(dmtp_client_limits(c)->rcpts, 1000);
 	expect_reply(c, 0, DMTP_K);
 	assert_int_equal(dmtp_client_room(c), 3); /* pipeline 10, 7 unanswered */
-	assert_int_equal(dmtp_client_send(c, T0, DMTP_POST, slice_mem(big, 65537), NULL), DMTP_CLIENT_OK);
+	assert_int_equal(dmtp_client_send(c, T0, DMTP_POST, slice_mem(big, 65537), NULL),
+	                 DMTP_CLIENT_OK);
 	free(big);
 	dmtp_client_free(&c);
 	assert_null(c);
@@ -196,9 +200,12 @@ test_what_is_no_greeting_ends_the_session(void **state)
 		{ "d4:dmtpi2ee", DMTP_CLOSE_VERSION },
 		{ "d4:host1:he", DMTP_CLOSE_MALFORMED },
 		{ "d4:dmtpi1e4:host1:h6:limitsd5:rcptsi1eee", DMTP_CLOSE_MALFORMED },
-		{ "l1:Ke", DMTP_CLOSE_MALFORMED }, { "l1:Xe", DMTP_CLOSE_MALFORMED },
-		{ "l1:Ie", DMTP_CLOSE_MALFORMED }, { "i1e", DMTP_CLOSE_MALFORMED },
-		{ "220 mx ESMTP\r\n", DMTP_CLOSE_MALFORMED }, { "9999999:", DMTP_CLOSE_TOO_LARGE },
+		{ "l1:Ke", DMTP_CLOSE_MALFORMED },
+		{ "l1:Xe", DMTP_CLOSE_MALFORMED },
+		{ "l1:Ie", DMTP_CLOSE_MALFORMED },
+		{ "i1e", DMTP_CLOSE_MALFORMED },
+		{ "220 mx ESMTP\r\n", DMTP_CLOSE_MALFORMED },
+		{ "9999999:", DMTP_CLOSE_TOO_LARGE },
 		{ "HTTP/1.1", DMTP_CLOSE_MALFORMED },
 	};
 
@@ -338,7 +345,8 @@ test_replies_belong_to_commands_in_order(void **state)
 	for (int i = 0; i < 4; i++)
 		assert_int_equal(send_tag(c, T0, i), DMTP_CLIENT_OK);
 	expect_output(c, T0, CMD CMD CMD CMD);
-	feed(c, T0, "l1:Kel1:Id4:code9:throttled5:retryi9eeel1:Ed4:code5:limiteel1:Zd5:retryi7eee");
+	feed(c, T0,
+	     "l1:Kel1:Id4:code9:throttled5:retryi9eeel1:Ed4:code5:limiteel1:Zd5:retryi7eee");
 	expect_reply(c, 0, DMTP_K);
 	e = expect(c, DMTP_CLIENT_INFO); /* belongs to none */
 	assert_int_equal(e.response.retry_s, 9);
@@ -356,7 +364,8 @@ static void
 test_replies_octet_by_octet(void **state)
 {
 	struct dmtp_client *c = greeted();
-	const char *text = "l1:Kd6:failedlli0e1:E14:channel-closedeeee" "l1:Id4:text1:xeel1:Ke";
+	const char *text = "l1:Kd6:failedlli0e1:E14:channel-closedeeee"
+			   "l1:Id4:text1:xeel1:Ke";
 	int events = 0;
 
 	(void)state;
@@ -406,7 +415,8 @@ test_reply_to_no_command_ends_the_session(void **state)
 static void
 test_what_is_no_response_ends_the_session(void **state)
 {
-	static const char *const table[] = { "d4:dmtpi1e4:host1:he", "l1:ke", "i1e", "x", "l1:Kd6:failedi1eee" };
+	static const char *const table[] = { "d4:dmtpi1e4:host1:he", "l1:ke", "i1e", "x",
+		                             "l1:Kd6:failedi1eee" };
 
 	(void)state;
 	for (size_t i = 0; i < COUNT(table); i++) {
@@ -461,8 +471,10 @@ test_output_that_waits_fills_the_window(void **state)
 	(void)state;
 	assert_non_null(big);
 	memset(big, 'x', 262145);
-	assert_int_equal(dmtp_client_send(c, T0, DMTP_POST, slice_mem(big, 262145), NULL), DMTP_CLIENT_TOO_LONG);
-	while (dmtp_client_send(c, T0, DMTP_POST, slice_mem(big, 262144), &tags[n]) == DMTP_CLIENT_OK)
+	assert_int_equal(dmtp_client_send(c, T0, DMTP_POST, slice_mem(big, 262145), NULL),
+	                 DMTP_CLIENT_TOO_LONG);
+	while (dmtp_client_send(c, T0, DMTP_POST, slice_mem(big, 262144), &tags[n]) ==
+	       DMTP_CLIENT_OK)
 		n++;
 	assert_int_equal(n, 4); /* a mebibyte */
 	dmtp_client_sent(c, T0, 1);
@@ -477,7 +489,8 @@ test_k_of_auth_brings_limits(void **state)
 	struct dmtp_client *c = greeted();
 
 	(void)state;
-	assert_int_equal(dmtp_client_send(c, T0, DMTP_AUTH, SLICE("l4:AUTHdee"), &tags[0]), DMTP_CLIENT_OK);
+	assert_int_equal(dmtp_client_send(c, T0, DMTP_AUTH, SLICE("l4:AUTHdee"), &tags[0]),
+	                 DMTP_CLIENT_OK);
 	expect_output(c, T0, "l4:AUTHdee");
 	feed(c, T0, "l1:Kd6:limitsd5:rcptsi5000eeee");
 	expect_reply(c, 0, DMTP_K);
@@ -501,7 +514,9 @@ test_lost_session_hands_back_what_was_unanswered(void **state)
 	for (int i = 0; i < 4; i++)
 		assert_int_equal(send_tag(c, T0, i), DMTP_CLIENT_OK);
 	dmtp_client_sent(c, T0, 2 * strlen(CMD) + 1); /* two, and an octet of the third */
-	feed(c, T0, "l1:Ke" "l1:K");
+	feed(c, T0,
+	     "l1:Ke"
+	     "l1:K");
 	dmtp_client_eof(c, T0);
 	expect_reply(c, 0, DMTP_K); /* what came before the end counts */
 	expect_closed(c, DMTP_CLOSE_EOF);
@@ -693,7 +708,8 @@ test_reply_that_does_not_come(void **state)
 static void
 test_peer_that_takes_nothing(void **state)
 {
-	struct dmtp_client_options o = { .mode = DMTP_CLIENT_TLS, .reply_timeout_ms = 10000000 };
+	struct dmtp_client_options o = { .mode = DMTP_CLIENT_TLS,
+		                         .reply_timeout_ms = 10000000 };
 	struct dmtp_client *c = dmtp_client_new(&o, T0);
 
 	(void)state;
@@ -736,7 +752,9 @@ test_client_and_server_understand_each_other(void **state)
 {
 	static const size_t chunks[] = { 1, 7, 100, 4096, 1 << 20 };
 	struct dmtp_server_options so = { .secured = true,
-		                          .greeting = { .version = 1, .host = "h", .ext = DMTP_EXT_ALL,
+		                          .greeting = { .version = 1,
+		                                        .host = "h",
+		                                        .ext = DMTP_EXT_ALL,
 		                                        .limits = DMTP_LIMITS_DEFAULT } };
 
 	(void)state;
@@ -748,12 +766,15 @@ test_client_and_server_understand_each_other(void **state)
 		uint64_t late = 0;
 		bool has_late = false;
 
-		for (long turn = 0; turn < 1000000 && !(server_closed && client_closed); turn++) {
+		for (long turn = 0; turn < 1000000 && !(server_closed && client_closed);
+		     turn++) {
 			struct dmtp_server_event se;
 			struct dmtp_client_event ce;
 
-			while (sent < total && dmtp_client_send(c, T0, DMTP_CHANNELS,
-			       SLICE("l8:CHANNELSd4:from3:a@b5:usersleee"), &tags[sent]) == DMTP_CLIENT_OK)
+			while (sent < total &&
+			       dmtp_client_send(c, T0, DMTP_CHANNELS,
+			                        SLICE("l8:CHANNELSd4:from3:a@b5:usersleee"),
+			                        &tags[sent]) == DMTP_CLIENT_OK)
 				sent++;
 			pump(c, s, chunks[k]);
 			while (dmtp_server_next(s, &se)) {
@@ -764,11 +785,13 @@ test_client_and_server_understand_each_other(void **state)
 				}
 				assert_int_equal(se.kind, DMTP_SERVER_COMMAND);
 				if (has_late)
-					assert_true(dmtp_server_reply(s, T0, late, &DMTP_RESPONSE_K));
+					assert_true(
+					    dmtp_server_reply(s, T0, late, &DMTP_RESPONSE_K));
 				has_late = se.seq % 3 == 0;
 				late = se.seq;
 				if (!has_late)
-					assert_true(dmtp_server_reply(s, T0, se.seq, &DMTP_RESPONSE_K));
+					assert_true(
+					    dmtp_server_reply(s, T0, se.seq, &DMTP_RESPONSE_K));
 			}
 			if (has_late && dmtp_client_output(c).len == 0) {
 				assert_true(dmtp_server_reply(s, T0, late, &DMTP_RESPONSE_K));
@@ -794,7 +817,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_on_tls_commands_may_go_before_the_greeting_within_the_floor),
+		cmocka_unit_test(
+		    test_on_tls_commands_may_go_before_the_greeting_within_the_floor),
 		cmocka_unit_test(test_in_plaintext_nothing_goes_before_the_greeting),
 		cmocka_unit_test(test_z_instead_of_a_greeting),
 		cmocka_unit_test(test_what_is_no_greeting_ends_the_session),

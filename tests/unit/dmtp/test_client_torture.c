@@ -23,7 +23,8 @@ run(void)
 	while (dmtp_client_next(c, &e))
 		reason = e.reason;
 	for (int i = 0; i < 20; i++)
-		if (dmtp_client_send(c, 0, DMTP_POST, SLICE("l4:POSTdee"), &tags[sent]) == DMTP_CLIENT_OK)
+		if (dmtp_client_send(c, 0, DMTP_POST, SLICE("l4:POSTdee"), &tags[sent]) ==
+		    DMTP_CLIENT_OK)
 			sent++;
 	dmtp_client_sent(c, 0, dmtp_client_output(c).len);
 	for (int i = 0; i < sent; i++)
@@ -62,7 +63,8 @@ test_each_failed_allocation_keeps_every_tag(void **state)
 		reason = run();
 		failed = torture_left < 0;
 		/* a command that could not be queued was not taken; the session may go on */
-		assert_true(reason == DMTP_CLOSE_QUIT || (failed && reason == DMTP_CLOSE_NO_MEMORY));
+		assert_true(reason == DMTP_CLOSE_QUIT ||
+		            (failed && reason == DMTP_CLOSE_NO_MEMORY));
 	}
 	torture_left = -1;
 	assert_in_range(n, 5, 999);

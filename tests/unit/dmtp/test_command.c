@@ -5,13 +5,18 @@
 
 #define NOW INT64_C(1800000000)
 #define TO "14:anna@b.example"
-#define POST_HEAD "l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D "4:from14:shop@a.example2:id2:n1"
+#define POST_HEAD \
+	"l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D "4:from14:shop@a.example2:id2:n1"
 #define RCPTS "5:rcptsl20:" GRANT_A "e"
 #define POST_TAIL "4:sizei100e4:urisl21:https://a.example/m/xeee"
 
-static const struct dmtp_limits limits = { .command_octets = 262144, .idle_s = 300,
-	                                   .message_octets = 1000, .noops = 10, .pipeline = 64,
-	                                   .rcpts = 3, .uris = 2 };
+static const struct dmtp_limits limits = { .command_octets = 262144,
+	                                   .idle_s = 300,
+	                                   .message_octets = 1000,
+	                                   .noops = 10,
+	                                   .pipeline = 64,
+	                                   .rcpts = 3,
+	                                   .uris = 2 };
 
 static enum dmtp_code
 decode(const char *text, struct dmtp_command *out)
@@ -53,7 +58,9 @@ test_bare_commands(void **state)
 		const char *text;
 		enum dmtp_verb verb;
 	} table[] = {
-		{ "l8:STARTTLSe", DMTP_STARTTLS }, { "l4:NOOPe", DMTP_NOOP }, { "l4:QUITe", DMTP_QUIT },
+		{ "l8:STARTTLSe", DMTP_STARTTLS },
+		{ "l4:NOOPe", DMTP_NOOP },
+		{ "l4:QUITe", DMTP_QUIT },
 		{ "l4:NOOPi1edelee", DMTP_NOOP }, /* surplus is ignored */
 	};
 
@@ -82,14 +89,24 @@ test_what_is_not_a_command(void **state)
 		const char *text;
 		enum dmtp_code code;
 	} table[] = {
-		{ "i1e", DMTP_CODE_MALFORMED },      { "4:NOOP", DMTP_CODE_MALFORMED },
-		{ "de", DMTP_CODE_MALFORMED },       { "le", DMTP_CODE_MALFORMED },
-		{ "li1ee", DMTP_CODE_MALFORMED },    { "ll4:NOOPee", DMTP_CODE_MALFORMED },
-		{ "l4:noope", DMTP_CODE_UNKNOWN_COMMAND }, { "l0:e", DMTP_CODE_UNKNOWN_COMMAND },
-		{ "l5:NOOP e", DMTP_CODE_UNKNOWN_COMMAND }, { "l4:HELOdee", DMTP_CODE_UNKNOWN_COMMAND },
-		{ "l4:POSTe", DMTP_CODE_MALFORMED }, { "l4:POSTi1ee", DMTP_CODE_MALFORMED },
-		{ "l4:POSTdee", DMTP_CODE_MALFORMED }, { "l8:CHANNELSle" "e", DMTP_CODE_MALFORMED },
-		{ "l4:AUTHe", DMTP_CODE_MALFORMED }, { "l5:GRANTdee", DMTP_CODE_MALFORMED },
+		{ "i1e", DMTP_CODE_MALFORMED },
+		{ "4:NOOP", DMTP_CODE_MALFORMED },
+		{ "de", DMTP_CODE_MALFORMED },
+		{ "le", DMTP_CODE_MALFORMED },
+		{ "li1ee", DMTP_CODE_MALFORMED },
+		{ "ll4:NOOPee", DMTP_CODE_MALFORMED },
+		{ "l4:noope", DMTP_CODE_UNKNOWN_COMMAND },
+		{ "l0:e", DMTP_CODE_UNKNOWN_COMMAND },
+		{ "l5:NOOP e", DMTP_CODE_UNKNOWN_COMMAND },
+		{ "l4:HELOdee", DMTP_CODE_UNKNOWN_COMMAND },
+		{ "l4:POSTe", DMTP_CODE_MALFORMED },
+		{ "l4:POSTi1ee", DMTP_CODE_MALFORMED },
+		{ "l4:POSTdee", DMTP_CODE_MALFORMED },
+		{ "l8:CHANNELSle"
+		  "e",
+		  DMTP_CODE_MALFORMED },
+		{ "l4:AUTHe", DMTP_CODE_MALFORMED },
+		{ "l5:GRANTdee", DMTP_CODE_MALFORMED },
 		{ "l7:RECEIPTdee", DMTP_CODE_MALFORMED },
 	};
 
@@ -135,8 +152,10 @@ test_post_in_every_recipient_form(void **state)
 	assert_int_equal(
 	    decode("l4:POSTd7:channel6:orders4:datei1800000000e6:digest32:" DIGEST_D
 	           "7:expiresi1800009999e4:from14:shop@a.example2:id2:n13:key2:k1"
-	           "5:rcptsl20:" GRANT_A "l20:" GRANT_B "d4:name5:Brunoeel" TO "5:inboxel" TO "5:otheree"
-	           "8:replaces2:n09:signature64:" SIGNATURE_S "4:sizei100e4:urisl3:u:13:u:2eee", &c),
+	           "5:rcptsl20:" GRANT_A "l20:" GRANT_B "d4:name5:Brunoeel" TO "5:inboxel" TO
+	           "5:otheree"
+	           "8:replaces2:n09:signature64:" SIGNATURE_S "4:sizei100e4:urisl3:u:13:u:2eee",
+	           &c),
 	    DMTP_CODE_NONE);
 	assert_int_equal(c.verb, DMTP_POST);
 	assert_slice(dmtp_command_from(&c), "shop@a.example");
@@ -179,16 +198,21 @@ test_post_wrong_shapes_are_malformed(void **state)
 {
 	static const char *const table[] = {
 		/* one argument missing after the other */
-		"l4:POSTd6:digest32:" DIGEST_D "4:from14:shop@a.example2:id2:n1" RCPTS POST_TAIL,
+		"l4:POSTd6:digest32:" DIGEST_D
+		"4:from14:shop@a.example2:id2:n1" RCPTS POST_TAIL,
 		"l4:POSTd4:datei1800000000e4:from14:shop@a.example2:id2:n1" RCPTS POST_TAIL,
 		"l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D "2:id2:n1" RCPTS POST_TAIL,
-		"l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D "4:from14:shop@a.example" RCPTS POST_TAIL,
+		"l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D
+		"4:from14:shop@a.example" RCPTS POST_TAIL,
 		POST_HEAD POST_TAIL,
-		POST_HEAD RCPTS "4:urisl1:uee" "e",
+		POST_HEAD RCPTS "4:urisl1:uee"
+				"e",
 		POST_HEAD RCPTS "4:sizei100eee", /* uris may be absent in a recall only */
 		/* wrong types */
-		"l4:POSTd4:date1:16:digest32:" DIGEST_D "4:from14:shop@a.example2:id2:n1" RCPTS POST_TAIL,
-		POST_HEAD "5:rcptsd1:a1:bee" "e",
+		"l4:POSTd4:date1:16:digest32:" DIGEST_D
+		"4:from14:shop@a.example2:id2:n1" RCPTS POST_TAIL,
+		POST_HEAD "5:rcptsd1:a1:bee"
+			  "e",
 		POST_HEAD "5:rcptsli1ee" POST_TAIL,
 		POST_HEAD "5:rcptsldee" POST_TAIL,
 		POST_HEAD "5:rcptsllee" POST_TAIL,
@@ -227,49 +251,68 @@ test_post_values(void **state)
 		{ POST_HEAD "5:rcptsll3:abcdeee" POST_TAIL, DMTP_CODE_MALFORMED },
 		{ POST_HEAD "5:rcptsll20:" GRANT_A "deee" POST_TAIL, DMTP_CODE_NONE },
 		{ POST_HEAD "5:rcptsll20:" GRANT_A "d1:A0:eee" POST_TAIL, DMTP_CODE_MALFORMED },
-		{ POST_HEAD "5:rcptsll20:" GRANT_A "d1:ai1eeee" POST_TAIL, DMTP_CODE_MALFORMED },
-		{ POST_HEAD "5:rcptsll20:" GRANT_A "d1:a1:\xff" "eee" POST_TAIL, DMTP_CODE_MALFORMED },
-		{ POST_HEAD "5:rcptsll20:" GRANT_A "d31:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa0:eee" POST_TAIL,
+		{ POST_HEAD "5:rcptsll20:" GRANT_A "d1:ai1eeee" POST_TAIL,
+		  DMTP_CODE_MALFORMED },
+		{ POST_HEAD "5:rcptsll20:" GRANT_A "d1:a1:\xff"
+		            "eee" POST_TAIL,
+		  DMTP_CODE_MALFORMED },
+		{ POST_HEAD "5:rcptsll20:" GRANT_A
+		            "d31:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa0:eee" POST_TAIL,
 		  DMTP_CODE_MALFORMED },
 		/* an address that is none matches no user; that is not malformed */
 		{ POST_HEAD "5:rcptsll3:abc5:inboxee" POST_TAIL, DMTP_CODE_NONE },
 		/* one address, in whatever case; not two */
-		{ POST_HEAD "5:rcptsll5:a@b.c5:inboxel5:A@b.c4:smtpee" POST_TAIL, DMTP_CODE_NONE },
-		{ POST_HEAD "5:rcptsll5:a@b.c5:inboxel5:x@b.c5:inboxee" POST_TAIL, DMTP_CODE_MALFORMED },
-		{ POST_HEAD "5:rcptsll5:a@b.c5:inboxel6:aa@b.c5:inboxee" POST_TAIL, DMTP_CODE_MALFORMED },
+		{ POST_HEAD "5:rcptsll5:a@b.c5:inboxel5:A@b.c4:smtpee" POST_TAIL,
+		  DMTP_CODE_NONE },
+		{ POST_HEAD "5:rcptsll5:a@b.c5:inboxel5:x@b.c5:inboxee" POST_TAIL,
+		  DMTP_CODE_MALFORMED },
+		{ POST_HEAD "5:rcptsll5:a@b.c5:inboxel6:aa@b.c5:inboxee" POST_TAIL,
+		  DMTP_CODE_MALFORMED },
 		/* invite needs a channel */
 		{ POST_HEAD "5:rcptsll5:a@b.c6:inviteee" POST_TAIL, DMTP_CODE_MALFORMED },
 		{ POST_HEAD RCPTS "4:sizei0e4:urisl1:ueee", DMTP_CODE_MALFORMED },
 		{ POST_HEAD RCPTS "4:sizei-1e4:urisl1:ueee", DMTP_CODE_MALFORMED },
 		{ POST_HEAD RCPTS "4:sizei1e4:urisl1:ueee", DMTP_CODE_NONE },
-		{ POST_HEAD RCPTS "4:sizei100e4:urislee" "e", DMTP_CODE_MALFORMED },
+		{ POST_HEAD RCPTS "4:sizei100e4:urislee"
+		                  "e",
+		  DMTP_CODE_MALFORMED },
 		{ POST_HEAD RCPTS "4:sizei100e4:urisl0:eee", DMTP_CODE_MALFORMED },
 		/* key and signature: both or none */
 		{ POST_HEAD "3:key1:k" RCPTS POST_TAIL, DMTP_CODE_MALFORMED },
 		{ POST_HEAD RCPTS "9:signature64:" SIGNATURE_S POST_TAIL, DMTP_CODE_MALFORMED },
-		{ POST_HEAD "3:key1:k" RCPTS "9:signature64:" SIGNATURE_S POST_TAIL, DMTP_CODE_NONE },
-		{ POST_HEAD "3:key1:\n" RCPTS "9:signature64:" SIGNATURE_S POST_TAIL, DMTP_CODE_MALFORMED },
-		{ POST_HEAD "3:key1:k" RCPTS "9:signature3:abc" POST_TAIL, DMTP_CODE_MALFORMED },
+		{ POST_HEAD "3:key1:k" RCPTS "9:signature64:" SIGNATURE_S POST_TAIL,
+		  DMTP_CODE_NONE },
+		{ POST_HEAD "3:key1:\n" RCPTS "9:signature64:" SIGNATURE_S POST_TAIL,
+		  DMTP_CODE_MALFORMED },
+		{ POST_HEAD "3:key1:k" RCPTS "9:signature3:abc" POST_TAIL,
+		  DMTP_CODE_MALFORMED },
 		{ POST_HEAD "3:key0:" RCPTS "9:signature0:" POST_TAIL, DMTP_CODE_MALFORMED },
 		/* recall: no uris, an id that is not its own */
 		{ POST_HEAD RCPTS "6:recall2:n04:sizei100eee", DMTP_CODE_NONE },
-		{ POST_HEAD RCPTS "6:recall2:n04:sizei100e4:urislee" "e", DMTP_CODE_NONE },
+		{ POST_HEAD RCPTS "6:recall2:n04:sizei100e4:urislee"
+		                  "e",
+		  DMTP_CODE_NONE },
 		{ POST_HEAD RCPTS "6:recall2:n0" POST_TAIL, DMTP_CODE_MALFORMED },
 		{ POST_HEAD RCPTS "6:recall2:n14:sizei100eee", DMTP_CODE_MALFORMED },
 		{ POST_HEAD RCPTS "6:recall0:" POST_TAIL, DMTP_CODE_MALFORMED },
-		{ POST_HEAD RCPTS "6:recall2:n08:replaces2:n24:sizei100eee", DMTP_CODE_MALFORMED },
+		{ POST_HEAD RCPTS "6:recall2:n08:replaces2:n24:sizei100eee",
+		  DMTP_CODE_MALFORMED },
 		{ POST_HEAD RCPTS "8:replaces2:n0" POST_TAIL, DMTP_CODE_NONE },
 		{ POST_HEAD RCPTS "8:replaces2:n1" POST_TAIL, DMTP_CODE_MALFORMED },
 		{ POST_HEAD RCPTS "8:replaces1:\x7f" POST_TAIL, DMTP_CODE_MALFORMED },
 		/* from, id, digest */
-		{ "l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D "4:from9:a.example2:id2:n1" RCPTS
-		  POST_TAIL, DMTP_CODE_MALFORMED },
-		{ "l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D "4:from14:shop@A.example2:id2:n1" RCPTS
-		  POST_TAIL, DMTP_CODE_MALFORMED },
-		{ "l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D "4:from14:shop@a.example2:id0:" RCPTS
-		  POST_TAIL, DMTP_CODE_MALFORMED },
+		{ "l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D
+		  "4:from9:a.example2:id2:n1" RCPTS POST_TAIL,
+		  DMTP_CODE_MALFORMED },
+		{ "l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D
+		  "4:from14:shop@A.example2:id2:n1" RCPTS POST_TAIL,
+		  DMTP_CODE_MALFORMED },
+		{ "l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D
+		  "4:from14:shop@a.example2:id0:" RCPTS POST_TAIL,
+		  DMTP_CODE_MALFORMED },
 		{ "l4:POSTd4:datei1800000000e6:digest31:ddddddddddddddddddddddddddddddd"
-		  "4:from14:shop@a.example2:id2:n1" RCPTS POST_TAIL, DMTP_CODE_MALFORMED },
+		  "4:from14:shop@a.example2:id2:n1" RCPTS POST_TAIL,
+		  DMTP_CODE_MALFORMED },
 	};
 
 	(void)state;
@@ -282,17 +325,19 @@ static void
 test_post_invite_with_its_channel(void **state)
 {
 	struct dmtp_command c;
-	const char *text = "l4:POSTd7:channel6:orders4:datei1800000000e6:digest32:" DIGEST_D
-			   "4:from14:shop@a.example2:id2:n15:rcptsll5:a@b.c6:inviteee" POST_TAIL;
+	const char *text =
+	    "l4:POSTd7:channel6:orders4:datei1800000000e6:digest32:" DIGEST_D
+	    "4:from14:shop@a.example2:id2:n15:rcptsll5:a@b.c6:inviteee" POST_TAIL;
 
 	(void)state;
 	assert_int_equal(judge(text), DMTP_CODE_NONE);
 	assert_int_equal(decode(text, &c), DMTP_CODE_NONE);
 	assert_true(c.post.invites);
 	assert_slice(c.post.channel, "orders");
-	assert_int_equal(judge("l4:POSTd7:channel6:Orders4:datei1800000000e6:digest32:" DIGEST_D
-	                       "4:from14:shop@a.example2:id2:n15:rcptsll5:a@b.c6:inviteee" POST_TAIL),
-	                 DMTP_CODE_MALFORMED);
+	assert_int_equal(
+	    judge("l4:POSTd7:channel6:Orders4:datei1800000000e6:digest32:" DIGEST_D
+	          "4:from14:shop@a.example2:id2:n15:rcptsll5:a@b.c6:inviteee" POST_TAIL),
+	    DMTP_CODE_MALFORMED);
 }
 
 static void
@@ -314,9 +359,11 @@ test_post_expired_is_k_and_dropped(void **state)
 	struct dmtp_verdict v;
 
 	(void)state;
-	assert_int_equal(decode("l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D
-	                        "7:expiresi1800000010e4:from14:shop@a.example2:id2:n1" RCPTS POST_TAIL, &c),
-	                 DMTP_CODE_NONE);
+	assert_int_equal(
+	    decode("l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D
+	           "7:expiresi1800000010e4:from14:shop@a.example2:id2:n1" RCPTS POST_TAIL,
+	           &c),
+	    DMTP_CODE_NONE);
 	v = dmtp_command_check(&c, &limits, true, NOW + 10);
 	assert_int_equal(v.letter, 0);
 	v = dmtp_command_check(&c, &limits, true, NOW + 11);
@@ -329,16 +376,21 @@ static void
 test_which_code_wins(void **state)
 {
 #define FAULTY_EXPIRES "7:expiresi5e"
-	static const char *const shape = "l4:POSTd4:datei5e6:digest1:d" FAULTY_EXPIRES "4:from1:x2:id0:"
-		"5:rcptsl1:a1:a1:a1:ae4:sizei5000e4:urisli1eeee";
-	static const char *const counts = "l4:POSTd4:datei5e6:digest1:d" FAULTY_EXPIRES "4:from1:x2:id0:"
-		"5:rcptsl1:a1:a1:a1:ae4:sizei5000e4:urisl1:ueee";
-	static const char *const uris = "l4:POSTd4:datei5e6:digest1:d" FAULTY_EXPIRES "4:from1:x2:id0:"
-		"5:rcptsl1:ae4:sizei5000e4:urisl1:u1:u1:ueee";
-	static const char *const values = "l4:POSTd4:datei5e6:digest1:d" FAULTY_EXPIRES "4:from1:x2:id0:"
-		"5:rcptsl1:ae4:sizei5000e4:urisl1:ueee";
-	static const char *const size = "l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D FAULTY_EXPIRES
-		"4:from14:shop@a.example2:id2:n1" RCPTS "4:sizei5000e4:urisl1:ueee";
+	static const char *const shape =
+	    "l4:POSTd4:datei5e6:digest1:d" FAULTY_EXPIRES "4:from1:x2:id0:"
+	    "5:rcptsl1:a1:a1:a1:ae4:sizei5000e4:urisli1eeee";
+	static const char *const counts =
+	    "l4:POSTd4:datei5e6:digest1:d" FAULTY_EXPIRES "4:from1:x2:id0:"
+	    "5:rcptsl1:a1:a1:a1:ae4:sizei5000e4:urisl1:ueee";
+	static const char *const uris =
+	    "l4:POSTd4:datei5e6:digest1:d" FAULTY_EXPIRES "4:from1:x2:id0:"
+	    "5:rcptsl1:ae4:sizei5000e4:urisl1:u1:u1:ueee";
+	static const char *const values =
+	    "l4:POSTd4:datei5e6:digest1:d" FAULTY_EXPIRES "4:from1:x2:id0:"
+	    "5:rcptsl1:ae4:sizei5000e4:urisl1:ueee";
+	static const char *const size =
+	    "l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D FAULTY_EXPIRES
+	    "4:from14:shop@a.example2:id2:n1" RCPTS "4:sizei5000e4:urisl1:ueee";
 
 	(void)state;
 	assert_int_equal(judge_at(shape, false, NOW), DMTP_CODE_MALFORMED);
@@ -352,10 +404,17 @@ test_which_code_wins(void **state)
 static void
 test_post_is_written_as_it_is_read(void **state)
 {
-	struct dmtp_post post = { .from = SLICE("shop@a.example"), .id = SLICE("n1"), .date = NOW,
-		                  .size = 100, .digest = SLICE(DIGEST_D), .key = SLICE("k1"),
-		                  .signature = SLICE(SIGNATURE_S), .channel = SLICE("orders"),
-		                  .has_expires = true, .expires = NOW + 5, .replaces = SLICE("n0") };
+	struct dmtp_post post = { .from = SLICE("shop@a.example"),
+		                  .id = SLICE("n1"),
+		                  .date = NOW,
+		                  .size = 100,
+		                  .digest = SLICE(DIGEST_D),
+		                  .key = SLICE("k1"),
+		                  .signature = SLICE(SIGNATURE_S),
+		                  .channel = SLICE("orders"),
+		                  .has_expires = true,
+		                  .expires = NOW + 5,
+		                  .replaces = SLICE("n0") };
 	struct dmtp_post_writer w;
 	struct buffer b, uris;
 
@@ -372,14 +431,19 @@ test_post_is_written_as_it_is_read(void **state)
 	assert_slice(buffer_slice(&b),
 	             "l4:POSTd7:channel6:orders4:datei1800000000e6:digest32:" DIGEST_D
 	             "7:expiresi1800000005e4:from14:shop@a.example2:id2:n13:key2:k1"
-	             "5:rcptsl20:" GRANT_A "l20:" GRANT_B "d1:a1:beel14:anna@b.example6:inviteee"
+	             "5:rcptsl20:" GRANT_A "l20:" GRANT_B
+	             "d1:a1:beel14:anna@b.example6:inviteee"
 	             "8:replaces2:n09:signature64:" SIGNATURE_S POST_TAIL);
 	assert_prefixes_ask_for_more(buffer_slice(&b));
 	buffer_add_u8(&b, 0);
 	assert_int_equal(judge((const char *)b.data), DMTP_CODE_NONE);
 	buffer_clear(&b);
-	post = (struct dmtp_post){ .from = SLICE("shop@a.example"), .id = SLICE("n1"), .date = NOW,
-		                   .size = 100, .digest = SLICE(DIGEST_D), .recall = SLICE("n0") };
+	post = (struct dmtp_post){ .from = SLICE("shop@a.example"),
+		                   .id = SLICE("n1"),
+		                   .date = NOW,
+		                   .size = 100,
+		                   .digest = SLICE(DIGEST_D),
+		                   .recall = SLICE("n0") };
 	dmtp_post_begin(&w, &b, &post);
 	dmtp_post_put_grant(&w, (const uint8_t *)GRANT_A);
 	dmtp_post_end(&w);
@@ -391,7 +455,8 @@ test_post_is_written_as_it_is_read(void **state)
 static void
 test_post_writer_respects_the_buffers_maximum(void **state)
 {
-	struct dmtp_post post = { .from = SLICE("shop@a.example"), .id = SLICE("n1"),
+	struct dmtp_post post = { .from = SLICE("shop@a.example"),
+		                  .id = SLICE("n1"),
 		                  .digest = SLICE(DIGEST_D) };
 	struct dmtp_post_writer w;
 	struct buffer b;
@@ -412,9 +477,11 @@ static void
 test_decoding_stays_within_cut_and_bent_elements(void **state)
 {
 	static const char *const table[] = {
-		POST_HEAD "5:rcptsl20:" GRANT_A "l20:" GRANT_B "d4:name5:Brunoeel14:anna@b.example5:inboxee" POST_TAIL,
+		POST_HEAD "5:rcptsl20:" GRANT_A "l20:" GRANT_B
+			  "d4:name5:Brunoeel14:anna@b.example5:inboxee" POST_TAIL,
 		"l8:CHANNELSd4:from14:shop@a.example5:usersl5:a@b.ceee",
-		"l7:RECEIPTd6:eventsll2:n120:" GRANT_A "4:readi1800000000eee4:from5:a@b.c2:to14:shop@a.exampleee",
+		"l7:RECEIPTd6:eventsll2:n120:" GRANT_A
+		"4:readi1800000000eee4:from5:a@b.c2:to14:shop@a.exampleee",
 	};
 
 	(void)state;
@@ -427,7 +494,8 @@ test_decoding_stays_within_cut_and_bent_elements(void **state)
 			struct dmtp_command c;
 
 			assert_int_not_equal(dmtp_command_decode(cut, &c), DMTP_CODE_NONE);
-			((uint8_t *)(uintptr_t)bent.data)[n] = (uint8_t)(n % 2 == 0 ? '9' : 'e');
+			((uint8_t *)(uintptr_t)bent.data)[n] =
+			    (uint8_t)(n % 2 == 0 ? '9' : 'e');
 			if (dmtp_command_decode(bent, &c) == DMTP_CODE_NONE)
 				(void)dmtp_command_check(&c, &limits, true, NOW);
 			flush_free(cut);
@@ -446,17 +514,20 @@ test_channels_of_users_and_since_a_cursor(void **state)
 
 	(void)state;
 	buffer_init(&b, 1000);
-	assert_int_equal(decode("l8:CHANNELSd4:from14:shop@a.example5:usersl5:a@b.c3:xyzeee", &c),
-	                 DMTP_CODE_NONE);
+	assert_int_equal(
+	    decode("l8:CHANNELSd4:from14:shop@a.example5:usersl5:a@b.c3:xyzeee", &c),
+	    DMTP_CODE_NONE);
 	assert_false(c.channels.has_since);
 	assert_int_equal(c.channels.user_count, 2);
 	assert_slice(dmtp_command_from(&c), "shop@a.example");
 	assert_int_equal(dmtp_command_check(&c, &limits, true, NOW).letter, 0);
 	dmtp_channels_encode(&c.channels, &b);
-	assert_slice(buffer_slice(&b), "l8:CHANNELSd4:from14:shop@a.example5:usersl5:a@b.c3:xyzeee");
+	assert_slice(buffer_slice(&b),
+	             "l8:CHANNELSd4:from14:shop@a.example5:usersl5:a@b.c3:xyzeee");
 	assert_prefixes_ask_for_more(buffer_slice(&b));
 	buffer_clear(&b);
-	assert_int_equal(decode("l8:CHANNELSd4:from14:shop@a.example5:since0:ee", &c), DMTP_CODE_NONE);
+	assert_int_equal(decode("l8:CHANNELSd4:from14:shop@a.example5:since0:ee", &c),
+	                 DMTP_CODE_NONE);
 	assert_true(c.channels.has_since);
 	assert_int_equal(c.channels.since.len, 0); /* the empty cursor begins */
 	dmtp_channels_encode(&c.channels, &b);
@@ -469,20 +540,29 @@ test_channels_values_and_counts(void **state)
 {
 	(void)state;
 	assert_int_equal(judge("l8:CHANNELSd4:from14:shop@a.exampleee"), DMTP_CODE_MALFORMED);
-	assert_int_equal(judge("l8:CHANNELSd4:from14:shop@a.example5:since0:5:usersleee"), DMTP_CODE_MALFORMED);
-	assert_int_equal(judge("l8:CHANNELSd4:from14:shop@a.example5:usersli1eeee"), DMTP_CODE_MALFORMED);
-	assert_int_equal(judge("l8:CHANNELSd4:from14:shop@a.example5:sincei0eee"), DMTP_CODE_MALFORMED);
+	assert_int_equal(judge("l8:CHANNELSd4:from14:shop@a.example5:since0:5:usersleee"),
+	                 DMTP_CODE_MALFORMED);
+	assert_int_equal(judge("l8:CHANNELSd4:from14:shop@a.example5:usersli1eeee"),
+	                 DMTP_CODE_MALFORMED);
+	assert_int_equal(judge("l8:CHANNELSd4:from14:shop@a.example5:sincei0eee"),
+	                 DMTP_CODE_MALFORMED);
 	assert_int_equal(judge("l8:CHANNELSd5:usersleee"), DMTP_CODE_MALFORMED);
 	assert_int_equal(judge("l8:CHANNELSd4:from1:x5:usersleee"), DMTP_CODE_MALFORMED);
-	assert_int_equal(judge("l8:CHANNELSd4:from14:shop@a.example5:usersleee"), DMTP_CODE_NONE);
-	assert_int_equal(judge("l8:CHANNELSd4:from14:shop@a.example5:usersl1:a1:b1:ceee"), DMTP_CODE_NONE);
+	assert_int_equal(judge("l8:CHANNELSd4:from14:shop@a.example5:usersleee"),
+	                 DMTP_CODE_NONE);
+	assert_int_equal(judge("l8:CHANNELSd4:from14:shop@a.example5:usersl1:a1:b1:ceee"),
+	                 DMTP_CODE_NONE);
 	assert_int_equal(judge("l8:CHANNELSd4:from14:shop@a.example5:usersl1:a1:b1:c1:deee"),
 	                 DMTP_CODE_LIMIT);
-	assert_int_equal(judge_at("l8:CHANNELSd4:from14:shop@a.example5:usersl1:a1:b1:c1:deee", false, NOW),
-	                 DMTP_CODE_UNVERIFIED_SENDER);
-	assert_int_equal(judge("l8:CHANNELSd4:from14:shop@a.example5:since64:" SIGNATURE_S "ee"), DMTP_CODE_NONE);
-	assert_int_equal(judge("l8:CHANNELSd4:from14:shop@a.example5:since65:s" SIGNATURE_S "ee"),
-	                 DMTP_CODE_MALFORMED);
+	assert_int_equal(
+	    judge_at("l8:CHANNELSd4:from14:shop@a.example5:usersl1:a1:b1:c1:deee", false, NOW),
+	    DMTP_CODE_UNVERIFIED_SENDER);
+	assert_int_equal(
+	    judge("l8:CHANNELSd4:from14:shop@a.example5:since64:" SIGNATURE_S "ee"),
+	    DMTP_CODE_NONE);
+	assert_int_equal(
+	    judge("l8:CHANNELSd4:from14:shop@a.example5:since65:s" SIGNATURE_S "ee"),
+	    DMTP_CODE_MALFORMED);
 }
 
 /* --- GRANT -------------------------------------------------------------------- */
@@ -530,20 +610,28 @@ test_grant_values(void **state)
 	} table[] = {
 		{ GRANT_HEAD "5:state7:granted" GRANT_TO, DMTP_CODE_MALFORMED },
 		{ GRANT_HEAD "5:state7:revoked" GRANT_TO, DMTP_CODE_MALFORMED },
-		{ GRANT_HEAD "5:grant20:" GRANT_A "5:state7:refused" GRANT_TO, DMTP_CODE_MALFORMED },
+		{ GRANT_HEAD "5:grant20:" GRANT_A "5:state7:refused" GRANT_TO,
+		  DMTP_CODE_MALFORMED },
 		{ GRANT_HEAD "5:grant0:5:state7:refused" GRANT_TO, DMTP_CODE_MALFORMED },
-		{ GRANT_HEAD "5:grant19:aaaaaaaaaaaaaaaaaaa5:state7:granted" GRANT_TO, DMTP_CODE_MALFORMED },
-		{ GRANT_HEAD "5:grant20:" GRANT_A "5:state5:maybe" GRANT_TO, DMTP_CODE_MALFORMED },
-		{ GRANT_HEAD "5:grant20:" GRANT_A "8:receiptsi0e5:state7:granted" GRANT_TO, DMTP_CODE_NONE },
-		{ GRANT_HEAD "5:grant20:" GRANT_A "8:receiptsi2e5:state7:granted" GRANT_TO, DMTP_CODE_MALFORMED },
-		{ GRANT_HEAD "5:grant20:" GRANT_A "8:receipts1:15:state7:granted" GRANT_TO, DMTP_CODE_MALFORMED },
-		{ GRANT_HEAD "5:grant20:" GRANT_A "5:state7:granted2:to1:xee", DMTP_CODE_MALFORMED },
+		{ GRANT_HEAD "5:grant19:aaaaaaaaaaaaaaaaaaa5:state7:granted" GRANT_TO,
+		  DMTP_CODE_MALFORMED },
+		{ GRANT_HEAD "5:grant20:" GRANT_A "5:state5:maybe" GRANT_TO,
+		  DMTP_CODE_MALFORMED },
+		{ GRANT_HEAD "5:grant20:" GRANT_A "8:receiptsi0e5:state7:granted" GRANT_TO,
+		  DMTP_CODE_NONE },
+		{ GRANT_HEAD "5:grant20:" GRANT_A "8:receiptsi2e5:state7:granted" GRANT_TO,
+		  DMTP_CODE_MALFORMED },
+		{ GRANT_HEAD "5:grant20:" GRANT_A "8:receipts1:15:state7:granted" GRANT_TO,
+		  DMTP_CODE_MALFORMED },
+		{ GRANT_HEAD "5:grant20:" GRANT_A "5:state7:granted2:to1:xee",
+		  DMTP_CODE_MALFORMED },
 		{ GRANT_HEAD "5:grant20:" GRANT_A "5:state7:grantedee", DMTP_CODE_MALFORMED },
 		{ "l5:GRANTd7:channel6:Orders4:datei1800000000e4:from5:a@b.c5:state7:refused" GRANT_TO,
 		  DMTP_CODE_MALFORMED },
 		{ "l5:GRANTd7:channel6:orders4:datei1800000000e4:from1:x5:state7:refused" GRANT_TO,
 		  DMTP_CODE_MALFORMED },
-		{ "l5:GRANTd7:channel6:orders4:from5:a@b.c5:state7:refused" GRANT_TO, DMTP_CODE_MALFORMED },
+		{ "l5:GRANTd7:channel6:orders4:from5:a@b.c5:state7:refused" GRANT_TO,
+		  DMTP_CODE_MALFORMED },
 	};
 	const char *good = GRANT_HEAD "5:state7:refused" GRANT_TO;
 
@@ -560,10 +648,14 @@ test_grant_values(void **state)
 static void
 test_grants_as_events_of_channels(void **state)
 {
-	struct dmtp_response r = { .letter = DMTP_K, .has_events = true, .next = SLICE("9") }, back;
-	struct dmtp_grant g = { .from = SLICE("a@b.c"), .to = SLICE("shop@a.example"),
-		                .channel = SLICE("orders"), .grant = SLICE(GRANT_A),
-		                .state = DMTP_GRANTED, .date = NOW };
+	struct dmtp_response r = { .letter = DMTP_K, .has_events = true, .next = SLICE("9") },
+			     back;
+	struct dmtp_grant g = { .from = SLICE("a@b.c"),
+		                .to = SLICE("shop@a.example"),
+		                .channel = SLICE("orders"),
+		                .grant = SLICE(GRANT_A),
+		                .state = DMTP_GRANTED,
+		                .date = NOW };
 	struct dmtp_grant got;
 	struct buffer inside, b;
 	struct ben_reader it;
@@ -604,7 +696,8 @@ test_grants_as_events_of_channels(void **state)
 static void
 test_receipt_goes_around(void **state)
 {
-	const char *text = "l7:RECEIPTd6:eventsl" ROW "l2:n220:" GRANT_B "9:withdrawni5ee" "e" RECEIPT_TAIL;
+	const char *text = "l7:RECEIPTd6:eventsl" ROW "l2:n220:" GRANT_B "9:withdrawni5ee"
+			   "e" RECEIPT_TAIL;
 	struct dmtp_receipt_row row;
 	struct dmtp_command c;
 	struct ben_reader it;
@@ -649,14 +742,19 @@ test_receipt_values_and_counts(void **state)
 		{ "l7:RECEIPTd6:eventsle" RECEIPT_TAIL, DMTP_CODE_NONE },
 		{ "l7:RECEIPTd6:eventsl" ROW ROW ROW "e" RECEIPT_TAIL, DMTP_CODE_NONE },
 		{ "l7:RECEIPTd6:eventsl" ROW ROW ROW ROW "e" RECEIPT_TAIL, DMTP_CODE_LIMIT },
-		{ "l7:RECEIPTd6:eventsll2:n120:" GRANT_A "4:readi1e3:newee" RECEIPT_TAIL, DMTP_CODE_NONE },
-		{ "l7:RECEIPTd6:eventsll2:n120:" GRANT_A "4:Readi1eee" RECEIPT_TAIL, DMTP_CODE_MALFORMED },
-		{ "l7:RECEIPTd6:eventsll0:20:" GRANT_A "4:readi1eee" RECEIPT_TAIL, DMTP_CODE_MALFORMED },
+		{ "l7:RECEIPTd6:eventsll2:n120:" GRANT_A "4:readi1e3:newee" RECEIPT_TAIL,
+		  DMTP_CODE_NONE },
+		{ "l7:RECEIPTd6:eventsll2:n120:" GRANT_A "4:Readi1eee" RECEIPT_TAIL,
+		  DMTP_CODE_MALFORMED },
+		{ "l7:RECEIPTd6:eventsll0:20:" GRANT_A "4:readi1eee" RECEIPT_TAIL,
+		  DMTP_CODE_MALFORMED },
 		{ "l7:RECEIPTd6:eventsll2:n11:g4:readi1eee" RECEIPT_TAIL, DMTP_CODE_MALFORMED },
-		{ "l7:RECEIPTd6:eventsll2:n120:" GRANT_A "4:readee" RECEIPT_TAIL, DMTP_CODE_MALFORMED },
+		{ "l7:RECEIPTd6:eventsll2:n120:" GRANT_A "4:readee" RECEIPT_TAIL,
+		  DMTP_CODE_MALFORMED },
 		{ "l7:RECEIPTd6:eventsli1ee" RECEIPT_TAIL, DMTP_CODE_MALFORMED },
 		{ "l7:RECEIPTd6:eventsde" RECEIPT_TAIL, DMTP_CODE_MALFORMED },
-		{ "l7:RECEIPTd6:eventsle4:from1:x2:to14:shop@a.exampleee", DMTP_CODE_MALFORMED },
+		{ "l7:RECEIPTd6:eventsle4:from1:x2:to14:shop@a.exampleee",
+		  DMTP_CODE_MALFORMED },
 		{ "l7:RECEIPTd6:eventsle4:from5:a@b.c2:to1:xee", DMTP_CODE_MALFORMED },
 		{ "l7:RECEIPTd6:eventsle4:from5:a@b.cee", DMTP_CODE_MALFORMED },
 	};
@@ -678,24 +776,29 @@ test_receipt_values_and_counts(void **state)
 static void
 test_auth_goes_around(void **state)
 {
-	const char *text = "l4:AUTHd6:domain9:a.example3:key2:k19:signature64:" SIGNATURE_S "ee";
+	const char *text =
+	    "l4:AUTHd6:domain9:a.example3:key2:k19:signature64:" SIGNATURE_S "ee";
 	struct dmtp_command c;
 	struct buffer b;
 
 	(void)state;
 	buffer_init(&b, 1000);
-	assert_int_equal(judge_at(text, false, NOW), DMTP_CODE_NONE); /* needs no verified session */
+	assert_int_equal(judge_at(text, false, NOW),
+	                 DMTP_CODE_NONE); /* needs no verified session */
 	assert_int_equal(decode(text, &c), DMTP_CODE_NONE);
 	assert_slice(dmtp_command_from(&c), "a.example");
 	dmtp_auth_encode(&c.auth, &b);
 	assert_slice(buffer_slice(&b), text);
 	assert_prefixes_ask_for_more(buffer_slice(&b));
 	buffer_free(&b);
-	assert_int_equal(judge("l4:AUTHd6:domain9:A.example3:key2:k19:signature64:" SIGNATURE_S "ee"),
+	assert_int_equal(
+	    judge("l4:AUTHd6:domain9:A.example3:key2:k19:signature64:" SIGNATURE_S "ee"),
+	    DMTP_CODE_MALFORMED);
+	assert_int_equal(
+	    judge("l4:AUTHd6:domain9:a.example3:key0:9:signature64:" SIGNATURE_S "ee"),
+	    DMTP_CODE_MALFORMED);
+	assert_int_equal(judge("l4:AUTHd6:domain9:a.example3:key2:k19:signature2:ssee"),
 	                 DMTP_CODE_MALFORMED);
-	assert_int_equal(judge("l4:AUTHd6:domain9:a.example3:key0:9:signature64:" SIGNATURE_S "ee"),
-	                 DMTP_CODE_MALFORMED);
-	assert_int_equal(judge("l4:AUTHd6:domain9:a.example3:key2:k19:signature2:ssee"), DMTP_CODE_MALFORMED);
 	assert_int_equal(judge("l4:AUTHd6:domain9:a.example3:key2:k1ee"), DMTP_CODE_MALFORMED);
 }
 

@@ -11,7 +11,8 @@
 #define SUBJECT "d4:data5:Hello4:name7:subject4:type10:text/plaine"
 
 static const struct dmtp_message head = { .from = { (const uint8_t *)"shop@a.example", 14 },
-	                                  .to = { (const uint8_t *)"orders.shop@a.example", 21 },
+	                                  .to = { (const uint8_t *)"orders.shop@a.example",
+	                                          21 },
 	                                  .date = 1800000000,
 	                                  .salt = SALT };
 
@@ -20,11 +21,19 @@ test_message_is_written_as_it_is_read(void **state)
 {
 	struct dmtp_field fields[] = {
 		{ .name = DMTP_SUBJECT, .type = SLICE("text/plain"), .data = SLICE("Hello") },
-		{ .name = DMTP_MESSAGE, .type = SLICE("text/html; charset=utf-8"), .lang = SLICE("de-CH"),
+		{ .name = DMTP_MESSAGE,
+		  .type = SLICE("text/html; charset=utf-8"),
+		  .lang = SLICE("de-CH"),
 		  .data = SLICE("<p>Gr\xc3\xbczi</p>") },
-		{ .name = DMTP_ATTACHMENT, .type = SLICE("image/png"), .large = true, .size = 9,
-		  .digest = SLICE(DIGEST_D), .uris = SLICE("19:https://a.example/x") },
-		{ .name = DMTP_ACTION, .type = SLICE("text/uri-list"), .data = SLICE("https://a.example/t") },
+		{ .name = DMTP_ATTACHMENT,
+		  .type = SLICE("image/png"),
+		  .large = true,
+		  .size = 9,
+		  .digest = SLICE(DIGEST_D),
+		  .uris = SLICE("19:https://a.example/x") },
+		{ .name = DMTP_ACTION,
+		  .type = SLICE("text/uri-list"),
+		  .data = SLICE("https://a.example/t") },
 	};
 	struct dmtp_message back;
 	struct dmtp_field f;
@@ -34,11 +43,16 @@ test_message_is_written_as_it_is_read(void **state)
 
 	(void)state;
 	buffer_init(&b, 10000);
-	assert_int_equal(dmtp_message_encode(&head, fields, COUNT(fields), &b), DMTP_MESSAGE_OK);
-	assert_slice(buffer_slice(&b),
-	             WITH_FIELDS(SUBJECT "d4:data13:<p>Gr\xc3\xbczi</p>4:lang5:de-CH4:name7:message4:type24:text/html; "
-	             "charset=utf-8ed6:digest32:" DIGEST_D "4:name10:attachment4:sizei9e4:type9:image/png4:urisl"
-	             "19:https://a.example/xeed4:data19:https://a.example/t4:name6:action4:type13:text/uri-liste"));
+	assert_int_equal(dmtp_message_encode(&head, fields, COUNT(fields), &b),
+	                 DMTP_MESSAGE_OK);
+	assert_slice(
+	    buffer_slice(&b),
+	    WITH_FIELDS(
+		SUBJECT
+		"d4:data13:<p>Gr\xc3\xbczi</p>4:lang5:de-CH4:name7:message4:type24:text/html; "
+		"charset=utf-8ed6:digest32:" DIGEST_D
+		"4:name10:attachment4:sizei9e4:type9:image/png4:urisl"
+		"19:https://a.example/xeed4:data19:https://a.example/t4:name6:action4:type13:text/uri-liste"));
 	assert_prefixes_ask_for_more(buffer_slice(&b));
 	flush = flush_copy(buffer_slice(&b));
 	assert_int_equal(dmtp_message_decode(flush, &back), DMTP_MESSAGE_OK);
@@ -71,8 +85,10 @@ test_good_messages(void **state)
 	static const char *const table[] = {
 		WITH_FIELDS(SUBJECT),
 		WITH_FIELDS("d4:data0:4:name7:message4:type10:text/plaine"),
-		WITH_FIELDS("d4:data2:\xff\xff" "4:name7:message4:type15:application/pdfe"),
-		WITH_FIELDS("d4:data2:\xff\xff" "4:name10:attachment4:type3:a/be"),
+		WITH_FIELDS("d4:data2:\xff\xff"
+		            "4:name7:message4:type15:application/pdfe"),
+		WITH_FIELDS("d4:data2:\xff\xff"
+		            "4:name10:attachment4:type3:a/be"),
 		WITH_FIELDS("d4:name5:novel4:type3:a/be" SUBJECT), /* passed over */
 		WITH_FIELDS("d4:data1:x5:extrai1e4:name7:subject4:type3:a/be"),
 		"d4:datei-5e5:extrale6:fieldsl" SUBJECT "e" MESSAGE_TAIL,
@@ -93,7 +109,10 @@ static void
 test_bad_messages(void **state)
 {
 	static const char *const table[] = {
-		"", "de", "le", WITH_FIELDS(""),
+		"",
+		"de",
+		"le",
+		WITH_FIELDS(""),
 		WITH_FIELDS("d4:data1:x4:name6:action4:type3:a/be"), /* nothing to read */
 		WITH_FIELDS("d4:name5:novel4:type3:a/be"),
 		WITH_FIELDS(SUBJECT) "x",
@@ -103,16 +122,21 @@ test_bad_messages(void **state)
 		"d4:datei1e" MESSAGE_TAIL,
 		"d4:datei1e6:fieldsl" SUBJECT "e4:from1:x4:salt16:" SALT "2:to5:a@b.ce",
 		"d4:datei1e6:fieldsl" SUBJECT "e4:from5:a@b.c4:salt16:" SALT "2:to1:xe",
-		"d4:datei1e6:fieldsl" SUBJECT "e4:from5:a@b.c4:salt15:0123456789abcde2:to5:a@b.ce",
+		"d4:datei1e6:fieldsl" SUBJECT
+		"e4:from5:a@b.c4:salt15:0123456789abcde2:to5:a@b.ce",
 		"d4:datei1e6:fieldsl" SUBJECT "e4:from5:a@b.c2:to5:a@b.ce",
 		"d4:datei1e6:fieldsl" SUBJECT "e4:from5:a@b.c4:salt16:" SALT "e",
-		WITH_FIELDS("i1e"), WITH_FIELDS("1:x"), WITH_FIELDS("de"),
+		WITH_FIELDS("i1e"),
+		WITH_FIELDS("1:x"),
+		WITH_FIELDS("de"),
 		WITH_FIELDS("d4:data1:x4:type3:a/be"),
 		WITH_FIELDS("d4:data1:x4:name7:subjecte"),
 		WITH_FIELDS("d4:name7:subject4:type3:a/be"),
 		WITH_FIELDS("d4:datai1e4:name7:subject4:type3:a/be"),
-		WITH_FIELDS("d4:data1:\xff" "4:name7:subject4:type10:text/plaine"),
-		WITH_FIELDS("d4:data1:\xff" "4:name7:message4:type10:text/plaine"),
+		WITH_FIELDS("d4:data1:\xff"
+		            "4:name7:subject4:type10:text/plaine"),
+		WITH_FIELDS("d4:data1:\xff"
+		            "4:name7:message4:type10:text/plaine"),
 		WITH_FIELDS("d4:data1:x4:name7:subject4:type4:texte"),
 		WITH_FIELDS("d4:data1:x4:name7:subject4:type5:text/e"),
 		WITH_FIELDS("d4:data1:x4:name7:subject4:type2:/ae"),
@@ -120,17 +144,26 @@ test_bad_messages(void **state)
 		WITH_FIELDS("d4:data1:x4:name7:subject4:type5:a/b ce"),
 		WITH_FIELDS("d4:data1:x4:name7:subject4:type5:a/b;\ne"),
 		WITH_FIELDS("d4:data1:x4:lang0:4:name7:subject4:type3:a/be"),
-		WITH_FIELDS("d4:data1:x4:lang2:d\xc3" "4:name7:subject4:type3:a/be"),
+		WITH_FIELDS("d4:data1:x4:lang2:d\xc3"
+		            "4:name7:subject4:type3:a/be"),
 		/* large attachments: all three or none, and no data; no other field is large */
-		WITH_FIELDS("d6:digest32:" DIGEST_D "4:name10:attachment4:type3:a/b4:urisl1:uee"),
-		WITH_FIELDS("d6:digest32:" DIGEST_D "4:name10:attachment4:sizei0e4:type3:a/b4:urisl1:uee"),
-		WITH_FIELDS("d6:digest31:ddddddddddddddddddddddddddddddd4:name10:attachment4:sizei1e4:type3:a/b4:urisl1:uee"),
-		WITH_FIELDS("d6:digest32:" DIGEST_D "4:name10:attachment4:sizei1e4:type3:a/b4:urislee"),
-		WITH_FIELDS("d6:digest32:" DIGEST_D "4:name10:attachment4:sizei1e4:type3:a/b4:urisl0:ee"),
-		WITH_FIELDS("d6:digest32:" DIGEST_D "4:name10:attachment4:sizei1e4:type3:a/b4:urisli1eee"),
+		WITH_FIELDS("d6:digest32:" DIGEST_D
+		            "4:name10:attachment4:type3:a/b4:urisl1:uee"),
+		WITH_FIELDS("d6:digest32:" DIGEST_D
+		            "4:name10:attachment4:sizei0e4:type3:a/b4:urisl1:uee"),
+		WITH_FIELDS(
+		    "d6:digest31:ddddddddddddddddddddddddddddddd4:name10:attachment4:sizei1e4:type3:a/b4:urisl1:uee"),
+		WITH_FIELDS("d6:digest32:" DIGEST_D
+		            "4:name10:attachment4:sizei1e4:type3:a/b4:urislee"),
+		WITH_FIELDS("d6:digest32:" DIGEST_D
+		            "4:name10:attachment4:sizei1e4:type3:a/b4:urisl0:ee"),
+		WITH_FIELDS("d6:digest32:" DIGEST_D
+		            "4:name10:attachment4:sizei1e4:type3:a/b4:urisli1eee"),
 		WITH_FIELDS("d6:digest32:" DIGEST_D "4:name10:attachment4:sizei1e4:type3:a/be"),
-		WITH_FIELDS("d4:data1:x6:digest32:" DIGEST_D "4:name10:attachment4:sizei1e4:type3:a/b4:urisl1:uee"),
-		WITH_FIELDS("d6:digest32:" DIGEST_D "4:name7:message4:sizei1e4:type3:a/b4:urisl1:uee"),
+		WITH_FIELDS("d4:data1:x6:digest32:" DIGEST_D
+		            "4:name10:attachment4:sizei1e4:type3:a/b4:urisl1:uee"),
+		WITH_FIELDS("d6:digest32:" DIGEST_D
+		            "4:name7:message4:sizei1e4:type3:a/b4:urisl1:uee"),
 		WITH_FIELDS("d4:data1:x4:name7:subject4:sizei1e4:type3:a/be"),
 	};
 
@@ -164,7 +197,9 @@ test_every_prefix_of_a_message_is_none(void **state)
 static void
 test_what_could_not_be_read_is_not_written(void **state)
 {
-	struct dmtp_field good = { .name = DMTP_SUBJECT, .type = SLICE("text/plain"), .data = SLICE("x") };
+	struct dmtp_field good = { .name = DMTP_SUBJECT,
+		                   .type = SLICE("text/plain"),
+		                   .data = SLICE("x") };
 	struct dmtp_field bad = good;
 	struct dmtp_message m = head;
 	struct buffer b;
@@ -199,8 +234,10 @@ test_check_tells_what_does_not_fit(void **state)
 	(void)state;
 	assert_true(dmtp_digest(octets, digest));
 	assert_true(dmtp_digest(junk, junk_digest));
-	good = (struct dmtp_expected){ .size = (int64_t)octets.len, .digest = slice_mem(digest, 32),
-		                       .from = SLICE("Shop@a.example"), .date = 1800000000,
+	good = (struct dmtp_expected){ .size = (int64_t)octets.len,
+		                       .digest = slice_mem(digest, 32),
+		                       .from = SLICE("Shop@a.example"),
+		                       .date = 1800000000,
 		                       .to = SLICE("Orders.Shop@a.example") };
 	assert_int_equal(dmtp_message_check(octets, &good, &m), DMTP_MESSAGE_OK);
 	assert_int_equal(m.field_count, 1);
@@ -238,9 +275,10 @@ test_check_tells_what_does_not_fit(void **state)
 static void
 test_digest_is_sha256(void **state)
 {
-	static const uint8_t abc[32] = { 0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea, 0x41, 0x41, 0x40,
-		                         0xde, 0x5d, 0xae, 0x22, 0x23, 0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17,
-		                         0x7a, 0x9c, 0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00, 0x15, 0xad };
+	static const uint8_t abc[32] = { 0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea,
+		                         0x41, 0x41, 0x40, 0xde, 0x5d, 0xae, 0x22, 0x23,
+		                         0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17, 0x7a, 0x9c,
+		                         0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00, 0x15, 0xad };
 	uint8_t digest[32];
 
 	(void)state;
@@ -272,7 +310,8 @@ test_message_signatures(void **state)
 static void
 test_auth_signatures(void **state)
 {
-	uint8_t pk[32], sk[64], seed[32] = { 3 }, exporter[32] = { 4 }, sig[64], text[12 + 32 + 1 + 2 + 1];
+	uint8_t pk[32], sk[64], seed[32] = { 3 }, exporter[32] = { 4 }, sig[64],
+				text[12 + 32 + 1 + 2 + 1];
 	char longest[254];
 
 	(void)state;
@@ -284,13 +323,18 @@ test_auth_signatures(void **state)
 	memcpy(text + 44, "a\0b", 3);
 	assert_int_equal(crypto_sign_verify_detached(sig, text, 47, pk), 0);
 	/* neither the domains' places nor their boundary can be moved */
-	assert_false(dmtp_auth_verify(exporter, SLICE("b"), SLICE("a"), slice_mem(sig, 64), pk));
-	assert_false(dmtp_auth_verify(exporter, SLICE("a"), SLICE("c"), slice_mem(sig, 64), pk));
-	assert_false(dmtp_auth_verify(exporter, SLICE("a"), SLICE("b"), slice_mem(sig, 10), pk));
+	assert_false(
+	    dmtp_auth_verify(exporter, SLICE("b"), SLICE("a"), slice_mem(sig, 64), pk));
+	assert_false(
+	    dmtp_auth_verify(exporter, SLICE("a"), SLICE("c"), slice_mem(sig, 64), pk));
+	assert_false(
+	    dmtp_auth_verify(exporter, SLICE("a"), SLICE("b"), slice_mem(sig, 10), pk));
 	exporter[0]++;
-	assert_false(dmtp_auth_verify(exporter, SLICE("a"), SLICE("b"), slice_mem(sig, 64), pk));
+	assert_false(
+	    dmtp_auth_verify(exporter, SLICE("a"), SLICE("b"), slice_mem(sig, 64), pk));
 	memset(longest, 'a', sizeof(longest));
-	assert_true(dmtp_auth_sign(exporter, slice_mem(longest, 253), slice_mem(longest, 253), sk, sig));
+	assert_true(dmtp_auth_sign(exporter, slice_mem(longest, 253), slice_mem(longest, 253),
+	                           sk, sig));
 	assert_true(dmtp_auth_verify(exporter, slice_mem(longest, 253), slice_mem(longest, 253),
 	                             slice_mem(sig, 64), pk));
 	assert_false(dmtp_auth_sign(exporter, slice_mem(longest, 254), SLICE("b"), sk, sig));

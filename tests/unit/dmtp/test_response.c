@@ -40,8 +40,10 @@ test_the_forms_that_are_written(void **state)
 	assert_encodes(&r, "l1:Ed4:code14:channel-closed4:text0:ee");
 	r = dmtp_response_make(DMTP_Z, DMTP_CODE_THROTTLED, 30);
 	r.text = SLICE("slower");
-	assert_encodes(&r, "l1:Zd4:code9:throttled5:retryi30e4:text6:slowere" "e");
-	r = dmtp_response_make(DMTP_X, DMTP_CODE_SHUTTING_DOWN, 100000); /* brought into bounds */
+	assert_encodes(&r, "l1:Zd4:code9:throttled5:retryi30e4:text6:slowere"
+	                   "e");
+	r = dmtp_response_make(DMTP_X, DMTP_CODE_SHUTTING_DOWN,
+	                       100000); /* brought into bounds */
 	assert_encodes(&r, "l1:Xd4:code13:shutting-down5:retryi86400e4:text0:ee");
 	r = dmtp_response_make(DMTP_E, DMTP_CODE_OTHER, 0);
 	r.code_raw = SLICE("novel");
@@ -58,11 +60,13 @@ test_every_code_has_a_name_and_comes_back(void **state)
 		assert_true(strlen(name) > 0);
 		assert_int_equal(dmtp_code_find(slice_str(name)), i);
 	}
-	assert_int_equal(dmtp_code_find(SLICE("Malformed")), DMTP_CODE_OTHER); /* case-sensitive */
+	assert_int_equal(dmtp_code_find(SLICE("Malformed")),
+	                 DMTP_CODE_OTHER); /* case-sensitive */
 	assert_int_equal(dmtp_code_find(SLICE("")), DMTP_CODE_NONE);
 	assert_string_equal(dmtp_code_name(DMTP_CODE_OTHER), "");
 	assert_int_equal(dmtp_code_speaks(DMTP_CODE_CHANNEL_CLOSED), DMTP_SPEAKS_RCPT);
-	assert_int_equal(dmtp_code_speaks(DMTP_CODE_DUPLICATE_CONFLICT), DMTP_SPEAKS_NOTIFICATION);
+	assert_int_equal(dmtp_code_speaks(DMTP_CODE_DUPLICATE_CONFLICT),
+	                 DMTP_SPEAKS_NOTIFICATION);
 	assert_int_equal(dmtp_code_speaks(DMTP_CODE_LIMIT), DMTP_SPEAKS_SESSION);
 	assert_int_equal(dmtp_code_speaks(DMTP_CODE_SHUTTING_DOWN), DMTP_SPEAKS_SESSION);
 	assert_int_equal(dmtp_code_speaks(DMTP_CODE_OTHER), DMTP_SPEAKS_NOTIFICATION);
@@ -74,7 +78,8 @@ test_responses_are_read(void **state)
 	struct dmtp_response r;
 
 	(void)state;
-	r = decoded("l1:Zd4:code9:throttled5:retryi30e4:text6:slowere" "e");
+	r = decoded("l1:Zd4:code9:throttled5:retryi30e4:text6:slowere"
+	            "e");
 	assert_int_equal(r.letter, DMTP_Z);
 	assert_int_equal(r.code, DMTP_CODE_THROTTLED);
 	assert_int_equal(r.retry_s, 30);
@@ -92,7 +97,8 @@ test_responses_are_read(void **state)
 	assert_int_equal(r.retry_s, 1);
 	r = decoded("l1:Zd5:retryi86401eee");
 	assert_int_equal(r.retry_s, 86400);
-	r = decoded("l1:Id4:text2:\xff\xff" "ee"); /* for people only: dropped */
+	r = decoded("l1:Id4:text2:\xff\xff"
+	            "ee"); /* for people only: dropped */
 	assert_int_equal(r.text.len, 0);
 	r = decoded("l1:Kd5:extrai1eei5e3:abce"); /* unknown keys, surplus elements */
 	assert_int_equal(r.letter, DMTP_K);
@@ -128,16 +134,38 @@ static void
 test_what_is_no_response_is_refused(void **state)
 {
 	static const char *const table[] = {
-		"le", "de", "i1e", "1:K", "li1ee", "l0:e", "l1:ke", "l1:Qe", "l2:KKe", "l1:Ki5ee",
-		"l1:Klee", "l1:Kd6:failedi1eee", "l1:Kd6:failedl1:aeee", "l1:Kd6:failedlli0e1:Eeeee",
-		"l1:Kd6:failedlli0e1:K4:codeeeee", "l1:Kd6:failedlli-1e1:E4:codeeeee",
-		"l1:Kd6:failedlli4294967296e1:E4:codeeeee", "l1:Kd6:failedll1:01:E4:codeeeee",
-		"l1:Kd8:channelsleee", "l1:Kd8:channelsd1:ai1eeee", "l1:Kd8:channelsd1:ali1eeeee",
-		"l1:Kd8:channelsd1:ald2:id0:eeeee", "l1:Kd8:channelsd1:ald4:name1:xeeeee",
-		"l1:Kd6:eventsi1eee", "l1:Kd6:eventsli1eeee", "l1:Kd4:nexti1eee",
+		"le",
+		"de",
+		"i1e",
+		"1:K",
+		"li1ee",
+		"l0:e",
+		"l1:ke",
+		"l1:Qe",
+		"l2:KKe",
+		"l1:Ki5ee",
+		"l1:Klee",
+		"l1:Kd6:failedi1eee",
+		"l1:Kd6:failedl1:aeee",
+		"l1:Kd6:failedlli0e1:Eeeee",
+		"l1:Kd6:failedlli0e1:K4:codeeeee",
+		"l1:Kd6:failedlli-1e1:E4:codeeeee",
+		"l1:Kd6:failedlli4294967296e1:E4:codeeeee",
+		"l1:Kd6:failedll1:01:E4:codeeeee",
+		"l1:Kd8:channelsleee",
+		"l1:Kd8:channelsd1:ai1eeee",
+		"l1:Kd8:channelsd1:ali1eeeee",
+		"l1:Kd8:channelsd1:ald2:id0:eeeee",
+		"l1:Kd8:channelsd1:ald4:name1:xeeeee",
+		"l1:Kd6:eventsi1eee",
+		"l1:Kd6:eventsli1eeee",
+		"l1:Kd4:nexti1eee",
 		"l1:Kd4:next65:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaee",
-		"l1:Kd6:limitsi1eee", "l1:Kd6:limitsd5:rcptsi1eeee", "l1:Ed4:codei1eee",
-		"l1:Zd5:retry1:1ee", "l1:Ed4:texti1eee",
+		"l1:Kd6:limitsi1eee",
+		"l1:Kd6:limitsd5:rcptsi1eeee",
+		"l1:Ed4:codei1eee",
+		"l1:Zd5:retry1:1ee",
+		"l1:Ed4:texti1eee",
 	};
 	struct dmtp_response r = { .retry_s = 4711 };
 
@@ -167,7 +195,8 @@ test_failed_triples_go_around(void **state)
 	dmtp_failed_put(&inside, 999, DMTP_Z, DMTP_CODE_THROTTLED);
 	r.failed = buffer_slice(&inside);
 	dmtp_response_encode(&r, &b);
-	assert_slice(buffer_slice(&b), "l1:Kd6:failedlli0e1:E14:channel-closedeli999e1:Z9:throttledeeee");
+	assert_slice(buffer_slice(&b),
+	             "l1:Kd6:failedlli0e1:E14:channel-closedeli999e1:Z9:throttledeeee");
 	assert_int_equal(dmtp_response_decode(buffer_slice(&b), &back), DMTP_RESPONSE_OK);
 	assert_int_equal(back.failed_count, 2);
 	ben_reader_init(&it, back.failed);
@@ -233,17 +262,21 @@ test_channels_go_around(void **state)
 static void
 test_events_and_limits_go_around(void **state)
 {
-	struct dmtp_response r = { .letter = DMTP_K, .has_events = true, .next = SLICE("c7") }, back;
+	struct dmtp_response r = { .letter = DMTP_K, .has_events = true, .next = SLICE("c7") },
+			     back;
 
 	(void)state;
 	assert_encodes(&r, "l1:Kd6:eventsle4:next2:c7ee");
 	back = decoded("l1:Kd6:eventsle4:next2:c7ee");
 	assert_true(back.has_events);
 	assert_slice(back.next, "c7");
-	r = (struct dmtp_response){ .letter = DMTP_K, .has_limits = true, .limits = DMTP_LIMITS_DEFAULT };
+	r = (struct dmtp_response){ .letter = DMTP_K,
+		                    .has_limits = true,
+		                    .limits = DMTP_LIMITS_DEFAULT };
 	r.limits.rcpts = 5000;
-	assert_encodes(&r, "l1:Kd6:limitsd7:commandi262144e4:idlei300e7:messagei26214400e5:noopsi10e"
-			   "8:pipelinei64e5:rcptsi5000e4:urisi8eeee");
+	assert_encodes(
+	    &r, "l1:Kd6:limitsd7:commandi262144e4:idlei300e7:messagei26214400e5:noopsi10e"
+		"8:pipelinei64e5:rcptsi5000e4:urisi8eeee");
 	back = decoded("l1:Kd6:limitsd5:rcptsi5000eeee");
 	assert_true(back.has_limits);
 	assert_int_equal(back.limits.rcpts, 5000);
@@ -264,7 +297,8 @@ test_at_most_a_thousand_events(void **state)
 		for (int i = 0; i < n; i++)
 			buffer_add_str(&b, "de");
 		buffer_add_str(&b, "eee");
-		assert_int_equal(dmtp_response_decode(buffer_slice(&b), &r) == DMTP_RESPONSE_OK, n == 1000);
+		assert_int_equal(dmtp_response_decode(buffer_slice(&b), &r) == DMTP_RESPONSE_OK,
+		                 n == 1000);
 	}
 	buffer_free(&b);
 }

@@ -5,8 +5,9 @@
 
 #define T0 INT64_C(1000000)
 #define IDLE_MS 300000
-#define POST1 "l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D "4:from14:shop@a.example2:id2:n1" \
-	      "5:rcptsl20:" GRANT_A "e4:sizei100e4:urisl1:ueee"
+#define POST1                                                                              \
+	"l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D "4:from14:shop@a.example2:id2:n1" \
+	"5:rcptsl20:" GRANT_A "e4:sizei100e4:urisl1:ueee"
 #define MALFORMED "l1:Ed4:code9:malformed4:text0:ee"
 #define UNKNOWN "l1:Ed4:code15:unknown-command4:text0:ee"
 #define NOT_NOW "l1:Ed4:code7:not-now4:text0:ee"
@@ -19,7 +20,9 @@
 static struct dmtp_greeting
 greeting(void)
 {
-	return (struct dmtp_greeting){ .version = 1, .host = "mx.b.example", .ext = DMTP_EXT_ALL,
+	return (struct dmtp_greeting){ .version = 1,
+		                       .host = "mx.b.example",
+		                       .ext = DMTP_EXT_ALL,
 		                       .limits = DMTP_LIMITS_DEFAULT };
 }
 
@@ -95,7 +98,8 @@ expect_close(struct dmtp_server *s, enum dmtp_close reason)
 	assert_int_equal(dmtp_server_output(s).len, 0);
 	assert_int_equal(dmtp_server_deadline(s), -1);
 	expect_nothing(s); /* the last event */
-	assert_int_equal(dmtp_server_feed(s, T0, (const uint8_t *)"x", 1), 1); /* and nothing hurts any more */
+	assert_int_equal(dmtp_server_feed(s, T0, (const uint8_t *)"x", 1),
+	                 1); /* and nothing hurts any more */
 	dmtp_server_eof(s, T0);
 	dmtp_server_tick(s, T0 + 1000000000);
 	dmtp_server_drain(s, T0, NULL);
@@ -127,9 +131,10 @@ test_greeting_comes_first(void **state)
 	(void)state;
 	o.greeting.tls = true;
 	s = dmtp_server_new(&o, T0);
-	expect_output(s, T0,
-	              "d4:dmtpi1e3:extl4:AUTH5:GRANT7:RECEIPTe4:host12:mx.b.example6:limitsd7:commandi262144e"
-	              "4:idlei300e7:messagei26214400e5:noopsi10e8:pipelinei64e5:rcptsi1000e4:urisi8ee3:tlsi1ee");
+	expect_output(
+	    s, T0,
+	    "d4:dmtpi1e3:extl4:AUTH5:GRANT7:RECEIPTe4:host12:mx.b.example6:limitsd7:commandi262144e"
+	    "4:idlei300e7:messagei26214400e5:noopsi10e8:pipelinei64e5:rcptsi1000e4:urisi8ee3:tlsi1ee");
 	dmtp_server_free(&s);
 	assert_null(s);
 	dmtp_server_free(&s);
@@ -222,8 +227,8 @@ transcript(const char *input, size_t step, struct buffer *out)
 		while (dmtp_server_next(s, &e)) {
 			struct slice from = dmtp_command_from(&e.command);
 
-			buffer_add_fmt(out, "event %d %d %zu %s ", e.kind, e.command.verb, e.octets,
-			               dmtp_close_name(e.reason));
+			buffer_add_fmt(out, "event %d %d %zu %s ", e.kind, e.command.verb,
+			               e.octets, dmtp_close_name(e.reason));
 			if (e.kind != DMTP_SERVER_COMMAND)
 				continue;
 			buffer_add_slice(out, from);
@@ -244,10 +249,13 @@ static void
 test_octets_alone_and_together_make_the_same_session(void **state)
 {
 	static const char *const inputs[] = {
-		POST1 "l4:NOOPe" POST1 "l8:CHANNELSd4:from14:shop@a.example5:usersl5:a@b.ceeel4:QUITe" "left",
+		POST1 "l4:NOOPe" POST1
+		      "l8:CHANNELSd4:from14:shop@a.example5:usersl5:a@b.ceeel4:QUITe"
+		      "left",
 		POST1 "i1el3:FOOel4:POSTe" AUTH1 "l4:NOOPx",
 		"l4:NOOPe9999999999",
-		POST1 POST1 POST1 POST1 "l5:GRANTde" "e",
+		POST1 POST1 POST1 POST1 "l5:GRANTde"
+					"e",
 	};
 
 	(void)state;
@@ -312,7 +320,9 @@ test_own_answers_wait_for_their_place(void **state)
 	assert_int_equal(dmtp_server_output(s).len, 0);
 	assert_int_equal(dmtp_server_unanswered(s), 3);
 	reply_k(s, T0, seq);
-	expect_output(s, T0, "l1:Ke" "l1:Ke" UNKNOWN);
+	expect_output(s, T0,
+	              "l1:Ke"
+	              "l1:Ke" UNKNOWN);
 	dmtp_server_free(&s);
 }
 
@@ -420,8 +430,9 @@ test_reply_longer_than_a_response_may_be_becomes_z(void **state)
 	big.events = slice_mem(inside, 1048571);
 	assert_true(dmtp_server_reply(s, T0, b, &big));
 	assert_true(dmtp_server_reply(s, T0, a, &big));
-	expect_output(s, T0, "l1:Zd4:code7:storage5:retryi60e4:text0:ee"
-	                     "l1:Zd4:code7:storage5:retryi60e4:text0:ee");
+	expect_output(s, T0,
+	              "l1:Zd4:code7:storage5:retryi60e4:text0:ee"
+	              "l1:Zd4:code7:storage5:retryi60e4:text0:ee");
 	free(inside);
 	dmtp_server_free(&s);
 }
@@ -438,7 +449,9 @@ test_information_is_unasked(void **state)
 	seq = expect_command(s, DMTP_POST);
 	dmtp_server_info(s, T0, &i);
 	reply_k(s, T0, seq);
-	expect_output(s, T0, "l1:Id4:code9:throttled5:retryi5e4:text0:ee" "l1:Ke");
+	expect_output(s, T0,
+	              "l1:Id4:code9:throttled5:retryi5e4:text0:ee"
+	              "l1:Ke");
 	dmtp_server_free(&s);
 }
 
@@ -625,7 +638,9 @@ test_before_tls_commands_are_refused(void **state)
 	struct dmtp_server *s = session(false, true);
 
 	(void)state;
-	feed(s, T0, POST1 AUTH1 "l4:NOOPe" "l4:POSTe");
+	feed(s, T0,
+	     POST1 AUTH1 "l4:NOOPe"
+	                 "l4:POSTe");
 	expect_nothing(s);
 	expect_output(s, T0, TLS_REQUIRED TLS_REQUIRED "l1:Ke" MALFORMED); /* shape wins */
 	dmtp_server_free(&s);
@@ -830,7 +845,9 @@ test_handshake_is_done_within_30_seconds(void **state)
 static void
 test_auth_k_brings_new_limits_into_force(void **state)
 {
-	struct dmtp_response k = { .letter = DMTP_K, .has_limits = true, .limits = DMTP_LIMITS_DEFAULT };
+	struct dmtp_response k = { .letter = DMTP_K,
+		                   .has_limits = true,
+		                   .limits = DMTP_LIMITS_DEFAULT };
 	struct dmtp_server *s = session(true, false);
 
 	(void)state;
@@ -929,7 +946,8 @@ test_command_that_trickles_is_cut_off(void **state)
 	(void)state;
 	feed(s, T0, POST1);
 	seq = expect_command(s, DMTP_POST);
-	for (int i = 0; i < 30; i++) { /* an octet every ten seconds: not idle, and not in time */
+	for (int i = 0; i < 30;
+	     i++) { /* an octet every ten seconds: not idle, and not in time */
 		char one[2] = { post[i], 0 };
 
 		now = T0 + 500 + 10000 * i;
@@ -1063,7 +1081,8 @@ main(void)
 		cmocka_unit_test(test_output_that_nobody_takes_stops_the_reading),
 		cmocka_unit_test(test_reply_longer_than_a_response_may_be_becomes_z),
 		cmocka_unit_test(test_information_is_unasked),
-		cmocka_unit_test(test_not_canonical_is_malformed_in_its_place_then_x_then_close),
+		cmocka_unit_test(
+		    test_not_canonical_is_malformed_in_its_place_then_x_then_close),
 		cmocka_unit_test(test_too_long_is_told_as_soon_as_a_length_says_so),
 		cmocka_unit_test(test_wrong_shape_is_malformed_and_the_session_goes_on),
 		cmocka_unit_test(test_twenty_bad_commands_end_the_session),

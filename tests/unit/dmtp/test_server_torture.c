@@ -4,16 +4,18 @@
 #include "base/buffer.c"
 #include "dmtp/server.c"
 
-#define POST1 "l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D "4:from14:shop@a.example2:id2:n1" \
-	      "5:rcptsl20:" GRANT_A "e4:sizei100e4:urisl1:ueee"
+#define POST1                                                                              \
+	"l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D "4:from14:shop@a.example2:id2:n1" \
+	"5:rcptsl20:" GRANT_A "e4:sizei100e4:urisl1:ueee"
 
 /* Twelve commands answered in reverse, an information, a drain. Answers how the session ended. */
 static enum dmtp_close
 run(void)
 {
-	struct dmtp_server_options o = { .secured = true,
-		                         .greeting = { .version = 1, .host = "h",
-		                                       .limits = DMTP_LIMITS_DEFAULT } };
+	struct dmtp_server_options o = {
+		.secured = true,
+		.greeting = { .version = 1, .host = "h", .limits = DMTP_LIMITS_DEFAULT }
+	};
 	struct dmtp_response info = dmtp_response_make(DMTP_I, DMTP_CODE_THROTTLED, 5);
 	struct dmtp_server *s = dmtp_server_new(&o, 0);
 	struct dmtp_server_event e;
@@ -24,7 +26,8 @@ run(void)
 	if (s == NULL)
 		return DMTP_CLOSE_NO_MEMORY;
 	for (int i = 0; i < 12; i++)
-		(void)dmtp_server_feed(s, 0, (const uint8_t *)POST1 "l4:NOOPe", strlen(POST1) + 8);
+		(void)dmtp_server_feed(s, 0, (const uint8_t *)POST1 "l4:NOOPe",
+		                       strlen(POST1) + 8);
 	dmtp_server_info(s, 0, &info);
 	while (dmtp_server_next(s, &e)) {
 		if (e.kind == DMTP_SERVER_COMMAND)

@@ -37,7 +37,10 @@ test_absent_limits_are_defaults(void **state)
 	assert_int_equal(l.pipeline, 64);
 	assert_int_equal(l.rcpts, 1000);
 	assert_int_equal(l.uris, 8);
-	ben_reader_init(&r, SLICE("d7:commandi65536e5:extrali1ee5:noopsi0e8:pipelinei8e5:rcptsi100e4:urisi4ee"));
+	ben_reader_init(
+	    &r,
+	    SLICE(
+		"d7:commandi65536e5:extrali1ee5:noopsi0e8:pipelinei8e5:rcptsi100e4:urisi4ee"));
 	dmtp_limits_decode(&r, &l);
 	assert_false(r.bad);
 	assert_int_equal(l.command_octets, 65536);
@@ -53,7 +56,8 @@ test_limits_beyond_what_we_count_are_cut(void **state)
 	struct ben_reader r;
 
 	(void)state;
-	ben_reader_init(&r, SLICE("d7:commandi9223372036854775807e7:messagei9223372036854775807ee"));
+	ben_reader_init(
+	    &r, SLICE("d7:commandi9223372036854775807e7:messagei9223372036854775807ee"));
 	dmtp_limits_decode(&r, &l);
 	assert_false(r.bad);
 	assert_true(l.command_octets == UINT32_MAX);
@@ -64,8 +68,17 @@ static void
 test_limits_below_the_floor_are_refused(void **state)
 {
 	static const char *const table[] = {
-		"d7:commandi65535ee", "d8:pipelinei7ee", "d5:rcptsi99ee", "d4:urisi3ee", "d4:idlei0ee",
-		"d7:messagei0ee", "d7:messagei-1ee", "d5:noopsi-1ee", "d7:command5:65536e", "le", "i1e",
+		"d7:commandi65535ee",
+		"d8:pipelinei7ee",
+		"d5:rcptsi99ee",
+		"d4:urisi3ee",
+		"d4:idlei0ee",
+		"d7:messagei0ee",
+		"d7:messagei-1ee",
+		"d5:noopsi-1ee",
+		"d7:command5:65536e",
+		"le",
+		"i1e",
 	};
 
 	(void)state;
@@ -97,8 +110,11 @@ test_floor_is_what_a_client_may_assume(void **state)
 static void
 test_greeting_goes_around(void **state)
 {
-	struct dmtp_greeting g = { .version = 1, .host = "mx.example.org", .ext = DMTP_EXT_ALL,
-		                   .tls = true, .limits = DMTP_LIMITS_DEFAULT };
+	struct dmtp_greeting g = { .version = 1,
+		                   .host = "mx.example.org",
+		                   .ext = DMTP_EXT_ALL,
+		                   .tls = true,
+		                   .limits = DMTP_LIMITS_DEFAULT };
 	struct dmtp_greeting back;
 	struct buffer b;
 	struct slice flush;
@@ -106,7 +122,9 @@ test_greeting_goes_around(void **state)
 	(void)state;
 	buffer_init(&b, 1000);
 	dmtp_greeting_encode(&g, &b);
-	assert_memory_equal(b.data, "d4:dmtpi1e3:extl4:AUTH5:GRANT7:RECEIPTe4:host14:mx.example.org6:limitsd", 70);
+	assert_memory_equal(
+	    b.data, "d4:dmtpi1e3:extl4:AUTH5:GRANT7:RECEIPTe4:host14:mx.example.org6:limitsd",
+	    70);
 	assert_prefixes_ask_for_more(buffer_slice(&b));
 	flush = flush_copy(buffer_slice(&b));
 	assert_true(dmtp_greeting_decode(flush, &back));
@@ -146,9 +164,18 @@ static void
 test_what_is_no_greeting_is_refused(void **state)
 {
 	static const char *const table[] = {
-		"de", "le", "i1e", "4:dmtp", "d4:dmtp1:1e", "d4:host1:he", "d4:dmtpi1ee",
-		"d4:dmtpi1e4:hosti1ee", "d4:dmtpi1e3:ext1:a4:host1:he", "d4:dmtpi1e3:extli1ee4:host1:he",
-		"d4:dmtpi1e4:host1:h6:limitsi1ee", "d4:dmtpi1e4:host1:h6:limitsd5:rcptsi1eee",
+		"de",
+		"le",
+		"i1e",
+		"4:dmtp",
+		"d4:dmtp1:1e",
+		"d4:host1:he",
+		"d4:dmtpi1ee",
+		"d4:dmtpi1e4:hosti1ee",
+		"d4:dmtpi1e3:ext1:a4:host1:he",
+		"d4:dmtpi1e3:extli1ee4:host1:he",
+		"d4:dmtpi1e4:host1:h6:limitsi1ee",
+		"d4:dmtpi1e4:host1:h6:limitsd5:rcptsi1eee",
 		"d4:dmtpi1e4:host1:h3:tls1:1e",
 	};
 	struct dmtp_greeting g = { .version = 77 };

@@ -28,7 +28,7 @@ test_plain_text(void **state)
 		{ "no variable", "no variable" },
 		{ "{{a}}", "A" },
 		{ "x{{a}}y{{a}}z", "xAyAz" },
-		{ "{{b}}", "<&\">'" },      /* as it is */
+		{ "{{b}}", "<&\">'" },       /* as it is */
 		{ "{{n_1}}", "{{a}}{{b}}" }, /* inserted once, not scanned again */
 		{ "{{missing}}.", "." },
 		{ "{{z}}.", "." },
@@ -41,8 +41,11 @@ test_plain_text(void **state)
 		{ "{{}}", "{{}}" },
 		{ "{{a-b}}", "{{a-b}}" },
 		{ "{{aaaaaaaaaabbbbbbbbbbcccccccccc}}", "" },
-		{ "{{aaaaaaaaaabbbbbbbbbbccccccccccd}}", "{{aaaaaaaaaabbbbbbbbbbccccccccccd}}" },
-		{ "{{", "{{" }, { "{{a", "{{a" }, { "{", "{" },
+		{ "{{aaaaaaaaaabbbbbbbbbbccccccccccd}}",
+		  "{{aaaaaaaaaabbbbbbbbbbccccccccccd}}" },
+		{ "{{", "{{" },
+		{ "{{a", "{{a" },
+		{ "{", "{" },
 		{ "<a href='{{a}}'>", "<a href='A'>" }, /* no markup here */
 	};
 
@@ -88,7 +91,10 @@ test_html_escapes_in_text_and_leaves_markup_alone(void **state)
 		{ "<textarea>{{a}}", "<textarea>{{a}}" },
 		{ "<script>{{a}}</script", "<script>{{a}}</script" },
 		{ "<script>{{a}}<", "<script>{{a}}<" },
-		{ "{{a}}<p", "A<p" }, { "{{a}}<", "A<" }, { "{{a}}</", "A</" }, { "{{a}}<!-", "A<!-" },
+		{ "{{a}}<p", "A<p" },
+		{ "{{a}}<", "A<" },
+		{ "{{a}}</", "A</" },
+		{ "{{a}}<!-", "A<!-" },
 	};
 
 	(void)state;
@@ -131,11 +137,23 @@ test_variables_have_names_and_text(void **state)
 		const char *text;
 		bool good;
 	} table[] = {
-		{ "de", true }, { VARS, true }, { "d30:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa0:e", true },
-		{ "d31:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa0:e", false }, { "d0:0:e", false },
-		{ "d1:A0:e", false }, { "d1:a-0:e", false }, { "d1:ai1ee", false }, { "d1:alee", false },
-		{ "d1:a1:\xff" "e", false }, { "d1:b0:1:a0:e", false }, { "le", false }, { "", false },
-		{ "d1:a0:", false }, { "d1:a0:ee", false },
+		{ "de", true },
+		{ VARS, true },
+		{ "d30:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa0:e", true },
+		{ "d31:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa0:e", false },
+		{ "d0:0:e", false },
+		{ "d1:A0:e", false },
+		{ "d1:a-0:e", false },
+		{ "d1:ai1ee", false },
+		{ "d1:alee", false },
+		{ "d1:a1:\xff"
+		  "e",
+		  false },
+		{ "d1:b0:1:a0:e", false },
+		{ "le", false },
+		{ "", false },
+		{ "d1:a0:", false },
+		{ "d1:a0:ee", false },
 	};
 	struct buffer b;
 

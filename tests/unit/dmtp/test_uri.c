@@ -15,7 +15,8 @@ test_good_uris_are_split(void **state)
 		{ "https://example.org", "example.org", "", 443 },
 		{ "https://example.org:1", "example.org", "", 1 },
 		{ "https://example.org:65535/", "example.org", "/", 65535 },
-		{ "https://xn--mnchen-3ya.example/a:b@c", "xn--mnchen-3ya.example", "/a:b@c", 443 },
+		{ "https://xn--mnchen-3ya.example/a:b@c", "xn--mnchen-3ya.example", "/a:b@c",
+		  443 },
 	};
 
 	(void)state;
@@ -35,14 +36,32 @@ static void
 test_other_uris_are_refused(void **state)
 {
 	static const char *const table[] = {
-		"", "https", "https://", "http://example.org/", "HTTPS://example.org/", "ftp://a.b/",
-		"https:///m", "https://user@example.org/", "https://u:p@example.org/",
-		"https://192.0.2.1/", "https://[2001:db8::1]/", "https://Example.org/",
-		"https://example.org:/", "https://example.org:0/", "https://example.org:65536/",
-		"https://example.org:08/", "https://example.org:8x/", "https://example.org/#f",
-		"https://example.org/ a", "https://example.org/\n", "https://example.org/\xc3\xbc",
-		"https://example.org?x", "https://example.org\\@evil.example/", "https://a..b/",
-		"file:///etc/passwd", "https://example.org\x7f/",
+		"",
+		"https",
+		"https://",
+		"http://example.org/",
+		"HTTPS://example.org/",
+		"ftp://a.b/",
+		"https:///m",
+		"https://user@example.org/",
+		"https://u:p@example.org/",
+		"https://192.0.2.1/",
+		"https://[2001:db8::1]/",
+		"https://Example.org/",
+		"https://example.org:/",
+		"https://example.org:0/",
+		"https://example.org:65536/",
+		"https://example.org:08/",
+		"https://example.org:8x/",
+		"https://example.org/#f",
+		"https://example.org/ a",
+		"https://example.org/\n",
+		"https://example.org/\xc3\xbc",
+		"https://example.org?x",
+		"https://example.org\\@evil.example/",
+		"https://a..b/",
+		"file:///etc/passwd",
+		"https://example.org\x7f/",
 	};
 	char longest[DMTP_URI_MAX + 2];
 	struct dmtp_uri u = { .port = 7 };

@@ -106,9 +106,9 @@ expect_text(const struct block *b, const char *key, struct slice found)
 	struct slice name = get(b, "name"), wanted = get(b, key);
 
 	if (!slice_eq(found, wanted))
-		fail_msg("%.*s: %s is \"%.*s\" instead of \"%.*s\"", (int)name.len, (const char *)name.data, key,
-		         (int)found.len, (const char *)found.data, (int)wanted.len,
-		         (const char *)wanted.data);
+		fail_msg("%.*s: %s is \"%.*s\" instead of \"%.*s\"", (int)name.len,
+		         (const char *)name.data, key, (int)found.len, (const char *)found.data,
+		         (int)wanted.len, (const char *)wanted.data);
 }
 
 static void
@@ -177,7 +177,8 @@ check_command(const struct block *b)
 	else if (v.letter == DMTP_K)
 		(void)snprintf(answer, sizeof(answer), "K");
 	else
-		(void)snprintf(answer, sizeof(answer), "%c %s", v.letter, dmtp_code_name(v.code));
+		(void)snprintf(answer, sizeof(answer), "%c %s", v.letter,
+		               dmtp_code_name(v.code));
 	expect_text(b, "answer", slice_str(answer));
 	flush_free(octets);
 }
@@ -279,7 +280,8 @@ check_variables(const struct block *b)
 
 	buffer_init(&out, 1 << 16);
 	assert_true(dmtp_vars_valid(get(b, "variables")));
-	dmtp_template_expand(get(b, "text"), dmtp_escape_for(get(b, "type")), get(b, "variables"), &out);
+	dmtp_template_expand(get(b, "text"), dmtp_escape_for(get(b, "type")),
+	                     get(b, "variables"), &out);
 	expect_text(b, "shown", buffer_slice(&out));
 	buffer_free(&out);
 }
@@ -292,7 +294,8 @@ session_feed(struct dmtp_server *s, struct slice in, size_t step)
 	bool closed = false;
 
 	for (size_t at = 0; at < in.len;) {
-		struct slice part = flush_copy(slice_mem(in.data + at, in.len - at < step ? in.len - at : step));
+		struct slice part = flush_copy(
+		    slice_mem(in.data + at, in.len - at < step ? in.len - at : step));
 
 		at += dmtp_server_feed(s, 0, part.data, part.len);
 		flush_free(part);
@@ -309,7 +312,8 @@ static void
 session_run(const struct block *b, size_t step)
 {
 	struct dmtp_server_options o = { .secured = true,
-		                         .greeting = { .version = 1, .host = "mx.b.example",
+		                         .greeting = { .version = 1,
+		                                       .host = "mx.b.example",
 		                                       .ext = DMTP_EXT_GRANT | DMTP_EXT_RECEIPT,
 		                                       .limits = DMTP_LIMITS_DEFAULT } };
 	struct dmtp_server_event e;
@@ -328,8 +332,9 @@ session_run(const struct block *b, size_t step)
 			continue;
 		out = dmtp_server_output(s);
 		if (!slice_eq(out, value))
-			fail_msg("%.*s: \"%.*s\"", (int)get(b, "name").len, (const char *)get(b, "name").data,
-			         (int)out.len, (const char *)out.data);
+			fail_msg("%.*s: \"%.*s\"", (int)get(b, "name").len,
+			         (const char *)get(b, "name").data, (int)out.len,
+			         (const char *)out.data);
 		dmtp_server_sent(s, 0, out.len);
 	}
 	while (dmtp_server_next(s, &e))
@@ -383,7 +388,8 @@ test_examples_of_the_specification_are_canonical(void **state)
 
 		if (strncmp(line, "```", 3) == 0)
 			code = !code;
-		if (!code || (line[0] != 'd' && line[0] != 'l') || line[1] < '0' || line[1] > '9')
+		if (!code || (line[0] != 'd' && line[0] != 'l') || line[1] < '0' ||
+		    line[1] > '9')
 			continue;
 		example_octets(line, &octets);
 		if (ben_check(buffer_slice(&octets), 1 << 16) != BEN_OK)
@@ -395,11 +401,11 @@ test_examples_of_the_specification_are_canonical(void **state)
 	assert_true(n >= 8);
 }
 
-#define FILE_TEST(what)                                                                            \
-	static void test_vectors_of_##what(void **state)                                           \
-	{                                                                                          \
-		(void)state;                                                                       \
-		each(FILE_OF_##what, check_##what);                                                \
+#define FILE_TEST(what)                                  \
+	static void test_vectors_of_##what(void **state) \
+	{                                                \
+		(void)state;                             \
+		each(FILE_OF_##what, check_##what);      \
 	}
 #define FILE_OF_element "elements.txt"
 #define FILE_OF_command "commands.txt"

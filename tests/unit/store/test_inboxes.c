@@ -150,10 +150,15 @@ test_a_message_to_one_member_is_seen_by_no_other(void **state)
 	inbox_list_clear(&list);
 	assert_int_equal(unread(1), 0);
 	assert_int_equal(mark(1, 1, INBOX_READ, NOW), STORE_NOT_FOUND);
-	list = (struct inbox_list){ .account_id = 1, .what = INBOX_ONE, .before = id_of(1), .limit = 1 };
-	assert_int_not_equal(RUN(store_inbox_list, home, &list) == STORE_OK && list.rows_n > 0, 1);
+	list = (struct inbox_list){
+		.account_id = 1, .what = INBOX_ONE, .before = id_of(1), .limit = 1
+	};
+	assert_int_not_equal(RUN(store_inbox_list, home, &list) == STORE_OK && list.rows_n > 0,
+	                     1);
 	inbox_list_clear(&list);
-	list = (struct inbox_list){ .account_id = 1, .what = INBOX_SINCE, .since_us = NOW, .limit = 10 };
+	list = (struct inbox_list){
+		.account_id = 1, .what = INBOX_SINCE, .since_us = NOW, .limit = 10
+	};
 	assert_int_equal(RUN(store_inbox_list, home, &list), STORE_OK);
 	assert_int_equal(list.rows_n, 0);
 	inbox_list_clear(&list);
@@ -455,7 +460,7 @@ test_a_yes_that_nobody_asked_for(void **state)
 	assert_string_equal(
 	    cluster_text(
 		"SELECT concat_ws(' ', s.address, s.registrable, d.name, c.channel, "
-	        "c.receipts, c.grant_date, "
+		"c.receipts, c.grant_date, "
 		"o.changed_id = c.changed_id, o.domain_id = d.domain_id) FROM tmtp.consent c "
 		"JOIN tmtp.sender s USING (sender_id) JOIN tmtp.domain d USING (domain_id) "
 		"JOIN tmtp.grant_outbox o USING (account_id, sender_id, channel)"),
@@ -627,7 +632,7 @@ test_yes_and_no_at_once_leave_no_grant_behind(void **state)
 		assert_int_equal(
 		    cluster_int(
 			"SELECT count(*) FROM tmtp.consent c FULL JOIN tmtp.open_grant g USING "
-		        "(grant_id) "
+			"(grant_id) "
 			"WHERE (c.state = 1) IS DISTINCT FROM (g.grant_id IS NOT NULL)"),
 		    0);
 	}

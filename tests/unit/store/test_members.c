@@ -155,7 +155,7 @@ test_an_invitation_goes_out_once_a_day(void **state)
 	    cluster_text(
 		"SELECT concat_ws(' ', m.audience, m.lane, m.size, m.body, b.lane, b.members, "
 		"b.recipients, b.state, d.name) FROM tmtp.message m JOIN tmtp.batch b USING "
-	        "(site_id, message_id) "
+		"(site_id, message_id) "
 		"JOIN tmtp.domain d USING (domain_id)"),
 	    "3 0 6 \\x706c65617365 0 {ann} 1 0 home.test");
 	in = invite("ann", NOW + DAY - 1);
@@ -423,7 +423,7 @@ test_a_member_who_comes_back_leaves_her_earlier_periods(void **state)
 	    cluster_text(
 		"SELECT string_agg(concat(floor(extract(epoch FROM joined_at)) - %lld, '-', "
 		"floor(extract(epoch FROM left_at)) - %lld, ':', get_byte(grant_id, 0)), ' ' "
-	        "ORDER BY joined_at) "
+		"ORDER BY joined_at) "
 		"FROM tmtp.subscription_past",
 		(long long)NOW_S, (long long)NOW_S),
 	    "0-10:1 20-30:2");
