@@ -1,7 +1,7 @@
 /*
  * The queue in which two threads meet: many post, one takes. The file
- * descriptor is readable while anything waits, so the taker polls it among
- * its sockets. No callback runs under the lock.
+ * descriptor becomes readable when as much waits as the taker wants to hear
+ * of, so it polls it among its sockets. No callback runs under the lock.
  */
 #ifndef TMTP_BASE_MAILBOX_H
 #define TMTP_BASE_MAILBOX_H
@@ -20,7 +20,9 @@ struct mailbox {
 	struct mail *first;
 	struct mail **last;
 	size_t waiting;
-	int fd; /* eventfd(2), non-blocking; owned */
+	size_t enough; /* so many ring */
+	bool rung;     /* the descriptor is readable */
+	int fd;        /* eventfd(2), non-blocking; owned */
 };
 
 /* False (errno set) when the system gives no eventfd. */
@@ -34,6 +36,12 @@ void mailbox_post(struct mailbox *box, struct mail *m);
 
 /* Everything that waits, oldest first, as a list through next; NULL when nothing does. Resets the descriptor. */
 struct mail *mailbox_take(struct mailbox *box);
+
+/*
+ * From now on the descriptor rings when n wait (at first 1); SIZE_MAX: never.
+ * True: so many do already, and it does not ring for them. The taker's.
+ */
+bool mailbox_expect(struct mailbox *box, size_t n);
 
 /* How much waits now. */
 size_t mailbox_waiting(struct mailbox *box);

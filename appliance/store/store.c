@@ -12,6 +12,13 @@
 
 #define WORKERS_MAX 16
 #define PATIENCE_MS 2000
+/*
+ * A second connection begins a transaction of its own when so many jobs wait, or when the first
+ * one takes so long: a transaction costs as much as twenty small jobs, so few large ones get more
+ * done than many small ones.
+ */
+#define SHARE_JOBS 32
+#define SHARE_MS 4
 #define TRIES_MAX 5 /* after the first, of a job whose connection dies */
 
 struct lane {
@@ -106,6 +113,8 @@ store_again(struct store *s, struct store_job *job, enum store_rc otherwise)
 		store_finish(s, job, otherwise);
 		return;
 	}
+	if (job->uncertain && job->op->again != NULL)
+		job->op = job->op->again;
 	job->mail.next = (struct mail *)lane->first;
 	if (lane->first == NULL)
 		lane->last = (struct store_job **)&job->mail.next;
@@ -166,13 +175,60 @@ take_lane_mail(struct store *s, struct mailbox *box)
 	}
 }
 
-/* What waits in the boxes. A descriptor that is readable for nothing is read where it is polled. */
-static void
-take_mail(struct store *s)
+/*
+ * How many new jobs of a lane are worth taking now. SIZE_MAX: none, no connection is free for
+ * them; who becomes free takes them. *again_ms (-1 before): when the answer changes by itself.
+ */
+static size_t
+lane_need(const struct store *s, unsigned lane, int64_t now_ms, int64_t *again_ms)
 {
+	size_t idle = 0, busy = 0;
+	int64_t sent_ms = now_ms;
+
+	for (size_t i = 0; i < s->workers_n; i++) {
+		const struct worker *c = &s->workers[i];
+
+		if ((c->lanes & 1U << lane) == 0)
+			continue;
+		if (c->link.state != LINK_UP) /* their patience runs from when they are taken */
+			return 1;
+		idle += worker_is_idle(c);
+		busy += !worker_is_idle(c);
+		if (!worker_is_idle(c) && c->sent_ms < sent_ms)
+			sent_ms = c->sent_ms;
+	}
+	if (s->stopping)
+		return 1;
+	if (idle == 0)
+		return SIZE_MAX;
+	if (busy == 0 || lane != STORE_WRITE || now_ms - sent_ms >= SHARE_MS)
+		return 1;
+	if (*again_ms < 0)
+		*again_ms = sent_ms + SHARE_MS;
+	return SHARE_JOBS;
+}
+
+/* Takes what waits in the boxes where there is enough. */
+static void
+take_mail(struct store *s, int64_t now_ms)
+{
+	int64_t again_ms = -1;
+
 	for (unsigned lane = 0; lane < STORE_LANES; lane++)
-		if (mailbox_waiting(&s->boxes[lane]) > 0)
+		if (mailbox_waiting(&s->boxes[lane]) >= lane_need(s, lane, now_ms, &again_ms))
 			take_lane_mail(s, &s->boxes[lane]);
+}
+
+/* Has the boxes ring for what is enough as things stand now. When to look without that; -1: never. */
+static int64_t
+expect_mail(struct store *s, int64_t now_ms)
+{
+	int64_t again_ms = -1;
+
+	for (unsigned lane = 0; lane < STORE_LANES; lane++)
+		if (mailbox_expect(&s->boxes[lane], lane_need(s, lane, now_ms, &again_ms)))
+			again_ms = now_ms;
+	return again_ms;
 }
 
 static struct set *
@@ -280,27 +336,14 @@ until(int64_t now, int64_t timeout, int64_t at)
 	return (int)(timeout > 60000 ? 60000 : timeout);
 }
 
-/*
- * A lane's new jobs are of use only to a worker that is free; one that is busy
- * takes them when it is done. Waking for each would cost more than the waiting.
- */
-static bool
-wants_mail(const struct store *s, unsigned lane)
-{
-	for (size_t i = 0; i < s->workers_n; i++)
-		if ((s->workers[i].lanes & 1U << lane) != 0 &&
-		    (s->workers[i].link.state != LINK_UP || worker_is_idle(&s->workers[i])))
-			return true;
-	return s->stopping;
-}
-
 static void
 wait_and_step(struct store *s)
 {
 	struct pollfd fds[WORKERS_MAX + 2 + STORE_LANES];
 	int64_t now = clock_mono_ms();
 	int64_t deadline = s->up < s->workers_n ? expire(s, now) : -1;
-	int timeout = until(now, s->stopping ? 20 : 60000, deadline);
+	int timeout =
+	    until(now, until(now, s->stopping ? 20 : 60000, deadline), expect_mail(s, now));
 	nfds_t n = 0;
 
 	for (size_t i = 0; i < s->workers_n; i++) {
@@ -319,8 +362,7 @@ wait_and_step(struct store *s)
 	n++;
 	fds[n++] = (struct pollfd){ .fd = s->wake.fd, .events = POLLIN };
 	for (unsigned lane = 0; lane < STORE_LANES; lane++)
-		fds[n++] = (struct pollfd){ .fd = wants_mail(s, lane) ? s->boxes[lane].fd : -1,
-			                    .events = POLLIN };
+		fds[n++] = (struct pollfd){ .fd = s->boxes[lane].fd, .events = POLLIN };
 	if (poll(fds, n, timeout) < 0 && errno != EINTR)
 		log_error("poll-failed", LOG_S("reason", strerror(errno)));
 	now = clock_mono_ms();
@@ -340,7 +382,7 @@ run(void *arg)
 	struct store *s = arg;
 
 	while (!must_end(s, clock_mono_ms())) {
-		take_mail(s);
+		take_mail(s, clock_mono_ms());
 		dispatch(s);
 		wait_and_step(s);
 	}
@@ -430,7 +472,7 @@ store_stop(struct store **store, int64_t grace_ms)
 	for (size_t i = 0; i < s->workers_n; i++)
 		worker_deinit(&s->workers[i]);
 	do { /* what is submitted from done, too */
-		take_mail(s);
+		take_mail(s, clock_mono_ms());
 		(void)expire(s, INT64_MAX);
 	} while (!is_quiet(s));
 	store_free(s);

@@ -204,6 +204,7 @@ void
 worker_send(struct worker *c, struct set *set, int64_t now_ms)
 {
 	c->set = set;
+	c->sent_ms = now_ms;
 	c->failed = NULL;
 	c->sqlstate[0] = '\0';
 	if (!plan_items(c, set)) {

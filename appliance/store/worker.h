@@ -29,6 +29,7 @@ struct worker {
 
 	struct set *again; /* sets to be sent before any new one */
 	struct set *set;   /* in flight, or NULL */
+	int64_t sent_ms;   /* when it was sent */
 	struct item {
 		const struct store_op *op; /* NULL: the Sync */
 		bool prepare;

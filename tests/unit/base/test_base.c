@@ -7,6 +7,7 @@
 #include "base/metric.h"
 #include "base/text.h"
 
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -183,6 +184,14 @@ test_log_escapes_and_stays_one_line(void **state)
 	(void)close(fds[1]);
 }
 
+static bool
+is_readable(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	return poll(&p, 1, 0) == 1;
+}
+
 static void
 test_mailbox_is_readable_while_something_waits(void **state)
 {
@@ -193,7 +202,9 @@ test_mailbox_is_readable_while_something_waits(void **state)
 	(void)state;
 	assert_true(mailbox_init(&box));
 	assert_null(mailbox_take(&box));
+	assert_false(is_readable(box.fd));
 	mailbox_post(&box, &a);
+	assert_true(is_readable(box.fd));
 	mailbox_post(&box, &b);
 	assert_int_equal(mailbox_waiting(&box), 2);
 	all = mailbox_take(&box);
@@ -201,6 +212,36 @@ test_mailbox_is_readable_while_something_waits(void **state)
 	assert_ptr_equal(all->next, &b);
 	assert_null(b.next);
 	assert_null(mailbox_take(&box));
+	assert_false(is_readable(box.fd));
+	mailbox_wake(&box);
+	assert_true(is_readable(box.fd));
+	assert_null(mailbox_take(&box));
+	assert_false(is_readable(box.fd));
+	mailbox_deinit(&box);
+}
+
+static void
+test_mailbox_rings_when_as_much_waits_as_expected(void **state)
+{
+	struct mailbox box;
+	struct mail m[4];
+
+	(void)state;
+	assert_true(mailbox_init(&box));
+	assert_false(mailbox_expect(&box, 3));
+	mailbox_post(&box, &m[0]);
+	mailbox_post(&box, &m[1]);
+	assert_false(is_readable(box.fd));
+	assert_true(mailbox_expect(&box, 2));
+	assert_false(is_readable(box.fd)); /* it was told already */
+	assert_false(mailbox_expect(&box, 3));
+	mailbox_post(&box, &m[2]);
+	assert_true(is_readable(box.fd));
+	assert_ptr_equal(mailbox_take(&box), &m[0]);
+	assert_false(mailbox_expect(&box, SIZE_MAX));
+	mailbox_post(&box, &m[3]);
+	assert_false(is_readable(box.fd));
+	assert_ptr_equal(mailbox_take(&box), &m[3]);
 	mailbox_deinit(&box);
 }
 
@@ -239,6 +280,7 @@ main(void)
 		cmocka_unit_test(test_uuid_goes_on_when_the_clock_is_set_back),
 		cmocka_unit_test(test_log_escapes_and_stays_one_line),
 		cmocka_unit_test(test_mailbox_is_readable_while_something_waits),
+		cmocka_unit_test(test_mailbox_rings_when_as_much_waits_as_expected),
 		cmocka_unit_test(test_metrics_of_one_name_stand_together),
 	};
 

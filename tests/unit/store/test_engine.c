@@ -490,6 +490,29 @@ test_a_statement_that_cannot_be_prepared_fails_alone(void **state)
 	cluster_sql("DROP TABLE tmtp.later");
 }
 
+/* --- Connections that share a lane ----------------------------------------- */
+
+/* Few jobs wait a moment for company when another connection is at work, but never for its end. */
+static void
+test_a_second_connection_waits_for_company_but_not_for_the_first(void **state)
+{
+	struct store *s = a_store(cluster_conninfo("tmtp_site"), 2, 20000);
+	PGconn *gate = shut_gate();
+	struct probe slow = { .id = -1, .act = "lock" },
+		     few[3] = { { .id = 1 }, { .id = 2 }, { .id = 3 } };
+
+	(void)state;
+	submit_to(s, &slow, &put);
+	cluster_blocked();
+	for (int i = 0; i < 3; i++)
+		submit_to(s, &few[i], &put);
+	while (few[0].dones + few[1].dones + few[2].dones < 3)
+		continue;
+	assert_int_equal(slow.dones, 0);
+	open_gate(gate);
+	store_stop(&s, 1000);
+}
+
 /* --- Lanes, threads ------------------------------------------------------ */
 
 static void
@@ -1206,6 +1229,8 @@ main(void)
 		cmocka_unit_test_setup(test_a_commit_that_fails, empty),
 		cmocka_unit_test_setup(test_a_statement_that_cannot_be_prepared_fails_alone,
 		                       empty),
+		cmocka_unit_test_setup(
+		    test_a_second_connection_waits_for_company_but_not_for_the_first, empty),
 		cmocka_unit_test_setup(test_a_lane_does_not_wait_for_another, empty),
 		cmocka_unit_test_setup(test_a_job_may_be_submitted_from_done, empty),
 		cmocka_unit_test_setup(test_ten_thousand_jobs_from_four_threads, empty),
