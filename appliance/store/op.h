@@ -73,7 +73,9 @@ struct store_op {
 	enum store_lane lane;
 	unsigned batch_max; /* jobs one execution carries; 0 means 1 */
 	bool repeatable;    /* executing it a second time after a lost answer changes nothing */
-	const char *wakes;  /* NOTIFY this channel after the commit, or NULL */
+	/* Executed instead when an answer was lost: this one would not do a second time. NULL: it does. */
+	const struct store_op *again;
+	const char *wakes; /* NOTIFY this channel after the commit, or NULL */
 	/* About how many octets a job brings, when they may be many; NULL: few. Large ones share no commit. */
 	size_t (*octets)(const struct store_job *job);
 	/* Fills the columns for all jobs. */

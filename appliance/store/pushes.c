@@ -1,7 +1,8 @@
 /*
- * Accepting pushes: see pushes.h. Three statements, one an audience, each
- * carrying whatever waits: key, message and batches are written by one
- * statement so that a push is whole or not there.
+ * Accepting pushes: see pushes.h. A statement for each audience, carrying
+ * whatever waits: key, message and batches are written by one statement so that
+ * a push is whole or not there. What is pushed most, one member's message
+ * without a key, has a second one that costs less.
  */
 #include "store/pushes.h"
 
@@ -14,9 +15,11 @@
 #define INPUT_ARRAYS                                                                                  \
 	"$1::int4[], $2::int8[], $3::int8[], $4::uuid[], $5::int4[], $6::timestamptz[], $7::int8[], " \
 	"$8::timestamptz[], $9::bytea[], $10::bytea[], $11::text[], $12::bytea[]"
-#define INPUT_TYPES                                                                           \
+#define NEW_TYPES                                                                             \
 	T_INT4S, T_INT8S, T_INT8S, T_UUIDS, T_INT4S, T_TIMESTAMPTZS, T_INT8S, T_TIMESTAMPTZS, \
-	    T_BYTEAS, T_BYTEAS, T_TEXTS, T_BYTEAS
+	    T_BYTEAS, T_BYTEAS
+#define NEW_N 10 /* without the key and its hash */
+#define INPUT_TYPES NEW_TYPES, T_TEXTS, T_BYTEAS
 #define INPUT_N 12
 
 /*
@@ -53,7 +56,7 @@
 #define MADE_NOW "(f.key IS NOT NULL OR f.message_id IN (SELECT message_id FROM message)) "
 
 static void
-bind_input(struct args *a, int ord, const struct push *p)
+bind_new(struct args *a, int ord, const struct push *p)
 {
 	args_i32(a, 0, ord);
 	args_i64(a, 1, p->site_id);
@@ -65,6 +68,12 @@ bind_input(struct args *a, int ord, const struct push *p)
 	args_time(a, 7, p->expires_us);
 	args_slice(a, 8, slice_mem(p->digest, 32));
 	args_slice(a, 9, p->body);
+}
+
+static void
+bind_input(struct args *a, int ord, const struct push *p)
+{
+	bind_new(a, ord, p);
 	if (p->key.len == 0) {
 		args_null(a, 10);
 		args_null(a, 11);
@@ -110,6 +119,18 @@ bind_one(struct args *a, struct store_job *const *jobs, size_t n)
 }
 
 static void
+bind_one_new(struct args *a, struct store_job *const *jobs, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		const struct push *p = (const struct push *)jobs[i];
+
+		bind_new(a, (int)i, p);
+		args_slice(a, NEW_N, p->rcpts[0].domain);
+		args_slice(a, NEW_N + 1, p->rcpts[0].member);
+	}
+}
+
+static void
 rows_one(const PGresult *r, struct store_job *const *jobs, size_t n)
 {
 	rows_outcome(r, jobs, n);
@@ -142,6 +163,42 @@ static const struct store_op push_one = {
 	.wakes = "tmtp_relay",
 	.octets = octets_push,
 	.bind = bind_one,
+	.rows = rows_one,
+};
+
+/*
+ * Nothing of these can be there before: they have no key, and this is their first try. So there is
+ * no conflict to look for, which would cost a look and a WAL record a row. The arrays are unnested in
+ * the target list, a row at a time; unnest in FROM would write each of them into a store of its own.
+ */
+static const struct store_op push_one_new = {
+	.name = "push_one_new",
+	.sql =
+	    "WITH held AS MATERIALIZED (SELECT i.*, d.domain_id FROM (SELECT unnest($1::int4[]) AS ord, "
+	    "  unnest($2::int8[]) AS site_id, unnest($3::int8[]) AS channel_id, "
+	    "  unnest($4::uuid[]) AS message_id, unnest($5::int4[]) AS lane, "
+	    "  unnest($6::timestamptz[]) AS accepted_at, unnest($7::int8[]) AS date_s, "
+	    "  unnest($8::timestamptz[]) AS expires_at, unnest($9::bytea[]) AS digest, "
+	    "  unnest($10::bytea[]) AS body, unnest($11::text[]) AS domain, unnest($12::text[]) AS member) i "
+	    " CROSS JOIN " DOMAIN_OF("i.domain") " CROSS JOIN " SUBSCRIPTION_OF(
+		"i",
+		"i.member") " WHERE s.state = 1), "
+			    "message AS (INSERT INTO tmtp.message (site_id, message_id, channel_id, audience, lane, "
+			    " accepted_at, date_s, expires_at, size, digest, body) "
+			    " SELECT site_id, message_id, channel_id, 0, lane, accepted_at, date_s, expires_at, "
+			    " octet_length(body), digest, body FROM held), "
+			    "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
+			    " lane, members, recipients) "
+			    " SELECT site_id, message_id, 1, channel_id, domain_id, lane, ARRAY[member], 1 FROM held) "
+			    "SELECT ord, true FROM held",
+	.types = (const Oid[]){ NEW_TYPES, T_TEXTS, T_TEXTS, 0 },
+	.lane = STORE_WRITE,
+	.batch_max = 256,
+	.repeatable = true,
+	.again = &push_one,
+	.wakes = "tmtp_relay",
+	.octets = octets_push,
+	.bind = bind_one_new,
 	.rows = rows_one,
 };
 
@@ -260,7 +317,8 @@ store_push(struct store *store, struct push *p)
 		[PUSH_CHANNEL] = &push_channel,
 	};
 
-	p->job.op = ops[p->audience];
+	p->job.op =
+	    p->audience == PUSH_ONE && p->key.len == 0 ? &push_one_new : ops[p->audience];
 	store_submit(store, &p->job);
 }
 

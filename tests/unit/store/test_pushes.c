@@ -431,6 +431,21 @@ test_a_list_run_again_when_others_hold_the_channel(void **state)
 	cluster_sql("DELETE FROM tmtp.domain WHERE domain_id = 3");
 }
 
+/* The statement for what is new can't tell; another runs when an answer was lost. */
+static void
+test_a_push_to_one_run_again(void **state)
+{
+	struct a_push p;
+
+	(void)state;
+	make(&p, "ann@a.test", NULL);
+	lost_answer(&p, "SELECT 1");
+	assert_int_equal(p.push.outcome, PUSH_STORED);
+	assert_true(p.push.rcpts[0].holds);
+	assert_string_equal(batches(), "1 1 9 1 0 {ann} 1 0");
+	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.message"), 1);
+}
+
 /* With a key, the key tells: it is this message's own. */
 static void
 test_a_push_with_a_key_run_again(void **state)
@@ -517,6 +532,7 @@ main(void)
 		                       empty),
 		cmocka_unit_test_setup(test_a_list_run_again_when_others_hold_the_channel,
 		                       empty),
+		cmocka_unit_test_setup(test_a_push_to_one_run_again, empty),
 		cmocka_unit_test_setup(test_a_push_with_a_key_run_again, empty),
 		cmocka_unit_test_setup(test_a_thousand_at_once_in_few_commits, empty),
 		cmocka_unit_test_setup(test_a_push_that_cannot_be_stored_fails_alone, empty),
