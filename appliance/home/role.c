@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/process.h"
+#include "base/random.h"
 #include "home/api.h"
 #include "home/dmtp.h"
 #include "home/live.h"
@@ -295,7 +296,7 @@ home_main(const struct config *config)
 	struct role *r = calloc(1, sizeof(*r));
 	bool good;
 
-	if (r == NULL || sodium_init() < 0)
+	if (r == NULL || !random_start())
 		return 1;
 	r->home.config = config;
 	r->signal_fd = process_signals();

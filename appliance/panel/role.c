@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/process.h"
+#include "base/random.h"
 #include "store/embedded.h"
 #include "store/store.h"
 #include "web/health.h"
@@ -13,7 +14,6 @@
 #include "web/request.h"
 
 #include <poll.h>
-#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -202,7 +202,7 @@ int
 panel_main(const struct config *config)
 {
 	struct role r = { .config = config, .signal_fd = process_signals() };
-	bool started = r.signal_fd >= 0 && sodium_init() >= 0 && start_store(&r) &&
+	bool started = r.signal_fd >= 0 && random_start() && start_store(&r) &&
 	               start_servers(&r) && start_health(&r);
 
 	if (started) {

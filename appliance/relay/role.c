@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/process.h"
+#include "base/random.h"
 #include "relay/grants.h"
 #include "relay/plan.h"
 #include "relay/routes.h"
@@ -16,7 +17,6 @@
 #include "web/health.h"
 
 #include <stdio.h>
-#include <sodium.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -332,7 +332,7 @@ relay_main(const struct config *config)
 	struct role *r = calloc(1, sizeof(*r));
 	bool good;
 
-	if (r == NULL || sodium_init() < 0)
+	if (r == NULL || !random_start())
 		return 1;
 	r->relay.config = config;
 	r->signal_fd = process_signals();

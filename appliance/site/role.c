@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/process.h"
+#include "base/random.h"
 #include "site/handlers.h"
 #include "store/embedded.h"
 #include "store/sites.h"
@@ -15,7 +16,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <sodium.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -248,7 +248,7 @@ static bool
 start(struct role *role)
 {
 	role->signal_fd = process_signals();
-	if (role->signal_fd < 0 || sodium_init() < 0) {
+	if (role->signal_fd < 0 || !random_start()) {
 		log_error("start-failed", LOG_S("reason", strerror(errno)));
 		return false;
 	}
