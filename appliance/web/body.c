@@ -1,7 +1,5 @@
 /*
- * Strict JSON bodies: see body.h. jansson parses; what it would let pass is
- * checked here: nesting before it recurses, and everything that the caller's
- * table of fields says.
+ * Bodies by a table of fields: see body.h.
  */
 #include "web/body.h"
 
@@ -18,103 +16,6 @@
 #define POINTER_MAX 256
 /* Octets of a client's own field name that an answer repeats. */
 #define NAME_SHOWN 64
-
-/* --- parsing --------------------------------------------------------------- */
-
-/* Where the string that begins at i ends: at its quotation mark, or at the end of the text. */
-static size_t
-string_end(struct slice text, size_t i)
-{
-	while (i < text.len) {
-		const uint8_t *quote = memchr(text.data + i, '"', text.len - i);
-		size_t end = quote == NULL ? text.len : (size_t)(quote - text.data);
-		size_t escapes = 0;
-
-		while (end - escapes > i && text.data[end - escapes - 1] == '\\')
-			escapes++;
-		if (quote == NULL || escapes % 2 == 0)
-			return end;
-		i = end + 1;
-	}
-	return text.len;
-}
-
-/*
- * False as soon as more containers are open than allowed; strings are skipped, nothing else is
- * judged.
- */
-static bool
-depth_is_fine(struct slice text)
-{
-	size_t depth = 0;
-
-	for (size_t i = 0; i < text.len; i++) {
-		uint8_t c = text.data[i];
-
-		if (c == '"') {
-			i = string_end(text, i + 1);
-		} else if (c == '{' || c == '[') {
-			if (++depth > WEB_JSON_DEPTH)
-				return false;
-		} else if ((c == '}' || c == ']') && depth > 0) {
-			depth--;
-		}
-	}
-	return true;
-}
-
-static const char *
-parse_reason(enum json_error_code code)
-{
-	switch (code) {
-	case json_error_premature_end_of_input:
-		return "it ends too early";
-	case json_error_end_of_input_expected:
-		return "something follows its end";
-	case json_error_invalid_utf8:
-		return "it isn't UTF-8";
-	case json_error_duplicate_key:
-		return "a name stands twice in one object";
-	case json_error_null_character:
-	case json_error_null_byte_in_key:
-		return "it holds a NUL";
-	case json_error_numeric_overflow:
-		return "a number is too large";
-	default:
-		return "it can't be parsed";
-	}
-}
-
-enum web_body_rc
-web_json_parse(struct slice text, json_t **out, char error[static 160])
-{
-	json_error_t e;
-	json_t *value;
-
-	if (!depth_is_fine(text)) {
-		(void)snprintf(error, 160, "more than %d containers are open at once",
-		               WEB_JSON_DEPTH);
-		return WEB_BODY_MALFORMED;
-	}
-	value = json_loadb(text.len == 0 ? "" : (const char *)text.data, text.len,
-	                   JSON_REJECT_DUPLICATES, &e);
-	if (value != NULL && json_is_object(value)) {
-		*out = value;
-		return WEB_BODY_OK;
-	}
-	if (value != NULL) {
-		json_decref(value);
-		(void)snprintf(error, 160, "it isn't an object");
-		return WEB_BODY_MALFORMED;
-	}
-	if (json_error_code(&e) == json_error_out_of_memory) {
-		(void)snprintf(error, 160, "no memory");
-		return WEB_BODY_MEMORY;
-	}
-	(void)snprintf(error, 160, "%s (line %d, column %d)", parse_reason(json_error_code(&e)),
-	               e.line, e.column);
-	return WEB_BODY_MALFORMED;
-}
 
 /* --- errors ---------------------------------------------------------------- */
 

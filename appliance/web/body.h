@@ -1,36 +1,18 @@
 /*
- * Strict JSON input. A body is one JSON object without duplicate names, bytes
- * after it, NUL or deep nesting; its fields are read by a table, so that what
- * is unknown, missing or of the wrong type is told by JSON pointer (RFC 6901).
+ * JSON bodies. Their fields are read by a table, so that what is unknown,
+ * missing or of the wrong type is told by JSON pointer (RFC 6901).
  */
 #ifndef TMTP_WEB_BODY_H
 #define TMTP_WEB_BODY_H
 
 #include "base/slice.h"
+#include "web/json.h"
 #include "web/problem.h"
-
-#include <jansson.h>
 
 struct web_request;
 
-/* Containers open at once. */
-#define WEB_JSON_DEPTH 16
-
 /* Errors that one answer tells. */
 #define WEB_ERRORS_MAX 16
-
-enum web_body_rc {
-	WEB_BODY_OK = 0,
-	WEB_BODY_MALFORMED, /* not such JSON; the text says where */
-	WEB_BODY_MEMORY
-};
-
-/*
- * Parses strictly; *out is owned by the caller (json_decref). error gets a
- * sentence with line and column, no part of the input.
- */
-enum web_body_rc web_json_parse(struct slice text, json_t **out, char error[static 160])
-    __attribute__((warn_unused_result));
 
 enum web_field_type {
 	WEB_STRING,  /* out: struct slice; min and max count octets */

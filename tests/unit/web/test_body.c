@@ -51,6 +51,23 @@ test_json_that_is_refused(void **state)
 		SLICE("{\"a\":\"\xff\"}"),
 		SLICE("{\"a\":\"\xed\xa0\x80\"}"),
 		SLICE("{\"a\":\"\\ud800\"}"),
+		SLICE("{\"a\":\"\\ud800\\u0041\"}"),
+		SLICE("{\"a\":\"\\udc8c\\ud83d\"}"),
+		SLICE("{\"a\":\"\\ud83d\\\\udc8c\"}"),
+		SLICE("{\"a\":\"\\u00g0\"}"),
+		SLICE("{\"a\":\"\\x\"}"),
+		SLICE("{\"a\":\"\\u\"}"),
+		SLICE("{\"a\":/* */1}"),
+		SLICE("{\"a\":1} // end"),
+		SLICE("{\"a\":1]"),
+		SLICE("{\"a\"}"),
+		SLICE("{\"a\":}"),
+		SLICE("{1:1}"),
+		SLICE("{\"a\":+1}"),
+		SLICE("{\"a\":.5}"),
+		SLICE("{\"a\":-}"),
+		SLICE("{\"a\":True}"),
+		SLICE("{\"a\":-9223372036854775809}"),
 		SLICE("{\"a\":99999999999999999999}"),
 		SLICE("{\"a\":1e999}"),
 		SLICE("{\"a\":NaN}"),
@@ -74,6 +91,8 @@ test_json_that_is_taken(void **state)
 		SLICE(" \r\n\t{ } \n"),
 		SLICE("{\"a\":[1,2.5,true,null,\"\\ud83d\\udc8c\",{\"b\":\"[[[[[[[[[[[[[[[[[[[["
 		      "\"}]}"),
+		SLICE("{\"a\":\"\\\\ud800\"}"), /* an escaped backslash, and letters */
+		SLICE("{\"a\":[[1,[2]],{\"a\":{\"a\":1e-400}}],\"b\":-0}"),
 		SLICE("{\"\":\"\\\\\\\"{{{{{{{{{{{{{{{{{{{{\"}"),
 	};
 
@@ -92,6 +111,50 @@ test_every_prefix_of_a_body_is_malformed(void **state)
 	for (size_t i = 0; i < sizeof(text) - 1; i++)
 		assert_int_equal(parse(slice_mem(text, i)), WEB_BODY_MALFORMED);
 	assert_int_equal(parse(slice_mem(text, sizeof(text) - 1)), WEB_BODY_OK);
+}
+
+/* The tree is what another parser makes of the text. */
+static void
+test_json_is_read_as_it_stands(void **state)
+{
+	static const char text[] =
+	    "{\"a\":[1,-2.5,true,false,null,\"\\u00e4\\ud83d\\udc8c\\n\\\"\\/\"],"
+	    "\"b\":{\"c\":{},\"d\":[],\"\\u00e4\":\"x\"},\"e\":\"y\",\"\":1e3}";
+	json_t *json = NULL, *other = json_loads(text, 0, NULL);
+	char error[160];
+
+	(void)state;
+	assert_int_equal(web_json_parse(slice_str(text), &json, error), WEB_BODY_OK);
+	assert_true(json_equal(json, other));
+	json_decref(json);
+	json_decref(other);
+}
+
+static void
+test_what_is_malformed_is_told_with_its_place(void **state)
+{
+	static const struct {
+		const char *text, *error;
+	} cases[] = {
+		{ "{\"a\":1,\n \"a\":2}",
+		  "a name stands twice in one object (line 2, column 4)" },
+		{ "{\"a\":\"b\"", "it ends too early (line 1, column 8)" },
+		{ "{} x", "something follows its end (line 1, column 4)" },
+		{ "{\"a\":99999999999999999999}", "a number is too large (line 1, column 25)" },
+		{ "{\"a\":\"\\u0000\"}", "it holds a NUL (line 1, column 8)" },
+		{ "{\"a\":\"\xff\"}", "it isn't UTF-8" },
+		{ "[]", "it isn't an object" },
+		{ "{\n\n\"a\" 1}", "it can't be parsed (line 3, column 5)" },
+	};
+	json_t *json;
+	char error[160];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		assert_int_equal(web_json_parse(slice_str(cases[i].text), &json, error),
+		                 WEB_BODY_MALFORMED);
+		assert_string_equal(error, cases[i].error);
+	}
 }
 
 static void
@@ -359,6 +422,8 @@ main(void)
 		cmocka_unit_test(test_json_that_is_refused),
 		cmocka_unit_test(test_json_that_is_taken),
 		cmocka_unit_test(test_every_prefix_of_a_body_is_malformed),
+		cmocka_unit_test(test_json_is_read_as_it_stands),
+		cmocka_unit_test(test_what_is_malformed_is_told_with_its_place),
 		cmocka_unit_test(test_nesting_is_bounded),
 		cmocka_unit_test(test_fields_are_read_into_the_struct),
 		cmocka_unit_test(test_what_is_wrong_is_told_by_pointer),
