@@ -150,8 +150,17 @@ bool
 text_is_utf8(struct slice s)
 {
 	for (size_t at = 0; at < s.len;) {
-		size_t n = utf8_sequence(s.data + at, s.len - at);
+		uint64_t eight;
+		size_t n;
 
+		if (s.len - at >= sizeof(eight)) { /* most text is ASCII, for long stretches */
+			memcpy(&eight, s.data + at, sizeof(eight));
+			if ((eight & UINT64_C(0x8080808080808080)) == 0) {
+				at += sizeof(eight);
+				continue;
+			}
+		}
+		n = utf8_sequence(s.data + at, s.len - at);
 		if (n == 0)
 			return false;
 		at += n;

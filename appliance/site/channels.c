@@ -158,7 +158,9 @@ on_found(struct store_job *job)
 		keep_channel(call->call.site, l, call->channel_id);
 	}
 	channel_list_clear(&l->list);
-	if (rc == STORE_NOT_FOUND)
+	if (rc == STORE_NOT_FOUND && call->missing != NULL)
+		call->missing(call);
+	else if (rc == STORE_NOT_FOUND)
 		web_reply_problem(call->call.req, &web_not_found, "There is no such channel.");
 	else if (rc != STORE_OK)
 		site_reply_store(&call->call, rc);

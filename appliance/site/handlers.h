@@ -40,6 +40,7 @@ struct channel_call {
 	struct slice name; /* of the channel, in the request's memory */
 	int64_t channel_id;
 	channel_step *found;
+	channel_step *missing; /* instead of a 404, or NULL */
 };
 
 /*

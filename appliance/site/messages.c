@@ -41,9 +41,10 @@ struct push_call {
 	struct plan plan;
 };
 
-/* One question more, after an idempotency key that was used before. */
+/* One question more: what an idempotency key was used for. */
 struct replay {
 	struct push_call *call;
+	void (*unused)(struct push_call *call); /* the answer when it was not */
 	struct push_earlier earlier;
 	struct message_recipients rejected;
 };
@@ -197,8 +198,8 @@ on_earlier(struct store_job *job)
 	struct push_call *p = r->call;
 	const struct push *push = &p->push;
 
-	if (job->rc == STORE_NOT_FOUND) /* it ran out between the two questions */
-		push_fail(p, STORE_DOWN);
+	if (job->rc == STORE_NOT_FOUND)
+		r->unused(p);
 	else if (job->rc != STORE_OK)
 		push_fail(p, job->rc);
 	else if (!token_equal(r->earlier.body_hash, push->body_hash, sizeof(push->body_hash)))
@@ -210,8 +211,15 @@ on_earlier(struct store_job *job)
 		ask_rejected(r);
 }
 
+/* The store found the key taken, and then not: it ran out between the two questions. */
 static void
-ask_earlier(struct push_call *p)
+key_ran_out(struct push_call *p)
+{
+	push_fail(p, STORE_DOWN);
+}
+
+static void
+ask_earlier(struct push_call *p, void (*unused)(struct push_call *))
 {
 	struct replay *r = web_request_alloc(call_of(p)->req, sizeof(*r));
 
@@ -221,11 +229,25 @@ ask_earlier(struct push_call *p)
 	}
 	memset(r, 0, sizeof(*r));
 	r->call = p;
+	r->unused = unused;
 	r->earlier.job.done = on_earlier;
 	r->earlier.job.arg = r;
 	r->earlier.site_id = p->push.site_id;
 	r->earlier.key = p->push.key;
 	store_push_earlier(call_of(p)->site->store, &r->earlier);
+}
+
+/*
+ * What could not be pushed now may have been once: whoever lost that answer gets it, whatever the
+ * channel and its members have done since.
+ */
+static void
+refuse_unless_earlier(struct push_call *p, void (*refuse)(struct push_call *))
+{
+	if (p->push.key.len > 0)
+		ask_earlier(p, refuse);
+	else
+		refuse(p);
 }
 
 /* --- into the store ------------------------------------------------------------------------
@@ -245,10 +267,10 @@ on_pushed(struct store_job *job)
 		reply_stored(p);
 		break;
 	case PUSH_NOBODY:
-		reply_nobody(p);
+		refuse_unless_earlier(p, reply_nobody);
 		break;
 	case PUSH_KEY_TAKEN:
-		ask_earlier(p);
+		ask_earlier(p, key_ran_out);
 		break;
 	}
 }
@@ -260,6 +282,18 @@ submit(struct channel_call *channel)
 
 	p->push.channel_id = channel->channel_id;
 	store_push(channel->call.site->store, &p->push);
+}
+
+static void
+no_channel(struct push_call *p)
+{
+	push_refuse(p, &web_not_found, "There is no such channel.");
+}
+
+static void
+on_no_channel(struct channel_call *channel)
+{
+	refuse_unless_earlier((struct push_call *)channel, no_channel);
 }
 
 static void
@@ -388,12 +422,13 @@ push_authorised(struct call *call)
 		return;
 	}
 	if (!text_is_name(web_request_param(call->req, "channel"))) {
-		push_refuse(p, &web_not_found, "There is no such channel.");
+		no_channel(p);
 		return;
 	}
 	if (!read_key(p) || !read_push(p))
 		return;
 	push_fill(p);
+	p->channel.missing = on_no_channel;
 	site_channel_find(&p->channel, submit);
 }
 

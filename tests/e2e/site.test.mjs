@@ -407,6 +407,40 @@ describe("pushes", () => {
 		assert.notEqual(stranger.json.id, first.json.id);
 	});
 
+	// What the key is for: the answer was lost, and since then everything has changed.
+	test("an idempotency key gives its answer when the member has left and the channel is closed", async (t) => {
+		const of = (to) => ({ to, subject: "before she left" });
+		sql(`INSERT INTO tmtp.channel VALUES (${SHOP}, 99, 'brief', 'Brief', now(), NULL);
+			INSERT INTO tmtp.subscription (site_id, channel_id, domain_id, member, state, grant_id, joined_at)
+				SELECT ${SHOP}, 99, domain_id, member, 1, grant_id, joined_at FROM tmtp.subscription
+				WHERE site_id = ${SHOP} AND channel_id = 101 AND member = 'ann'`, "tmtp_owner");
+		t.after(() => sql(`DELETE FROM tmtp.subscription WHERE channel_id = 99; DELETE FROM tmtp.channel WHERE channel_id = 99`, "tmtp_owner"));
+		const brief = (to, key) => post("/v1/channels/brief/messages", of(to), { headers: { "Idempotency-Key": key } });
+		const keys = { one: crypto.randomUUID(), list: crypto.randomUUID() };
+		const to = { one: "ann@home.test", list: ["ann@home.test", "nobody@home.test"] };
+		const first = {};
+		for (const kind of ["one", "list"]) {
+			first[kind] = await brief(to[kind], keys[kind]);
+			assert.equal(first[kind].status, 202, kind);
+		}
+		const replays = async (when) => {
+			for (const kind of ["one", "list"]) {
+				const again = await brief(to[kind], keys[kind]);
+				assert.equal(again.status, 202, `${kind}, ${when}`);
+				assert.equal(again.headers["idempotency-replayed"], "true");
+				assert.equal(again.json.id, first[kind].json.id);
+				assert.equal((await brief("cem@else.test", keys[kind])).type, "idempotency-mismatch");
+			}
+		};
+		sql(`UPDATE tmtp.subscription SET state = 3 WHERE site_id = ${SHOP} AND channel_id = 99`, "tmtp_owner");
+		await replays("when she has left");
+		assert.equal((await brief("ann@home.test", crypto.randomUUID())).type, "no-recipient");
+		sql(`UPDATE tmtp.channel SET closed_at = now() WHERE site_id = ${SHOP} AND channel_id = 99;
+			UPDATE tmtp.revision SET number = number + 1`, "tmtp_owner");
+		await until("the closed channel", async () => (await brief("ann@home.test", crypto.randomUUID())).status === 404);
+		await replays("when the channel is closed");
+	});
+
 	test("one key from a hundred at once stores one message", async () => {
 		const headers = { "Idempotency-Key": "all-at-once" };
 		const all = await Promise.all(Array.from({ length: 100 }, () => push({ to: "ann@home.test", subject: "once" }, { headers })));
