@@ -245,6 +245,28 @@ test_mailbox_rings_when_as_much_waits_as_expected(void **state)
 	mailbox_deinit(&box);
 }
 
+/* ASCII is looked at eight octets at a time: what is not ASCII may stand anywhere in or across them. */
+static void
+test_utf8_is_judged_wherever_it_stands(void **state)
+{
+	uint8_t text[24];
+
+	(void)state;
+	for (size_t len = 1; len <= sizeof(text); len++) {
+		for (size_t at = 0; at < len; at++) {
+			memset(text, 'a', sizeof(text));
+			text[at] = 0xff;
+			assert_false(text_is_utf8(slice_mem(text, len)));
+			text[at] = 0xc3; /* alone, then with its second half */
+			assert_false(text_is_utf8(slice_mem(text, len)));
+			if (at + 1 < len) {
+				text[at + 1] = 0xa4;
+				assert_true(text_is_utf8(slice_mem(text, len)));
+			}
+		}
+	}
+}
+
 static void
 test_metrics_of_one_name_stand_together(void **state)
 {
@@ -281,6 +303,7 @@ main(void)
 		cmocka_unit_test(test_log_escapes_and_stays_one_line),
 		cmocka_unit_test(test_mailbox_is_readable_while_something_waits),
 		cmocka_unit_test(test_mailbox_rings_when_as_much_waits_as_expected),
+		cmocka_unit_test(test_utf8_is_judged_wherever_it_stands),
 		cmocka_unit_test(test_metrics_of_one_name_stand_together),
 	};
 
