@@ -604,7 +604,7 @@ describe("a broadcast to 20,000", () => {
 	});
 });
 
-describe("SIGKILL of the relay after the other side has seen some batches", () => {
+describe("SIGKILL of a role after the other side has seen some batches", () => {
 	const its = pairOfItsOwn({ routes: ["sink.test"] }), batch = 800, count = 10 * batch;
 	let site, crowd, real, sink;
 
@@ -617,9 +617,9 @@ describe("SIGKILL of the relay after the other side has seen some batches", () =
 	});
 	afterEach(() => its.ways["sink.test"].release());
 
-	for (const [seen, answered] of [[1, false], [3, true], [7, false]])
-		test(`${seen}, ${answered ? "answered" : "not answered yet"}: nobody is left out, and a real home server shows it once`, async () => {
-			const way = its.ways["sink.test"], subject = `Seen ${seen}`;
+	for (const [role, seen, answered] of [["relay", 1, false], ["relay", 3, true], ["relay", 7, false], ["site", 2, true], ["home", 2, true]])
+		test(`${role}, ${seen}, ${answered ? "answered" : "not answered yet"}: nobody is left out, and a real home server shows it once`, async () => {
+			const way = its.ways["sink.test"], subject = `${role}, seen ${seen}`;
 			await site.settled(await site.push("news", `${crowd.member(1)}@sink.test`, "Warm")); // opens the session
 			if (!answered)
 				way.hold("down");
@@ -634,8 +634,9 @@ describe("SIGKILL of the relay after the other side has seen some batches", () =
 			});
 			assert.equal(sink.record(id).length, seen * batch);
 			const at = Date.now();
-			await its.shop.killRole("relay");
-			await endLeases(its.shop, at);
+			await its.shop.killRole(role);
+			if (role === "relay")
+				await endLeases(its.shop, at);
 			way.cut();
 			way.release();
 			assert.deepEqual(await site.settled(id), { waiting: 0, delivered: count + batch, failed: 0, dead: 0, rejected: 0 });
