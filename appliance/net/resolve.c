@@ -28,7 +28,7 @@ struct resolve_entry {
 	struct resolve_query *waiting;       /* the last comer first */
 	struct loop_defer deliver;
 	int64_t expires_ms;
-	uint32_t ttl_s; /* the least so far, while asking */
+	uint32_t ttl_s, none_ttl_s; /* the least so far, while asking */
 	struct resolve_answer answer;
 	struct resolve_target *targets;
 	struct net_address *v6, *v4; /* while asking; then v6 holds both */
@@ -123,7 +123,7 @@ entry_new(struct resolver *r, bool service, const char *name)
 		entry_forget(r->use.newer);
 	e->resolver = r;
 	e->service = service;
-	e->ttl_s = INT32_MAX;
+	e->ttl_s = e->none_ttl_s = UINT32_MAX;
 	(void)snprintf(e->name, sizeof(e->name), "%s", name);
 	loop_defer_init(&e->deliver, on_deliver, e);
 	e->chain = *at;
@@ -189,12 +189,13 @@ static void
 finish(struct resolve_entry *e, enum resolve_rc rc, uint32_t ttl, const char *text)
 {
 	const struct resolver_config *config = &e->resolver->config;
-	int64_t ttl_s = rc == RESOLVE_FOUND ? (int64_t)ttl : config->ttl_none_s;
+	int64_t most_s = rc == RESOLVE_FOUND ? config->ttl_max_s : config->ttl_none_s;
+	int64_t ttl_s = ttl;
 
-	if (rc == RESOLVE_FOUND && ttl_s < config->ttl_min_s)
+	if (ttl_s < config->ttl_min_s)
 		ttl_s = config->ttl_min_s;
-	if (ttl_s > config->ttl_max_s)
-		ttl_s = config->ttl_max_s;
+	if (ttl_s > most_s)
+		ttl_s = most_s;
 	if (rc == RESOLVE_FAIL)
 		ttl_s = 0;
 	e->expires_ms = loop_mono_ms(e->resolver->loop) + ttl_s * 1000;
@@ -276,9 +277,9 @@ finish_host(struct resolve_entry *e, uint32_t ttl_s, const char *text)
 	else if (e->failed > 0 || e->v6_count + e->v4_count > 0)
 		finish(e, RESOLVE_FAIL, 0, text);
 	else if (e->none > 0)
-		finish(e, RESOLVE_NO_NAME, 0, "no such name");
+		finish(e, RESOLVE_NO_NAME, e->none_ttl_s, "no such name");
 	else
-		finish(e, RESOLVE_NO_RECORD, 0, "the name has no address");
+		finish(e, RESOLVE_NO_RECORD, e->none_ttl_s, "the name has no address");
 }
 
 static void
@@ -302,6 +303,8 @@ on_addresses(struct resolve_entry *e, bool v6, int status, const unsigned char *
 		count = 0;
 	if (rc == RESOLVE_FOUND && ttl_s < e->ttl_s)
 		e->ttl_s = ttl_s;
+	if ((rc == RESOLVE_NO_RECORD || rc == RESOLVE_NO_NAME) && ttl_s < e->none_ttl_s)
+		e->none_ttl_s = ttl_s;
 	e->failed += rc == RESOLVE_FAIL;
 	e->none += rc == RESOLVE_NO_NAME;
 	*(v6 ? &e->v6 : &e->v4) = list;

@@ -17,7 +17,8 @@ struct resolver_config {
 	size_t cache_max;    /* answers kept; 0: 10,000 */
 	int64_t ttl_min_s;   /* 0: 5 */
 	int64_t ttl_max_s;   /* 0: 3600 */
-	int64_t ttl_none_s; /* for NO_RECORD, NO_NAME and REFUSED; 0: 60. FAIL is never kept. */
+	int64_t
+	    ttl_none_s; /* the most for NO_RECORD, NO_NAME and REFUSED; 0: 60. FAIL is never kept. */
 };
 
 /* NULL: why says what failed. */
@@ -106,7 +107,8 @@ void resolve_order(struct resolve_target *targets, size_t count,
 /*
  * Reads the SRV records of name out of a DNS message, following CNAMEs within
  * it. *count comes in as the room in out, and goes out as the targets found;
- * what is beyond the room is left out. ttl: the least of those used.
+ * what is beyond the room is left out. ttl: the least of those used; when there
+ * are none, what the SOA record says of that (RFC 2308), UINT32_MAX without one.
  * FOUND, NO_RECORD (NXDOMAIN or none), REFUSED (the only target is "."), or FAIL
  * (malformed, or an error code). Source: RFC 1035 section 4, RFC 2782.
  */

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
-enum { TYPE_A = 1, TYPE_CNAME = 5, TYPE_AAAA = 28, TYPE_SRV = 33, CLASS_IN = 1 };
+enum { TYPE_A = 1, TYPE_CNAME = 5, TYPE_SOA = 6, TYPE_AAAA = 28, TYPE_SRV = 33, CLASS_IN = 1 };
 enum { RCODE_OK = 0, RCODE_NXDOMAIN = 3 };
 
 #define MAX_CNAMES 16
@@ -150,6 +150,7 @@ get_record(struct cursor *c, struct record *r)
 struct answers {
 	struct cursor at; /* at the first answer */
 	uint16_t count;
+	uint16_t authorities;    /* records behind the answers */
 	char name[RESOLVE_NAME]; /* owner of what is looked for, after the CNAMEs */
 	uint32_t ttl_s;
 };
@@ -175,7 +176,8 @@ open_message(struct slice message, struct answers *a)
 	flags = get_u16(c);
 	questions = get_u16(c);
 	a->count = get_u16(c);
-	skip(c, 4);
+	a->authorities = get_u16(c);
+	skip(c, 2);
 	for (; questions > 0 && !c->bad; questions--) {
 		(void)get_name(c, name);
 		skip(c, 4);
@@ -236,6 +238,28 @@ open_answers(struct slice message, const char *name, struct answers *a)
 	return rc;
 }
 
+/*
+ * How long "there is none" may be kept: the zone's SOA record, behind the
+ * answers, says it. UINT32_MAX: it is not there. Source: RFC 2308, section 5.
+ */
+static uint32_t
+none_ttl(const struct answers *a)
+{
+	struct cursor c = a->at;
+	uint32_t minimum;
+	struct record r;
+
+	for (unsigned i = 0; i < (unsigned)a->count + a->authorities && get_record(&c, &r);
+	     i++) {
+		if (i < a->count || r.type != TYPE_SOA || r.end - r.data.at < 20)
+			continue;
+		r.data.at = r.end - 4;
+		minimum = get_u32(&r.data);
+		return minimum < r.ttl_s ? minimum : r.ttl_s;
+	}
+	return UINT32_MAX;
+}
+
 /* SRV data; false when it is broken. An empty host is the root. */
 static bool
 get_target(struct record *r, struct resolve_target *t, bool *usable)
@@ -261,6 +285,7 @@ resolve_parse_service(struct slice message, const char *name, struct resolve_tar
 	bool usable;
 
 	*count = 0;
+	*ttl_s = none_ttl(&a);
 	if (rc != RESOLVE_FOUND)
 		return rc == RESOLVE_NO_NAME ? RESOLVE_NO_RECORD : rc;
 	for (uint16_t i = 0; i < a.count; i++) {
@@ -277,7 +302,8 @@ resolve_parse_service(struct slice message, const char *name, struct resolve_tar
 			out[found++] = t;
 	}
 	*count = found;
-	*ttl_s = a.ttl_s;
+	if (found > 0 || roots > 0)
+		*ttl_s = a.ttl_s;
 	if (found > 0)
 		return RESOLVE_FOUND;
 	return roots > 0 ? RESOLVE_REFUSED : RESOLVE_NO_RECORD;
@@ -312,6 +338,7 @@ resolve_parse_addresses(struct slice message, const char *name, bool v6,
 	size_t found = 0, room = *count;
 
 	*count = 0;
+	*ttl_s = none_ttl(&a);
 	if (rc != RESOLVE_FOUND)
 		return rc;
 	for (uint16_t i = 0; i < a.count; i++) {
@@ -325,7 +352,8 @@ resolve_parse_addresses(struct slice message, const char *name, bool v6,
 			return RESOLVE_FAIL;
 	}
 	*count = found;
-	*ttl_s = a.ttl_s;
+	if (found > 0)
+		*ttl_s = a.ttl_s;
 	return found > 0 ? RESOLVE_FOUND : RESOLVE_NO_RECORD;
 }
 

@@ -133,6 +133,61 @@ parse(struct slice message, struct resolve_target *out, size_t *count, uint32_t 
 /* --- parsing ------------------------------------------------------------------------ */
 
 static void
+put_soa(struct buffer *b, uint32_t ttl, uint32_t minimum)
+{
+	struct buffer data;
+
+	buffer_init(&data, 1000);
+	put_name(&data, "ns.example.org");
+	put_name(&data, "hostmaster.example.org");
+	for (int i = 0; i < 4; i++)
+		put_u32(&data, 7);
+	put_u32(&data, minimum);
+	put_record(b, "example.org", 6, ttl, &data);
+	buffer_free(&data);
+}
+
+/* The lesser of the SOA record's TTL and its minimum (RFC 2308); it stands behind the answers. */
+static void
+test_none_is_kept_as_long_as_the_zone_says(void **state)
+{
+	static const struct {
+		unsigned flags;
+		uint32_t ttl, minimum, expected;
+		enum resolve_rc rc;
+	} table[] = {
+		{ ANSWER, 300, 60, 60, RESOLVE_NO_RECORD },
+		{ ANSWER, 30, 60, 30, RESOLVE_NO_RECORD },
+		{ ANSWER | 3, 300, 5, 5, RESOLVE_NO_RECORD }, /* NXDOMAIN */
+		{ ANSWER | 2, 300, 60, 0, RESOLVE_FAIL },
+	};
+	struct resolve_target t[8];
+	struct buffer b;
+	size_t count;
+	uint32_t ttl;
+
+	(void)state;
+	buffer_init(&b, 1000);
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		buffer_clear(&b);
+		put_header(&b, 1, table[i].flags, 1, service, 33);
+		b.data[9] = 1;                                    /* one record of authority */
+		put_cname(&b, "elsewhere.org", 1, "example.org"); /* not asked for */
+		put_soa(&b, table[i].ttl, table[i].minimum);
+		assert_int_equal(parse(buffer_slice(&b), t, &count, &ttl), table[i].rc);
+		if (table[i].rc != RESOLVE_FAIL)
+			assert_int_equal(ttl, table[i].expected);
+		for (size_t n = 0; n < b.len; n++) /* nothing is read behind the end */
+			(void)parse(slice_mem(b.data, n), t, &count, &ttl);
+	}
+	buffer_clear(&b);
+	put_header(&b, 1, ANSWER, 0, service, 33);
+	assert_int_equal(parse(buffer_slice(&b), t, &count, &ttl), RESOLVE_NO_RECORD);
+	assert_true(ttl == UINT32_MAX);
+	buffer_free(&b);
+}
+
+static void
 test_srv_records_with_compression_and_aliases(void **state)
 {
 	struct resolve_target t[8];
@@ -609,6 +664,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_none_is_kept_as_long_as_the_zone_says),
 		cmocka_unit_test(test_srv_records_with_compression_and_aliases),
 		cmocka_unit_test(test_every_altered_octet_is_survived),
 		cmocka_unit_test(test_kinds_of_no),
