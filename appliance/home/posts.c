@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include "base/hash.h"
 
+#define END_MAX_S INT64_C(253402300799) /* 9999-12-31T23:59:59Z */
+
 METRIC_DEFINE(rcpts_stored, METRIC_COUNTER, "tmtp_dmtp_recipients_total", "state=\"stored\"",
               "Recipients of notifications that arrived.");
 METRIC_DEFINE(rcpts_closed, METRIC_COUNTER, "tmtp_dmtp_recipients_total", "state=\"closed\"",
@@ -354,6 +356,15 @@ submit(struct post *p)
 	part_done(p); /* of this call */
 }
 
+/* The peer names any integer; microseconds must hold it, and a year of four digits. */
+static int64_t
+end_us(const struct dmtp_post *post)
+{
+	if (!post->has_expires)
+		return -1;
+	return (post->expires < END_MAX_S ? post->expires : END_MAX_S) * 1000000;
+}
+
 static void
 copy_post(struct post *p, const struct dmtp_post *post)
 {
@@ -369,7 +380,7 @@ copy_post(struct post *p, const struct dmtp_post *post)
 	p->channel = keep(&memory, post->channel);
 	a->size = post->size;
 	a->date_s = post->date;
-	a->expires_us = post->has_expires ? post->expires * 1000000 : -1;
+	a->expires_us = end_us(post);
 	a->fresh_id = uuid_make();
 	take_rcpts(p, &memory, post);
 	key_set(&p->by_id, p, 'i', dmtp_domain_of(a->from), a->id);
