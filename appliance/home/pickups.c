@@ -282,7 +282,7 @@ on_finished(void *arg)
 }
 
 static void
-finish(struct pick *p, int end)
+finish(struct pick *p, enum pickup_end end)
 {
 	struct home *home = p->pickups->home;
 
