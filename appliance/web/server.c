@@ -280,7 +280,7 @@ listen_bind(const struct addrinfo *ai)
 static uint16_t
 listen_port(int fd)
 {
-	struct sockaddr_storage ss;
+	struct sockaddr_storage ss = { .ss_family = AF_UNSPEC };
 	socklen_t len = sizeof(ss);
 
 	if (getsockname(fd, (struct sockaddr *)&ss, &len) != 0)
