@@ -757,7 +757,7 @@ quarter_of_memory_mb(void)
 {
 	uint64_t machine = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 	uint64_t group = cgroup_memory();
-	uint64_t mb = (group < machine ? group : machine) / 4 / (1024 * 1024);
+	uint64_t mb = (group < machine ? group : machine) / 4 / (UINT64_C(1024) * 1024);
 
 	if (mb > EMBEDDED_MEMORY_MAX_MB)
 		return EMBEDDED_MEMORY_MAX_MB;

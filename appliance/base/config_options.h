@@ -45,8 +45,8 @@ struct route_read {
 	{                   \
 		.kind = (k) \
 	}
-#define MIB (1024u * 1024u)
-#define DAY (24u * 3600u)
+#define MIB (UINT64_C(1024) * 1024)
+#define DAY (UINT64_C(24) * 3600)
 
 static const struct option options[] = {
 	{ SEC_GLOBAL, "roles", KIND(VALUE_ROLES), AT(config, roles), false,

@@ -71,7 +71,7 @@ uuid_format(const struct uuid *id, char out[static UUID_TEXT])
 	for (size_t g = 0; g < sizeof(groups); g++) {
 		hex_encode(from, groups[g], out);
 		from += groups[g];
-		out += 2 * groups[g];
+		out += (size_t)2 * groups[g];
 		*out++ = '-';
 	}
 	out[-1] = '\0';

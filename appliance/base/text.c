@@ -92,7 +92,7 @@ hex_decode(struct slice text, uint8_t *out, size_t len)
 		if (hex_value(text.data[i]) < 0)
 			return false;
 	for (size_t i = 0; i < len; i++)
-		out[i] = (uint8_t)(hex_value(text.data[2 * i]) << 4 |
+		out[i] = (uint8_t)(hex_value(text.data[2 * i]) * 16 +
 		                   hex_value(text.data[2 * i + 1]));
 	return true;
 }

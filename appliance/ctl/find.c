@@ -4,6 +4,7 @@
 enum ctl_exit
 find_site(struct ctl *ctl, const char *text, struct site_list *list, struct input_site *names)
 {
+	/* cppcheck-suppress uninitvar ; its address only: input_site fills it */
 	struct input_site own, *site = names != NULL ? names : &own;
 	char missing[CTL_SENTENCE_MAX];
 	enum ctl_exit result = input_site(ctl, text, site);

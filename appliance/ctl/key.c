@@ -76,7 +76,7 @@ key_add(struct ctl *ctl)
 		.kind = SITE_KEY_ADD, .kid = kid, .algorithm = algorithm, .expires_us = -1
 	};
 	struct input_site site;
-	struct buffer material;
+	struct buffer material = { .data = NULL };
 	enum ctl_exit result;
 
 	if ((result = input_site(ctl, ctl->args[0], &site)) != CTL_OK ||

@@ -189,6 +189,7 @@ bad_option(struct ctl *ctl, int c, const char *argument)
 static enum ctl_exit
 take_own(struct ctl *ctl, int index)
 {
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): only a command has own options */
 	const struct ctl_option *option = &ctl->command->options[index];
 
 	if (ctl->values[index] != NULL)

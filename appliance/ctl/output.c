@@ -170,7 +170,7 @@ measure(const json_t *rows, const struct output_column *columns, size_t *widths,
 	const json_t *row;
 	size_t i, n = 0;
 
-	for (; columns[n].key != NULL && n < COLUMNS_MAX; n++) {
+	for (; n < COLUMNS_MAX && columns[n].key != NULL; n++) {
 		widths[n] = text_width(columns[n].title);
 		numbers[n] = json_array_size(rows) > 0;
 		json_array_foreach((json_t *)rows, i, row)

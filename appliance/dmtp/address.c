@@ -248,7 +248,7 @@ to_nfc(struct slice s, uint8_t out[static DMTP_LOCAL_MAX])
 	utf8proc_ssize_t n;
 	size_t len = 0;
 
-	if (s.len > DMTP_LOCAL_MAX * 4 || !text_is_utf8(s))
+	if (s.len > (size_t)DMTP_LOCAL_MAX * 4 || !text_is_utf8(s))
 		return 0;
 	n = nfc_points(s, room);
 	for (utf8proc_ssize_t i = 0; i < n; i++) {

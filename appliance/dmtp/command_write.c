@@ -70,6 +70,7 @@ dmtp_post_put_grant(struct dmtp_post_writer *w, const uint8_t grant[static DMTP_
 
 	if (room == NULL)
 		return;
+	/* NOLINTNEXTLINE(bugprone-not-null-terminated-result): octets, no text */
 	memcpy(room, "20:", 3);
 	memcpy(room + 3, grant, DMTP_GRANT_LEN);
 	buffer_added(w->out, 3 + DMTP_GRANT_LEN);

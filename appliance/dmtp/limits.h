@@ -51,8 +51,8 @@ bool dmtp_limits_valid(const struct dmtp_limits *l);
 #define DMTP_SALT_LEN 16
 #define DMTP_SIGNATURE_LEN 64
 #define DMTP_KEY_LEN 32
-#define DMTP_PAST_S (30 * 86400) /* how old a date may be */
-#define DMTP_FUTURE_S 3600       /* how far ahead */
+#define DMTP_PAST_S (30L * 86400) /* how old a date may be */
+#define DMTP_FUTURE_S 3600        /* how far ahead */
 
 /* The whole dictionary. */
 void dmtp_limits_encode(const struct dmtp_limits *l, struct buffer *out);

@@ -60,7 +60,9 @@ text_cut(struct slice s)
 static bool
 letter_find(struct slice s, enum dmtp_letter *out)
 {
-	if (s.len != 1 || memchr("IXKEZ", s.data[0], 5) == NULL)
+	static const uint8_t letters[] = { DMTP_I, DMTP_X, DMTP_K, DMTP_E, DMTP_Z };
+
+	if (s.len != 1 || memchr(letters, s.data[0], sizeof(letters)) == NULL)
 		return false;
 	*out = (enum dmtp_letter)s.data[0];
 	return true;

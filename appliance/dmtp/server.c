@@ -132,11 +132,12 @@ write_response(struct dmtp_server *s, const struct dmtp_response *r)
 static void
 write_x(struct dmtp_server *s, const struct dmtp_response *x)
 {
-	struct dmtp_response r =
-	    x == NULL ? (struct dmtp_response){ .code = DMTP_CODE_NONE } : *x;
+	struct dmtp_response r = { .code = DMTP_CODE_NONE };
 
 	if (s->x_said)
 		return;
+	if (x != NULL)
+		r = *x;
 	r.letter = DMTP_X;
 	s->x_said = true;
 	write_response(s, &r);

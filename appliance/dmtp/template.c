@@ -128,17 +128,23 @@ html_ends_raw(const struct html *h, struct slice s, size_t at)
 }
 
 static enum html_state
+html_in_name(struct html *h, uint8_t c)
+{
+	if (is_blank(c))
+		return BEFORE_ATTRIBUTE;
+	if (c == '/')
+		return h->name_len > 0 ? BEFORE_ATTRIBUTE : TAG_NAME;
+	if (h->name_len < sizeof(h->name))
+		h->name[h->name_len++] = (char)lower(c);
+	return TAG_NAME;
+}
+
+static enum html_state
 html_in_tag(struct html *h, uint8_t c)
 {
 	switch (h->state) {
 	case TAG_NAME:
-		if (is_blank(c))
-			return BEFORE_ATTRIBUTE;
-		if (c == '/')
-			return h->name_len > 0 ? BEFORE_ATTRIBUTE : TAG_NAME;
-		if (h->name_len < sizeof(h->name))
-			h->name[h->name_len++] = (char)lower(c);
-		return TAG_NAME;
+		return html_in_name(h, c);
 	case BEFORE_ATTRIBUTE:
 		return is_blank(c) || c == '/' ? BEFORE_ATTRIBUTE : ATTRIBUTE_NAME;
 	case ATTRIBUTE_NAME:

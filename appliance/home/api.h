@@ -18,6 +18,6 @@ void api_forget(struct api *api);
 void api_drain(struct api *api);
 
 /* After the drain and before the store stops. */
-void api_stop(struct api **api);
+void api_stop(struct api **stopped);
 
 #endif

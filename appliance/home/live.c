@@ -28,8 +28,8 @@
 #define HEARTBEAT_MS 20000
 #define RETRY_MS 2000
 /* A queue holds at most two pages and a frame: a page is asked for when one has been taken. */
-#define QUEUE_OCTETS (128 * 1024)
-#define PAGE_OCTETS (24 * 1024)
+#define QUEUE_OCTETS ((size_t)128 * 1024)
+#define PAGE_OCTETS ((size_t)24 * 1024)
 #define PAGE_ROWS 50
 /* What may arrive while a watcher catches up; beyond it the stream ends and the client comes
  * back. */
@@ -829,6 +829,7 @@ live_watch(struct live *live, struct web_request *req, const struct live_member 
 	}
 	watcher_unlist(w);
 	watcher_unref(w); /* nobody will call on_closed */
+	/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): two references were made */
 	watcher_unref(w);
 }
 
@@ -878,7 +879,7 @@ live_close_all(struct live *live)
 	struct outbox o = { .n = 0 };
 
 	atomic_store(&live->closed, true);
-	for (size_t i = 0; i < SHARDS * BUCKETS; i++) {
+	for (size_t i = 0; i < (size_t)SHARDS * BUCKETS; i++) {
 		struct shard *shard = &live->shards[i / BUCKETS];
 
 		pthread_mutex_lock(&shard->lock);

@@ -20,7 +20,7 @@
 #include <sodium.h>
 #include <stdio.h>
 
-#define LIFE_S (30 * 86400)
+#define LIFE_S (30L * 86400)
 #define PASSWORD_MAX 1024
 #define BUSY_RETRY_S 2
 

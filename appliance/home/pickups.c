@@ -66,7 +66,7 @@ struct pickups {
 	struct resolver *resolver;
 	struct fetcher *fetcher;
 	struct pick *picks;
-	TAILQ_HEAD(, pick) kept;
+	TAILQ_HEAD(kept_picks, pick) kept;
 	size_t kept_n, kept_octets, under_way;
 	struct net_address *pins; /* one a route; len 0: none */
 	struct loop_timer look;
@@ -115,6 +115,7 @@ drop_oldest_kept(struct pickups *pickups)
 	TAILQ_REMOVE(&pickups->kept, p, kept);
 	pickups->kept_n--;
 	pickups->kept_octets -= p->size;
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): what is kept stands in picks */
 	HASH_DEL(pickups->picks, p);
 	pick_free(p);
 }
@@ -281,7 +282,7 @@ on_finished(void *arg)
 }
 
 static void
-finish(struct pick *p, int end)
+finish(struct pick *p, enum pickup_end end)
 {
 	struct home *home = p->pickups->home;
 
@@ -551,24 +552,24 @@ pickups_arrived(struct pickups *pickups, const struct arrival *a)
 }
 
 void
-pickups_invited(struct pickups *pickups, const struct arrival_invite *v)
+pickups_invited(struct pickups *pickups, const struct arrival_invite *invite)
 {
-	struct pickup info = { .notification_id = v->fresh_id };
+	struct pickup info = { .notification_id = invite->fresh_id };
 	char recipient[DMTP_ADDRESS_MAX + 1];
 
-	(void)snprintf(recipient, sizeof(recipient), "%.*s@%.*s", (int)v->name.len,
-	               (const char *)v->name.data, (int)v->domain.len,
-	               (const char *)v->domain.data);
-	info.sender = copy(v->from);
-	info.channel = copy(v->channel);
+	(void)snprintf(recipient, sizeof(recipient), "%.*s@%.*s", (int)invite->name.len,
+	               (const char *)invite->name.data, (int)invite->domain.len,
+	               (const char *)invite->domain.data);
+	info.sender = copy(invite->from);
+	info.channel = copy(invite->channel);
 	info.recipient = strdup(recipient);
-	memcpy(info.digest, v->digest.data, sizeof(info.digest));
-	info.size = v->size;
-	info.date_s = v->date_s;
-	info.expires_us = v->expires_us;
-	info.uris = copy(v->uris);
-	live_invited(pickups->home->live, v->account_id);
-	begin(pickups, &info, NULL, v->account_id);
+	memcpy(info.digest, invite->digest.data, sizeof(info.digest));
+	info.size = invite->size;
+	info.date_s = invite->date_s;
+	info.expires_us = invite->expires_us;
+	info.uris = copy(invite->uris);
+	live_invited(pickups->home->live, invite->account_id);
+	begin(pickups, &info, NULL, invite->account_id);
 }
 
 /* --- What another life left behind ------------------------------------------------------------------ */

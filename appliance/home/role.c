@@ -293,10 +293,10 @@ stop(struct role *r)
 int
 home_main(const struct config *config)
 {
-	struct role *r = calloc(1, sizeof(*r));
+	struct role *r = random_start() ? calloc(1, sizeof(*r)) : NULL;
 	bool good;
 
-	if (r == NULL || !random_start())
+	if (r == NULL)
 		return 1;
 	r->home.config = config;
 	r->signal_fd = process_signals();

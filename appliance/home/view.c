@@ -354,7 +354,7 @@ view_words(struct slice body)
 
 	if (dmtp_message_decode(body, &m) != DMTP_MESSAGE_OK)
 		return json_null();
-	buffer_init(&out, 4 * VIEW_WORDS_MAX);
+	buffer_init(&out, (size_t)4 * VIEW_WORDS_MAX);
 	ben_reader_init(&it, m.fields);
 	while (words == NULL && dmtp_field_next(&it, &f)) {
 		if (f.name != DMTP_MESSAGE || !is_essence(f.type, "text/plain"))

@@ -701,6 +701,7 @@ start_waiting(struct fetcher *owner)
 	struct host *h = owner->ring.next, *next;
 
 	for (; h != &owner->ring && owner->active < owner->config.max_total; h = next) {
+		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): h stands in the ring */
 		struct fetch *f = h->first;
 
 		next = h->next;
@@ -1034,10 +1035,12 @@ fetcher_free(struct fetcher **fetcher)
 	while (f->all != NULL) {
 		struct fetch *one = f->all;
 
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): fetch_free took the one before out of all */
 		detach(one);
 		fetch_free(one);
 	}
 	while (f->idle_count > 0)
+		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): without idle the count is 0 */
 		curl_easy_cleanup(f->idle[--f->idle_count]);
 	pool_deinit(&f->guarded);
 	pool_deinit(&f->open);

@@ -186,17 +186,19 @@ admit(struct listener *l, int fd, const struct net_address *peer)
 	}
 	if (l->config.max_per_address > 0) {
 		caller = caller_enter(counts, peer);
-		if (caller != NULL && caller->seats > l->config.max_per_address) {
+		if (caller == NULL) {
+			(void)close(fd);
+			return;
+		}
+		if (caller->seats > l->config.max_per_address) {
 			caller_leave(counts, caller);
 			refuse(l, fd, peer, LISTENER_ADDRESS_FULL);
 			return;
 		}
 	}
 	seat = seat_new(counts, caller, false);
-	if (seat == NULL || (l->config.max_per_address > 0 && caller == NULL)) {
-		if (seat == NULL)
-			caller_leave(counts, caller);
-		listener_leave(&seat);
+	if (seat == NULL) {
+		caller_leave(counts, caller);
 		(void)close(fd);
 		return;
 	}

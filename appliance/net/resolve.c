@@ -234,7 +234,8 @@ on_service(void *arg, int status, int timeouts, unsigned char *data, int len)
 	if (rc == RESOLVE_FOUND) {
 		struct resolve_target *less = realloc(e->targets, count * sizeof(*less));
 
-		e->targets = less != NULL ? less : e->targets;
+		if (less != NULL)
+			e->targets = less;
 		e->answer.targets = e->targets;
 		e->answer.count = count;
 	}

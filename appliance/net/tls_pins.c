@@ -105,8 +105,8 @@ tls_pins_apply(const struct tls_set *set, const bool *held, struct tls_names *na
 			continue;
 		if (tls_names_have(&made, slice_str(name)))
 			continue;
-		made.names[made.count++] = strcpy(text, name);
-		text += strlen(name) + 1;
+		made.names[made.count++] = text;
+		text = (char *)mempcpy(text, name, strlen(name) + 1);
 	}
 	tls_names_free(names);
 	*names = made;

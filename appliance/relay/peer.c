@@ -92,6 +92,7 @@ on_loaded(void *arg)
 		/* Those that are not among the rows are well; an administrator may have said so. */
 		HASH_ITER(hh, l->relay->peers, p, next)
 		{
+			/* cppcheck-suppress uninitvar ; HASH_ITER sets it */
 			if (p->state.held || p->state.failures > 0) {
 				p->state.held = false;
 				p->state.failures = 0;
@@ -131,6 +132,7 @@ peer_free_all(struct relay *relay)
 
 	HASH_ITER(hh, relay->peers, p, next)
 	{
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): those before were taken out */
 		HASH_DEL(relay->peers, p);
 		loop_timer_cancel(&p->retry);
 		free(p->state.reason);

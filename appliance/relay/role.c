@@ -329,10 +329,10 @@ stop(struct role *r)
 int
 relay_main(const struct config *config)
 {
-	struct role *r = calloc(1, sizeof(*r));
+	struct role *r = random_start() ? calloc(1, sizeof(*r)) : NULL;
 	bool good;
 
-	if (r == NULL || !random_start())
+	if (r == NULL)
 		return 1;
 	r->relay.config = config;
 	r->signal_fd = process_signals();

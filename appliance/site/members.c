@@ -47,7 +47,7 @@ struct add_call {
 
 static const struct web_field add_fields[] = {
 	{ "address", WEB_STRING, 0, offsetof(struct add_body, address), .min = 1,
-	  .max = 2 * DMTP_ADDRESS_MAX },
+	  .max = 2L * DMTP_ADDRESS_MAX },
 	{ "addresses", WEB_ARRAY, 0, offsetof(struct add_body, addresses), .min = 1,
 	  .max = ADDRESSES_MAX },
 	{ "text", WEB_STRING, 0, offsetof(struct add_body, text),

@@ -419,7 +419,7 @@ site_plan_make(const json_t *json, const struct plan_origin *origin, struct plan
 	*out = (struct plan){ .audience = PUSH_CHANNEL };
 	if (!web_fields_read(json, "", push_fields, COUNT(push_fields), &body, errors))
 		return PLAN_INVALID;
-	buffer_init(&f.action, 2 * DMTP_URI_MAX);
+	buffer_init(&f.action, (size_t)2 * DMTP_URI_MAX);
 	rc = read_to(&body, out, errors);
 	if (rc != PLAN_MEMORY)
 		read_content(&body, &f, errors);

@@ -43,10 +43,10 @@ enum plan_rc {
 };
 
 /*
- * body: a push as site/API.md describes it. *out is to be freed by site_plan_free
+ * json: a push as site/API.md describes it. *out is to be freed by site_plan_free
  * in any case; it borrows nothing.
  */
-enum plan_rc site_plan_make(const json_t *body, const struct plan_origin *origin,
+enum plan_rc site_plan_make(const json_t *json, const struct plan_origin *origin,
                             struct plan *out, struct web_errors *errors)
     __attribute__((warn_unused_result));
 

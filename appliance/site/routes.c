@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 /* Bodies that name at most 1000 addresses. */
-#define MEMBERS_BODY_MAX (1024 * 1024)
+#define MEMBERS_BODY_MAX ((size_t)1024 * 1024)
 /* Stands for the configuration's body_max_bytes. */
 #define BODY_MAX SIZE_MAX
 

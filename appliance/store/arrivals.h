@@ -103,16 +103,18 @@ void store_pickup_claim(struct store *store, struct pickup_claim *claim);
 void pickup_clear(struct pickup *pickup);
 void pickup_claim_clear(struct pickup_claim *claim);
 
+enum pickup_end {
+	PICKUP_AGAIN = 0,
+	PICKUP_VERIFIED = 1,
+	PICKUP_FAILED = 2,
+	PICKUP_WITHDRAWN = 3,
+};
+
 /* The end of a pickup, or its putting off. Visible to its members with PICKUP_VERIFIED's commit. */
 struct pickup_finish {
 	struct store_job job;
 	struct uuid notification_id;
-	enum {
-		PICKUP_AGAIN = 0,
-		PICKUP_VERIFIED = 1,
-		PICKUP_FAILED = 2,
-		PICKUP_WITHDRAWN = 3
-	} end;
+	enum pickup_end end;
 	struct slice body; /* PICKUP_VERIFIED; borrowed until done */
 	/* PICKUP_VERIFIED of a message that is to one member and not to the channel: only that one may see it. */
 	struct slice only_domain, only_name;

@@ -132,7 +132,7 @@ check_space(const char *path, struct buffer *error)
 
 	if (statvfs(path, &fs) != 0)
 		return fail(error, "%s: %s", path, strerror(errno));
-	mib = (uint64_t)fs.f_bavail * fs.f_frsize / (1024 * 1024);
+	mib = (uint64_t)fs.f_bavail * fs.f_frsize / (1024UL * 1024);
 	if (mib < FREE_MIN_MIB)
 		return fail(error,
 		            "only %llu MiB are free in %s, and the database needs %d to start: "

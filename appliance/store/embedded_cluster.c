@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -373,19 +374,20 @@ program_version(const struct cluster *c)
 {
 	char program[4096];
 	const char *argv[] = { program, "-V", NULL };
+	static const char said[] = "postgres (PostgreSQL) ";
 	struct buffer output;
-	int major = 0;
+	long major = 0;
 
 	(void)snprintf(program, sizeof(program), "%s/postgres", c->programs);
 	buffer_init(&output, OUTPUT_MAX);
 	if (run_program(argv, "", &output) == 0) {
 		buffer_add_u8(&output, '\0');
-		if (output.failed ||
-		    sscanf((const char *)output.data, "postgres (PostgreSQL) %d", &major) != 1)
-			major = 0;
+		if (!output.failed &&
+		    strncmp((const char *)output.data, said, sizeof(said) - 1) == 0)
+			major = strtol((const char *)output.data + sizeof(said) - 1, NULL, 10);
 	}
 	buffer_free(&output);
-	return major;
+	return major > 0 && major < INT_MAX ? (int)major : 0;
 }
 
 static bool

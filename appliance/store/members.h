@@ -77,7 +77,7 @@ struct member_remove {
 	int64_t now_us;
 };
 
-void store_member_remove(struct store *store, struct member_remove *remove);
+void store_member_remove(struct store *store, struct member_remove *rm);
 
 /*
  * A GRANT from a member's home server, who may begin it herself: of two the

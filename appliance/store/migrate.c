@@ -76,7 +76,7 @@ compare(const PGresult *r, struct buffer *why)
 			return MIGRATE_AHEAD;
 		}
 		fingerprint(&migrations[i], mark);
-		if (atoi(PQgetvalue(r, i, 0)) != migrations[i].number ||
+		if (strtol(PQgetvalue(r, i, 0), NULL, 10) != migrations[i].number ||
 		    strcmp(PQgetvalue(r, i, 2), mark) != 0) {
 			buffer_add_fmt(
 			    why,
@@ -171,7 +171,9 @@ static int
 applied_count(PGconn *pg)
 {
 	PGresult *r = PQexec(pg, "SELECT count(*) FROM tmtp.schema_migration");
-	int n = PQresultStatus(r) == PGRES_TUPLES_OK ? atoi(PQgetvalue(r, 0, 0)) : 0;
+	int n = PQresultStatus(r) == PGRES_TUPLES_OK
+	            ? (int)strtol(PQgetvalue(r, 0, 0), NULL, 10)
+	            : 0;
 
 	PQclear(r);
 	return n;

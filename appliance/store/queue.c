@@ -133,10 +133,10 @@ static const struct store_op names_get = {
 };
 
 void
-store_queue_names(struct store *store, struct queue_names *q)
+store_queue_names(struct store *store, struct queue_names *names)
 {
-	q->job.op = &names_get;
-	store_submit(store, &q->job);
+	names->job.op = &names_get;
+	store_submit(store, &names->job);
 }
 
 /* --- Claiming ------------------------------------------------------------ */
@@ -414,20 +414,20 @@ static const struct store_op range_get = {
 };
 
 void
-store_queue_range(struct store *store, struct queue_range *q)
+store_queue_range(struct store *store, struct queue_range *range)
 {
-	q->job.op = &range_get;
-	store_submit(store, &q->job);
+	range->job.op = &range_get;
+	store_submit(store, &range->job);
 }
 
 void
-queue_range_clear(struct queue_range *q)
+queue_range_clear(struct queue_range *range)
 {
-	free(q->members);
-	free(q->memory);
-	q->members = NULL;
-	q->memory = NULL;
-	q->members_n = 0;
+	free(range->members);
+	free(range->memory);
+	range->members = NULL;
+	range->memory = NULL;
+	range->members_n = 0;
 }
 
 /* --- The end of a batch --------------------------------------------------

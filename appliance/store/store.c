@@ -248,6 +248,7 @@ gather(struct store *s, struct worker *c)
 		if ((c->lanes & 1U << lane) == 0 || s->lanes[lane].first == NULL)
 			continue;
 		if (set == NULL) {
+			/* NOLINTNEXTLINE(bugprone-sizeof-expression): its array is one of pointers */
 			set = malloc(sizeof(*set) + SET_JOBS_MAX * sizeof(set->job[0]));
 			if (set == NULL)
 				return NULL;
@@ -515,6 +516,7 @@ store_run(struct store *s, struct store_job *job)
 	struct waiter w = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false };
 
 	job->done = on_waited;
+	/* cppcheck-suppress autoVariables ; the job is done before w goes */
 	job->arg = &w;
 	store_submit(s, job);
 	pthread_mutex_lock(&w.lock);

@@ -229,6 +229,7 @@ push_again(struct worker *c, struct store_job *const *jobs, size_t n)
 
 	if (n == 0)
 		return;
+	/* NOLINTNEXTLINE(bugprone-sizeof-expression): its array is one of pointers */
 	set = malloc(sizeof(*set) + n * sizeof(set->job[0]));
 	if (set == NULL) {
 		for (size_t i = 0; i < n; i++)
@@ -236,6 +237,7 @@ push_again(struct worker *c, struct store_job *const *jobs, size_t n)
 		return;
 	}
 	set->n = n;
+	/* NOLINTNEXTLINE(bugprone-sizeof-expression): pointers are copied */
 	memcpy(set->job, jobs, n * sizeof(set->job[0]));
 	set->next = c->again;
 	c->again = set;

@@ -298,9 +298,8 @@ request_look_at_headers(struct web_request *req)
 		req->refusal = &web_bad_request;
 	else if (info != NULL && info->header_size > req->server->header_bytes)
 		req->refusal = &web_header_too_large;
-	else if (req->refusal == NULL && length > req->body_max)
-		req->refusal = &web_payload_too_large;
-	else if (req->refusal == NULL && req->has_body && req->body_max == 0)
+	else if (req->refusal == NULL &&
+	         (length > req->body_max || (req->has_body && req->body_max == 0)))
 		req->refusal = &web_payload_too_large;
 	else if (req->refusal == NULL && look.encoded)
 		req->refusal = &web_unsupported_media;

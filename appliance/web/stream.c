@@ -237,6 +237,7 @@ web_stream_unref(struct web_stream **stream)
 	*stream = NULL;
 	if (s == NULL || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
 		return;
+	/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): who lets go holds one of refs */
 	queue_drop(s);
 	free(s->queue);
 	(void)pthread_mutex_destroy(&s->lock);

@@ -34,7 +34,7 @@ const file = (name, content) => {
 const ctl = (args, options = {}) => {
 	const { input = '', env = {}, conf = 'tmtp.conf', stdout = 'pipe' } = options;
 	const r = spawnSync(program, ['--config', join(dir, conf), ...args], {
-		input, encoding: 'utf8', env: { PATH: process.env.PATH, ...env }, stdio: ['pipe', stdout, 'pipe'],
+		input, encoding: 'utf8', env: { PATH: process.env.PATH, ASAN_OPTIONS: process.env.ASAN_OPTIONS ?? '', ...env }, stdio: ['pipe', stdout, 'pipe'],
 	});
 	return { code: r.status, out: r.stdout ?? '', err: r.stderr };
 };

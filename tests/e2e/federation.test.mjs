@@ -800,6 +800,15 @@ describe("a stranger's DMTP", () => {
 		await s.ended;
 	});
 
+	test("may name the last of all integers as the end: a message is kept to the year 9999 then", async () => {
+		for (const expires of [2n ** 63n - 1n, 9223372036855n]) {
+			const announced = note();
+			assert.deepEqual(await once(shop, "POST", { ...announced, expires }), ["K"]);
+			assert.equal(await its.home.sql(`SELECT extract(year FROM expires_at AT TIME ZONE 'UTC') FROM tmtp.notification
+				WHERE digest = '\\x${announced.digest.toString("hex")}'`), "9999");
+		}
+	});
+
 	test("that is no DMTP ends its own session, and no other", async () => {
 		const good = session(shop), bad = session(shop);
 		await Promise.all([good.greeting, bad.greeting]);

@@ -9,7 +9,7 @@ const raw = (value) => Buffer.isBuffer(value) ? value : Buffer.from(value);
 const str = (value) => Buffer.concat([Buffer.from(`${raw(value).length}:`), raw(value)]);
 
 export function encode(value) {
-	if (typeof value === "number")
+	if (typeof value === "number" || typeof value === "bigint")
 		return Buffer.from(`i${value}e`);
 	if (typeof value === "string" || Buffer.isBuffer(value))
 		return str(value);

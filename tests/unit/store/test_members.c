@@ -256,7 +256,7 @@ static void
 test_two_connections_invite_the_same_at_once(void **state)
 {
 	static struct member_invite in[400];
-	static char names[200][8], domains[20][16];
+	static char names[200][16], domains[20][16];
 	struct store *second = cluster_store("tmtp_site", 1);
 	int invited = 0;
 
@@ -388,7 +388,7 @@ static void
 test_the_rule_holds_within_a_batch(void **state)
 {
 	static struct member_grant g[60];
-	static char names[20][8];
+	static char names[20][16];
 
 	(void)state;
 	for (int i = 0; i < 20; i++) {
@@ -475,7 +475,7 @@ static void
 test_two_connections_grant_for_the_same_at_once(void **state)
 {
 	static struct member_grant g[400];
-	static char names[100][8], domains[10][16];
+	static char names[100][16], domains[10][16];
 	struct store *second = cluster_store("tmtp_home", 1);
 
 	(void)state;

@@ -200,7 +200,7 @@ test_keys_and_tokens_in_one_batch(void **state)
 	struct site_change add = { .kind = SITE_TOKEN_ADD,
 		                   .domain = "shop.test",
 		                   .name = "batch" };
-	char label[8];
+	char label[16];
 	uint8_t hash[32] = { 0 };
 	int64_t id;
 
