@@ -158,12 +158,18 @@ test: packages-test
 	@$(MAKE) --no-print-directory test-all
 
 .PHONY: test-all check e2e
-test-all: all layers options unit fuzz-replay e2e
+test-all: all layers options unit fuzz-replay conformance e2e
 
 check: layers options unit fuzz-replay
 
 e2e: all $(BUILD)/bench/dmtp_sink
 	BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node --test --test-concurrency=1 $(E2E)
+
+# HOST=… PORT=… CERTS=…: another server; tests/conformance/README.md has the rest. HOST counts only
+# when it stands on the command line, since some shells export one.
+.PHONY: conformance
+conformance: $(if $(filter command,$(firstword $(origin HOST))),,all)
+	@$(if $(filter command,$(firstword $(origin HOST))),,env -u HOST) BUILD=$(abspath $(BUILD)) node tests/conformance/run.mjs
 
 # Unit and end-to-end tests under the sanitizers, in a build of their own.
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
@@ -212,6 +218,7 @@ help:
 	@echo 'make run         installs what is missing, builds, runs the demo of two appliances; ONCE=1 ends after it'
 	@echo 'make test        installs what tests need and runs all of them'
 	@echo 'make check       the fast tests: layers, options, unit tests, fuzz seeds'
+	@echo 'make conformance holds our own DMTP server against the specification; HOST=, PORT=, CERTS=: any other'
 	@echo 'make asan        unit and end-to-end tests under address and undefined-behaviour sanitizers'
 	@echo 'make bench       measures: one JSON line a figure; BENCH="accept relay" only those'
 	@echo 'make fuzz        fuzzes what strangers send; FUZZ_SECONDS, FUZZ_TARGETS'
