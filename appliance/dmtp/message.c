@@ -4,6 +4,7 @@
 #include "base/digest.h"
 #include "base/text.h"
 #include "dmtp/address.h"
+#include "dmtp/uri.h"
 
 #include <sodium.h>
 
@@ -124,7 +125,7 @@ uris_valid(struct slice inside)
 
 	ben_reader_init(&it, inside);
 	for (; ben_more(&it); n++)
-		if (ben_get_str(&it).len == 0)
+		if (!dmtp_uri_possible(ben_get_str(&it)))
 			return false;
 	return !it.bad && n >= 1;
 }

@@ -3,8 +3,17 @@ import { Authority } from "./lib/authority.mjs";
 import { Own } from "./lib/own.mjs";
 import { run } from "./lib/tap.mjs";
 import { Target } from "./lib/target.mjs";
+import "./checks/time.mjs";
 import "./checks/greeting.mjs";
 import "./checks/encoding.mjs";
+import "./checks/tls.mjs";
+import "./checks/commands.mjs";
+import "./checks/post.mjs";
+import "./checks/channels.mjs";
+import "./checks/extensions.mjs";
+import "./checks/identity.mjs";
+import "./checks/crowd.mjs";
+import "./checks/responses.mjs";
 
 const { env } = process;
 

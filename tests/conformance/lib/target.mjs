@@ -33,6 +33,7 @@ export class Target {
 		this.sender = settings.SENDER ?? "shop@shop.test";
 		this.other = settings.OTHER ?? "shop@rival.test";
 		this.friend = settings.FRIEND || null;
+		this.inbox = settings.INBOX || null;
 		this.site = settings.SITE || `nobody-at-all@${this.domain}`;
 		this.members = list(settings.MEMBERS);
 		this.closed = settings.CLOSED || null;
