@@ -167,9 +167,12 @@ e2e: all $(BUILD)/bench/dmtp_sink
 
 # HOST=… PORT=… CERTS=…: another server; tests/conformance/README.md has the rest. HOST counts only
 # when it stands on the command line, since some shells export one.
-.PHONY: conformance
-conformance: $(if $(filter command,$(firstword $(origin HOST))),,all)
-	@$(if $(filter command,$(firstword $(origin HOST))),,env -u HOST) BUILD=$(abspath $(BUILD)) node tests/conformance/run.mjs
+FOREIGN := $(filter command,$(firstword $(origin HOST)))
+.PHONY: conformance conformance-server
+conformance: $(if $(FOREIGN),,all)
+	@$(if $(FOREIGN),,env -u HOST) BUILD=$(abspath $(BUILD)) node tests/conformance/run.mjs
+conformance-server: all
+	@BUILD=$(abspath $(BUILD)) node tests/conformance/serve.mjs
 
 # Unit and end-to-end tests under the sanitizers, in a build of their own.
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
@@ -219,6 +222,7 @@ help:
 	@echo 'make test        installs what tests need and runs all of them'
 	@echo 'make check       the fast tests: layers, options, unit tests, fuzz seeds'
 	@echo 'make conformance holds our own DMTP server against the specification; HOST=, PORT=, CERTS=: any other'
+	@echo 'make conformance-server runs a home server for the tester of somebody else, until Ctrl-C'
 	@echo 'make asan        unit and end-to-end tests under address and undefined-behaviour sanitizers'
 	@echo 'make bench       measures: one JSON line a figure; BENCH="accept relay" only those'
 	@echo 'make fuzz        fuzzes what strangers send; FUZZ_SECONDS, FUZZ_TARGETS'

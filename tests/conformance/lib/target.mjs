@@ -1,5 +1,7 @@
 // The server under test, and what its tester knows of it: see README.md for each setting.
 import crypto from "node:crypto";
+import { Authority } from "./authority.mjs";
+import { grantOf } from "./grant.mjs";
 import { Session } from "./session.mjs";
 import { brief } from "./form.mjs";
 import { Skip } from "./tap.mjs";
@@ -7,22 +9,9 @@ import { show } from "./bencode.mjs";
 
 export const seconds = () => Math.floor(Date.now() / 1000);
 
-const alphabet = "abcdefghijklmnopqrstuvwxyz234567";
-
-// A grant as 20 octets, from its 32 characters (RFC 4648).
-export function grantOf(text) {
-	const bits = [...text].map((c) => {
-		const value = alphabet.indexOf(c);
-		if (value < 0 || text.length !== 32)
-			throw new Error(`no grant: ${text}`);
-		return value.toString(2).padStart(5, "0");
-	}).join("");
-	return Buffer.from(bits.match(/.{8}/g).map((octet) => parseInt(octet, 2)));
-}
-
 export class Target {
 	// settings: strings by name, as in the environment.
-	constructor(settings, authority) {
+	constructor(settings) {
 		const number = (text) => text === undefined || text === "" ? null : Number(text);
 		const list = (text) => (text ?? "").split(",").map((item) => item.trim()).filter((item) => item !== "");
 		this.host = settings.HOST;
@@ -42,8 +31,9 @@ export class Target {
 		this.revoked = settings.REVOKED ? grantOf(settings.REVOKED) : null;
 		this.invitations = settings.INVITATIONS !== "off";
 		this.long = settings.LONG === "1";
-		this.authority = authority;
-		this.ca = authority.ca;
+		this.origin = null;
+		this.authority = new Authority(settings.CERTS, ...[this.sender, this.other].map((address) => address.split("@")[1]));
+		this.ca = this.authority.ca;
 	}
 
 	certificate(form) {
