@@ -180,6 +180,16 @@ ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 asan: packages-test
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan SAN="$(ASAN_FLAGS)" OPT="-O1 -g" unit fuzz-replay e2e
 
+# The codec's line coverage by its unit tests and the fuzz seeds; VERBOSE=1 shows the lines that didn't run.
+COVERAGE_LEAST ?= 95
+.PHONY: coverage coverage-run
+coverage: packages-test
+	@rm -rf $(BUILD)-coverage/obj/appliance/dmtp
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-coverage SAN=--coverage OPT="-O0 -g" coverage-run
+	@sh tests/coverage.sh $(BUILD)-coverage $(COVERAGE_LEAST)
+coverage-run: $(filter $(BUILD)/unit/dmtp/%,$(UNIT_BIN)) fuzz-replay
+	sh tests/unit/run.sh $(filter $(BUILD)/unit/dmtp/%,$(UNIT_BIN))
+
 .PHONY: layers options
 layers:
 	@BUILD=$(BUILD) sh tests/layers.sh
@@ -213,7 +223,7 @@ install: all
 
 .PHONY: clean
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-coverage
 
 .PHONY: help
 help:
@@ -224,6 +234,7 @@ help:
 	@echo 'make conformance holds our own DMTP server against the specification; HOST=, PORT=, CERTS=: any other'
 	@echo 'make conformance-server runs a home server for the tester of somebody else, until Ctrl-C'
 	@echo 'make asan        unit and end-to-end tests under address and undefined-behaviour sanitizers'
+	@echo 'make coverage    the line coverage of the codec; less than $(COVERAGE_LEAST) % fails. VERBOSE=1 shows what is missing'
 	@echo 'make bench       measures: one JSON line a figure; BENCH="accept relay" only those'
 	@echo 'make fuzz        fuzzes what strangers send; FUZZ_SECONDS, FUZZ_TARGETS'
 	@echo 'make lint        clang-tidy and cppcheck'
