@@ -3,6 +3,7 @@ import { Own } from "./lib/own.mjs";
 import { Origin } from "./lib/origin.mjs";
 import { run } from "./lib/tap.mjs";
 import { Target } from "./lib/target.mjs";
+import "./checks/vectors.mjs";
 import "./checks/time.mjs";
 import "./checks/greeting.mjs";
 import "./checks/encoding.mjs";
