@@ -7,6 +7,7 @@
 #include "dmtp/uri.h"
 
 #include <sodium.h>
+#include <strings.h>
 
 #define MEDIA_TYPE_MAX 255
 #define LANG_MAX 35
@@ -133,7 +134,7 @@ uris_valid(struct slice inside)
 static bool
 is_text(struct slice type)
 {
-	return type.len >= 5 && (memcmp(type.data, "text/", 5) == 0);
+	return type.len >= 5 && strncasecmp((const char *)type.data, "text/", 5) == 0;
 }
 
 static bool

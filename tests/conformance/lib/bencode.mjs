@@ -43,14 +43,16 @@ class Reader {
 		Object.assign(this, { octets, at, start: at, limit, open: 0 });
 	}
 
-	// The element is at least this long: what was read, what a length promises, and the ends of what is open.
-	reaches(more) {
-		if (this.at - this.start + more + this.open > this.limit)
+	// A length was read: the element has at least the octets so far, the string, and the ends of what is open.
+	reaches(length) {
+		if (this.at - this.start + length + this.open > this.limit)
 			throw new TooLong(`more than ${this.limit} octets`);
 	}
 
 	// The octet that comes next, undefined at the end.
 	peek() {
+		if (this.at - this.start >= this.limit)
+			throw new TooLong(`more than ${this.limit} octets`);
 		return this.octets[this.at];
 	}
 
@@ -88,13 +90,14 @@ class Reader {
 			this.at++;
 			if (this.at - first > 1 && this.octets[first] === ZERO)
 				throw new Malformed("a length with a leading zero");
-			this.reaches(1 + length);
+			this.reaches(length);
 		}
 		if (this.peek() === undefined)
 			return undefined;
 		if (this.peek() !== COLON)
 			throw new Malformed("a length without its colon");
 		this.at++;
+		this.reaches(length);
 		if (this.octets.length - this.at < length)
 			return undefined;
 		this.at += length;
@@ -141,7 +144,6 @@ class Reader {
 		const c = this.peek();
 		if (c === undefined)
 			return undefined;
-		this.reaches(c === I ? 3 : 2);
 		if (c === I)
 			return this.integer();
 		if (isDigit(c))
@@ -150,9 +152,6 @@ class Reader {
 			throw new Malformed(`nothing begins with octet ${c}`);
 		if (++this.open > 8)
 			throw new Malformed("more than 8 containers");
-		this.open--;
-		this.reaches(2);
-		this.open++;
 		const value = c === L ? this.list() : this.dictionary();
 		this.open--;
 		return value;

@@ -66,8 +66,15 @@ function faultsOfChannels(channels) {
 		Buffer.isBuffer(channel.get("id")) && Buffer.isBuffer(channel.get("name"))))).map(([user]) => `channels of ${user}`);
 }
 
+function faultsOfEvents(events, next) {
+	const faults = Array.isArray(events) && events.length <= 1000 && events.every((event) => event instanceof Map) ? [] : ["events is no list of up to 1000 dictionaries"];
+	return Buffer.isBuffer(next) && next.length <= 64 ? faults : [...faults, `next is ${show(next)}`];
+}
+
 function faultsOfMore(letter, more) {
 	const faults = [];
+	if (letter === "K" && more.has("events"))
+		faults.push(...faultsOfEvents(more.get("events"), more.get("next")));
 	if (more.has("text") && !(isText(more.get("text")) && more.get("text").length <= 200))
 		faults.push(`text is ${show(more.get("text"))}`);
 	if (more.has("text") && /<\/?[a-z]/i.test(more.get("text").toString()))

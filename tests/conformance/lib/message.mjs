@@ -68,9 +68,9 @@ const noText = ["script", "style", "title", "textarea", "xmp", "iframe", "noembe
 // Where the piece of markup that begins at `at` ends: a comment, a declaration, or a tag; 0 when it is none.
 function markup(html, at) {
 	const rest = html.slice(at);
-	const comment = /^<!--[^]*?(-->|$)/.exec(rest);
+	const comment = rest.startsWith("<!--") && /^<![^]*?(-->|$)/.exec(rest);
 	if (comment)
-		return at + Math.max(comment[0].length, 4);
+		return at + comment[0].length;
 	const tag = /^<\/?[a-z][^\s/>]*(?:[\s/]+|[^\s/>=]+(?:\s*=\s*(?:"[^"]*(?:"|$)|'[^']*(?:'|$)|[^\s>"'][^\s>]*)?)?)*(?:>|$)/i.exec(rest);
 	if (tag)
 		return at + tag[0].length;
