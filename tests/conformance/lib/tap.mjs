@@ -1,12 +1,13 @@
-// The list of checks, and running it: TAP, version 13. A check that is slow only waits, so these run at the same time.
+// The list of checks, and running it: TAP, version 13, in the order in which checks end. Several run at the same time, all
+// that only wait from the beginning.
 import { faults } from "./session.mjs";
 
-const checks = [];
+const checks = [], lanes = 6;
 
 export class Skip extends Error {}
 
 // clause: the section of PROTOCOL.md that the check holds the server against; run: (target) => …, throws what is wrong.
-// slow: it waits for a deadline. last: it runs when all others are done.
+// slow: it waits for a deadline. last: it runs when all others are done, alone.
 export function check(clause, name, run, { slow = false, last = false } = {}) {
 	checks.push({ clause, name, run, slow, last });
 }
@@ -22,7 +23,7 @@ function judge(error) {
 }
 
 async function attempt(one, target) {
-	const sessions = target.sessions();
+	const sessions = target.sessions(), began = Date.now();
 	try {
 		await one.run(sessions);
 		return null;
@@ -30,6 +31,7 @@ async function attempt(one, target) {
 		return error;
 	} finally {
 		sessions.closeAll();
+		one.ms = Date.now() - began;
 	}
 }
 
@@ -44,11 +46,16 @@ export async function run(target, { only = null, write = console.log } = {}) {
 	};
 	write(`TAP version 13\n1..${wanted.length}`);
 	const slow = wanted.filter((one) => one.slow).map(async (one) => tell(one, await attempt(one, target)));
-	for (const one of wanted.filter((each) => !each.slow && !each.last))
-		tell(one, await attempt(one, target));
-	await Promise.all(slow);
+	const queue = wanted.filter((each) => !each.slow && !each.last);
+	await Promise.all([...slow, ...Array.from({ length: lanes }, async () => {
+		for (let one; (one = queue.shift()) !== undefined;)
+			tell(one, await attempt(one, target));
+	})]);
 	for (const one of wanted.filter((each) => each.last))
 		tell(one, await attempt(one, target));
+	if (process.env.TIMES)
+		for (const { name, ms } of wanted.filter((one) => one.ms > 200).sort((a, b) => b.ms - a.ms))
+			write(`# ${ms} ms: ${name}`);
 	write(`# ${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped`);
 	return { ...count, faults };
 }
