@@ -109,6 +109,23 @@ check("5.2", "a handshake that fails behind STARTTLS ends the connection", async
 	session.elements.length = 0;
 });
 
+for (const [name, options] of [["no ALPN", { alpn: null }], ["dmtp/1 among others", { alpn: ["h2", "dmtp/1"] }]])
+	check("5.2", `after STARTTLS a handshake with ${name} will do`, async (t) => {
+		await expectAlive(await t.open({ mode: "starttls", ...options }));
+	});
+
+check("5.2", "after STARTTLS a handshake with other ALPN names only is refused", async (t) => {
+	const session = await t.open({ mode: "plain", alpn: ["h2"] });
+	expect(await session.ask("STARTTLS"), "K");
+	session.wrap();
+	await assert.rejects(session.handshake);
+});
+
+check("5.2", "a name in SNI that is not the server's, or none, is answered: the client's check decides", async (t) => {
+	await expectAlive(await t.open({ sni: "elsewhere.example" }));
+	await expectAlive(await t.open({ sni: "" }));
+});
+
 // --- without TLS ----------------------------------------------------------------------------------
 
 check("5.2", "in plaintext NOOP and QUIT are answered", async (t) => {
