@@ -178,7 +178,7 @@ conformance-server: all
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 .PHONY: asan
 asan: packages-test
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan SAN="$(ASAN_FLAGS)" OPT="-O1 -g" unit fuzz-replay e2e
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan SAN="$(ASAN_FLAGS)" OPT="-O1 -g" unit fuzz-replay conformance e2e
 
 # The codec's line coverage by its unit tests and the fuzz seeds; VERBOSE=1 shows the lines that didn't run.
 COVERAGE_LEAST ?= 95

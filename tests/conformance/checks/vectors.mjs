@@ -4,10 +4,11 @@ import assert from "node:assert/strict";
 import fs from "node:fs";
 import { decode, Malformed, TooLong } from "../lib/bencode.mjs";
 import { faultsOfGreeting, faultsOfResponse, limitsDefault, limitsOf } from "../lib/form.mjs";
+import { grantOf, textOf } from "../lib/grant.mjs";
 import { judge } from "../lib/judge.mjs";
 import { Machine } from "../lib/machine.mjs";
 import { authSigned, digestOf, expand, messageOf, messageSigned } from "../lib/message.mjs";
-import { addressOf } from "../lib/names.mjs";
+import { addressOf, isUri, placeOf } from "../lib/names.mjs";
 import { check } from "../lib/tap.mjs";
 
 const unescaped = (text) => Buffer.from(text.replace(/\\x([0-9a-f]{2})/gi, (_, hex) => String.fromCharCode(parseInt(hex, 16))), "latin1");
@@ -99,6 +100,18 @@ file("5.1", "greetings.txt", ({ octets, answer, version, rcpts, tls }) => {
 
 file("4", "addresses.txt", ({ octets, is, answer }) => {
 	assert.equal(addressOf(octets), answer === undefined ? is.toString() : null);
+});
+
+file("11", "uris.txt", ({ octets, host, port, answer }) => {
+	assert.equal(isUri(octets), answer?.toString() !== "bad");
+	assert.deepEqual(placeOf(octets), answer ? null : { host: host.toString(), port: number(port) });
+});
+
+file("4", "grants.txt", ({ hex: octets, text, answer }) => {
+	if (answer)
+		return assert.throws(() => grantOf(text.toString()));
+	assert.equal(grantOf(text.toString()).toString("hex"), octets.toString());
+	return assert.equal(textOf(hex(octets)), text.toString());
 });
 
 file("10", "messages.txt", ({ octets, answer, fields, digest, key, signature }) => {

@@ -34,3 +34,12 @@ export function addressOf(octets) {
 export const isId = (octets) => /^[\x20-\x7e]{1,64}$/.test(ascii(octets));
 export const isName = (octets) => /^[a-z0-9-]{1,30}$/.test(ascii(octets));
 export const isUri = (octets) => /^[\x21-\x7e]{1,2048}$/.test(ascii(octets));
+
+// {host, port} of a URI that can be used as far as its form goes (section 11), or null.
+export function placeOf(octets) {
+	const found = /^https:\/\/([^/:]*)(?::([0-9]+))?(\/[^#]*)?$/.exec(octets.toString("latin1"));
+	if (!isUri(octets) || found === null || !isDomain(Buffer.from(found[1])))
+		return null;
+	const port = Number(found[2] ?? 443);
+	return port >= 1 && port <= 65535 ? { host: found[1], port } : null;
+}
