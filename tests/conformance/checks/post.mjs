@@ -59,6 +59,17 @@ one("8", "an inbox that was opened to the sender by name takes its message: K", 
 one("4", "the local part of a recipient's address is compared after lower-casing its ASCII letters", toInbox((address) => address.replace(/^./, (c) => c.toUpperCase())), "K");
 one("4", "the local part of from is compared after lower-casing its ASCII letters", (_, t) => ({ from: t.target.sender.replace(/^./, (c) => c.toUpperCase()) }), "K");
 
+check("6.2", "grants of several channels: those of one count, the others are closed", async (t) => {
+	const session = await t.verified(), [member] = t.target.members;
+	const held = (await session.ask("CHANNELS", { from: t.target.sender, users: [t.need(member, "MEMBERS")] }))[1].get("channels").get(member)
+		.filter((channel) => channel.get("id").length === 20);
+	if (held.length < 2)
+		t.skip("the first member opened one channel only");
+	const reply = await session.ask("POST", await t.post({ rcpts: held.map((channel) => channel.get("id")) }));
+	expect(reply, "K");
+	assert.deepEqual(reply[1].get("failed").map(([, letter, code]) => `${letter} ${code}`), Array(held.length - 1).fill(closed), show(reply));
+});
+
 check("6.2", "as many recipients as the limit, no two the same", async (t) => {
 	const session = await t.verified(), { rcpts } = session.limits;
 	const list = [await t.grant(), ...Array.from({ length: rcpts - 1 }, unknown)];

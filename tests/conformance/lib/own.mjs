@@ -170,6 +170,7 @@ ${senders.map((sender) => `route "${sender}" {
 			if (grants[index])
 				await this.giveGrant(address, grantOf(grants[index]));
 			if (index === 0) {
+				await this.call("PUT", `/v1/channels/${settings.SENDER}/extra`, token, {});
 				await this.call("PUT", `/v1/channels/${settings.SENDER}/gone`, token, {});
 				await this.call("PUT", `/v1/channels/${settings.FRIEND}/inbox`, token, {});
 				this.settings.REVOKED = textOf(Buffer.from(await this.sql("SELECT encode(grant_id, 'hex') FROM tmtp.open_grant WHERE channel = 'gone'"), "hex"));
