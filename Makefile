@@ -158,21 +158,40 @@ test: packages-test
 	@$(MAKE) --no-print-directory test-all
 
 .PHONY: test-all check e2e
-test-all: all layers options unit fuzz-replay e2e
+test-all: all layers options unit fuzz-replay conformance e2e
 
 check: layers options unit fuzz-replay
 
 e2e: all $(BUILD)/bench/dmtp_sink
 	BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node --test --test-concurrency=1 $(E2E)
 
-# Unit tests, fuzz seeds and end-to-end tests under the sanitizers, in a build of their own. What
+# HOST=… PORT=… CERTS=…: another server; tests/conformance/README.md has the rest. HOST counts only
+# when it stands on the command line, since some shells export one.
+FOREIGN := $(filter command,$(firstword $(origin HOST)))
+.PHONY: conformance conformance-server
+conformance: $(if $(FOREIGN),,all)
+	@$(if $(FOREIGN),,env -u HOST) BUILD=$(abspath $(BUILD)) node tests/conformance/run.mjs
+conformance-server: all
+	@BUILD=$(abspath $(BUILD)) node tests/conformance/serve.mjs
+
+# Unit tests, fuzz seeds, the conformance suite and end-to-end tests under the sanitizers, in a build of their own. What
 # they find ends a program with 99, which none of ours answers with.
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 .PHONY: asan
 asan: packages-test
 	@ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:exitcode=99 \
 	    UBSAN_OPTIONS=print_stacktrace=1 \
-	    $(MAKE) --no-print-directory BUILD=$(BUILD)-asan SAN="$(ASAN_FLAGS)" OPT="-O1 -g" unit fuzz-replay e2e
+	    $(MAKE) --no-print-directory BUILD=$(BUILD)-asan SAN="$(ASAN_FLAGS)" OPT="-O1 -g" unit fuzz-replay conformance e2e
+
+# The codec's line coverage by its unit tests and the fuzz seeds; VERBOSE=1 shows the lines that didn't run.
+COVERAGE_LEAST ?= 95
+.PHONY: coverage coverage-run
+coverage: packages-test
+	@rm -rf $(BUILD)-coverage/obj/appliance/dmtp
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-coverage SAN=--coverage OPT="-O0 -g" coverage-run
+	@sh tests/coverage.sh $(BUILD)-coverage $(COVERAGE_LEAST)
+coverage-run: $(filter $(BUILD)/unit/dmtp/%,$(UNIT_BIN)) fuzz-replay
+	sh tests/unit/run.sh $(filter $(BUILD)/unit/dmtp/%,$(UNIT_BIN))
 
 .PHONY: layers options
 layers:
@@ -212,7 +231,7 @@ install: all
 
 .PHONY: clean
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-coverage
 
 .PHONY: help
 help:
@@ -220,7 +239,10 @@ help:
 	@echo 'make run         installs what is missing, builds, runs the demo of two appliances; ONCE=1 ends after it'
 	@echo 'make test        installs what tests need and runs all of them'
 	@echo 'make check       the fast tests: layers, options, unit tests, fuzz seeds'
+	@echo 'make conformance holds our own DMTP server against the specification; HOST=, PORT=, CERTS=: any other'
+	@echo 'make conformance-server runs a home server for the tester of somebody else, until Ctrl-C'
 	@echo 'make asan        unit tests, fuzz seeds and end-to-end tests under address, leak and undefined-behaviour sanitizers'
+	@echo 'make coverage    the line coverage of the codec; less than $(COVERAGE_LEAST) % fails. VERBOSE=1 shows what is missing'
 	@echo 'make bench       measures: one JSON line a figure; BENCH="accept relay" only those'
 	@echo 'make fuzz        fuzzes what strangers send; FUZZ_SECONDS, FUZZ_TARGETS'
 	@echo 'make lint        clang-tidy and cppcheck'

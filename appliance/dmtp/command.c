@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "dmtp/address.h"
 #include "dmtp/message.h"
+#include "dmtp/uri.h"
 
 static const char *const verb_names[] = {
 	[DMTP_VERB_UNKNOWN] = "",     [DMTP_STARTTLS] = "STARTTLS", [DMTP_POST] = "POST",
@@ -124,17 +125,21 @@ maybe_str(struct ben_reader *r, const char *key, bool *values_bad)
 	return s;
 }
 
-/* A list of strings; an empty one among them is out of form. */
+/* A list of strings, each of them judged unless is_valid is NULL. */
 static size_t
-count_strings(struct ben_reader *r, struct slice inside, bool *empty)
+count_strings(struct ben_reader *r, struct slice inside, bool (*is_valid)(struct slice),
+              bool *values_bad)
 {
 	struct ben_reader it;
 	size_t n = 0;
 
 	ben_reader_init(&it, inside);
-	for (; ben_more(&it); n++)
-		if (ben_get_str(&it).len == 0)
-			*empty = true;
+	for (; ben_more(&it); n++) {
+		struct slice s = ben_get_str(&it);
+
+		if (is_valid != NULL && !is_valid(s))
+			*values_bad = true;
+	}
 	if (it.bad)
 		r->bad = true;
 	return n;
@@ -271,7 +276,7 @@ read_post(struct ben_reader *r, struct dmtp_post *p)
 		p->uris = ben_get_list(r);
 	else if (p->recall.len == 0)
 		r->bad = true;
-	p->uri_count = count_strings(r, p->uris, &p->values_bad);
+	p->uri_count = count_strings(r, p->uris, dmtp_uri_possible, &p->values_bad);
 	scan_rcpts(r, p);
 }
 
@@ -327,7 +332,7 @@ check_post(const struct dmtp_post *p, const struct dmtp_limits *limits, int64_t 
 static void
 read_channels(struct ben_reader *r, struct dmtp_channels *c)
 {
-	bool ignored = false, has_users;
+	bool has_users;
 
 	*c = (struct dmtp_channels){ .has_since = false };
 	c->from = need_str(r, "from");
@@ -337,7 +342,7 @@ read_channels(struct ben_reader *r, struct dmtp_channels *c)
 	has_users = ben_find(r, "users");
 	if (has_users)
 		c->users = ben_get_list(r);
-	c->user_count = count_strings(r, c->users, &ignored);
+	c->user_count = count_strings(r, c->users, NULL, NULL);
 	if (has_users == c->has_since) /* one is asked, not both and not neither */
 		r->bad = true;
 }

@@ -4,8 +4,10 @@
 #include "base/digest.h"
 #include "base/text.h"
 #include "dmtp/address.h"
+#include "dmtp/uri.h"
 
 #include <sodium.h>
+#include <strings.h>
 
 #define MEDIA_TYPE_MAX 255
 #define LANG_MAX 35
@@ -124,7 +126,7 @@ uris_valid(struct slice inside)
 
 	ben_reader_init(&it, inside);
 	for (; ben_more(&it); n++)
-		if (ben_get_str(&it).len == 0)
+		if (!dmtp_uri_possible(ben_get_str(&it)))
 			return false;
 	return !it.bad && n >= 1;
 }
@@ -132,7 +134,7 @@ uris_valid(struct slice inside)
 static bool
 is_text(struct slice type)
 {
-	return type.len >= 5 && (memcmp(type.data, "text/", 5) == 0);
+	return type.len >= 5 && strncasecmp((const char *)type.data, "text/", 5) == 0;
 }
 
 static bool

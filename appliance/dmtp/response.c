@@ -209,6 +209,8 @@ read_dict(struct ben_reader *r, struct dmtp_response *out)
 	}
 	if (k && ben_find(r, "next"))
 		out->next = ben_get_str(r);
+	else if (out->has_events)
+		r->bad = true; /* who asked would begin again, and again */
 	if (!k && ben_find(r, "retry"))
 		out->retry_s = retry_bounded(ben_get_int(r));
 	if (!k && ben_find(r, "text"))

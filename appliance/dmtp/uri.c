@@ -4,11 +4,13 @@
 #include "base/text.h"
 #include "dmtp/address.h"
 
-static bool
-all_visible(struct slice s)
+bool
+dmtp_uri_possible(struct slice uri)
 {
-	for (size_t i = 0; i < s.len; i++)
-		if (s.data[i] <= 0x20 || s.data[i] > 0x7e)
+	if (uri.len == 0 || uri.len > DMTP_URI_MAX)
+		return false;
+	for (size_t i = 0; i < uri.len; i++)
+		if (uri.data[i] <= 0x20 || uri.data[i] > 0x7e)
 			return false;
 	return true;
 }
@@ -21,7 +23,7 @@ dmtp_uri_split(struct slice uri, struct dmtp_uri *out)
 	uint64_t port = 443;
 	size_t end = 0;
 
-	if (uri.len <= scheme.len || uri.len > DMTP_URI_MAX || !all_visible(uri) ||
+	if (uri.len <= scheme.len || !dmtp_uri_possible(uri) ||
 	    memcmp(uri.data, scheme.data, scheme.len) != 0 ||
 	    memchr(uri.data, '#', uri.len) != NULL)
 		return false;

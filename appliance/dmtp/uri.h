@@ -15,9 +15,12 @@ struct dmtp_uri {
 	struct slice path; /* from the first "/", with the query; borrows; may be empty */
 };
 
+/* 1 to DMTP_URI_MAX octets of visible ASCII: what else could a URI be made of? */
+bool dmtp_uri_possible(struct slice uri);
+
 /*
- * "https://host[:port][/path]": printable ASCII, no user, no fragment, no IP
- * address, at most DMTP_URI_MAX octets. False leaves out untouched.
+ * "https://host[:port][/path]", possible, no user, no fragment, no IP address.
+ * False leaves out untouched.
  */
 bool dmtp_uri_split(struct slice uri, struct dmtp_uri *out);
 

@@ -138,17 +138,28 @@ struct channels_call {
 	struct dmtp_session *session;
 	uint64_t seq;
 	struct dmtp_address from;
-	struct dmtp_address *users; /* sorted, each once */
-	struct slice *slices;
+	uint8_t *memory;       /* what written borrows from */
+	struct slice *written; /* as they were asked for, sorted, each once */
+	size_t written_n;
+	struct dmtp_address *users; /* those of them that are addresses, sorted */
+	struct slice *slices;       /* each once */
 };
 
 static void
 channels_free(struct channels_call *c)
 {
 	channels_get_clear(&c->job);
+	free(c->memory);
+	free(c->written);
 	free(c->users);
 	free(c->slices);
 	free(c);
+}
+
+static int
+compare_slices(const void *a, const void *b)
+{
+	return slice_cmp(*(const struct slice *)a, *(const struct slice *)b);
 }
 
 static int
@@ -157,28 +168,47 @@ compare_users(const void *a, const void *b)
 	return slice_cmp(dmtp_address_slice(a), dmtp_address_slice(b));
 }
 
-/* Each asked user is a key, known or not; rows come in the same order. */
+/* The first row of that address, or where it would stand: rows are sorted. */
+static size_t
+find_row(const struct channels_call *c, struct slice address)
+{
+	size_t low = 0, high = c->job.rows_n;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (slice_cmp(slice_str(c->job.rows[middle].address), address) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+static void
+put_open(const struct channels_call *c, struct slice address, struct buffer *inside)
+{
+	for (size_t row = find_row(c, address);
+	     row < c->job.rows_n && slice_eq_str(address, c->job.rows[row].address); row++) {
+		struct dmtp_open_channel open = {
+			.id = slice_mem(c->job.rows[row].grant, DMTP_GRANT_LEN),
+			.name = slice_str(c->job.rows[row].channel),
+		};
+
+		dmtp_channels_put(inside, &open);
+	}
+}
+
+/* Each asked user is a key as it was written, known or not, an address or not. */
 static void
 put_channels(const struct channels_call *c, struct buffer *inside)
 {
-	size_t row = 0;
+	struct dmtp_address user;
 
-	for (size_t i = 0; i < c->job.users_n; i++) {
-		struct slice user = c->slices[i];
-
-		while (row < c->job.rows_n &&
-		       slice_cmp(slice_str(c->job.rows[row].address), user) < 0)
-			row++;
-		dmtp_channels_open(inside, user);
-		for (; row < c->job.rows_n && slice_eq_str(user, c->job.rows[row].address);
-		     row++) {
-			struct dmtp_open_channel open = {
-				.id = slice_mem(c->job.rows[row].grant, DMTP_GRANT_LEN),
-				.name = slice_str(c->job.rows[row].channel),
-			};
-
-			dmtp_channels_put(inside, &open);
-		}
+	for (size_t i = 0; i < c->written_n; i++) {
+		dmtp_channels_open(inside, c->written[i]);
+		if (dmtp_address_parse(c->written[i], &user) == DMTP_ADDRESS_OK)
+			put_open(c, dmtp_address_slice(&user), inside);
 		dmtp_channels_close(inside);
 	}
 }
@@ -204,22 +234,41 @@ on_channels(void *arg)
 	channels_free(c);
 }
 
-static size_t
-read_users(const struct dmtp_channels *channels, struct dmtp_address *users,
-           struct slice *slices)
+static void
+read_written(struct channels_call *c, const struct dmtp_channels *channels)
 {
 	struct ben_reader it;
-	size_t n = 0, kept = 0;
+	uint8_t *at = c->memory;
+	size_t n = 0;
 
 	ben_reader_init(&it, channels->users);
-	while (ben_more(&it))
-		if (dmtp_address_parse(ben_get_str(&it), &users[n]) == DMTP_ADDRESS_OK)
-			n++;
-	qsort(users, n, sizeof(users[0]), compare_users);
+	for (; ben_more(&it); n++) {
+		struct slice user = ben_get_str(&it);
+
+		if (user.len > 0)
+			memcpy(at, user.data, user.len);
+		c->written[n] = slice_mem(at, user.len);
+		at += user.len;
+	}
+	qsort(c->written, n, sizeof(c->written[0]), compare_slices);
 	for (size_t i = 0; i < n; i++)
-		if (i == 0 || !dmtp_address_eq(&users[i], &users[i - 1]))
-			slices[kept++] = dmtp_address_slice(&users[i]);
-	return kept;
+		if (i == 0 || !slice_eq(c->written[i], c->written[c->written_n - 1]))
+			c->written[c->written_n++] = c->written[i];
+}
+
+static void
+read_users(struct channels_call *c)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < c->written_n; i++)
+		if (dmtp_address_parse(c->written[i], &c->users[n]) == DMTP_ADDRESS_OK)
+			n++;
+	qsort(c->users, n, sizeof(c->users[0]), compare_users);
+	c->job.users = c->slices;
+	for (size_t i = 0; i < n; i++)
+		if (i == 0 || !dmtp_address_eq(&c->users[i], &c->users[i - 1]))
+			c->slices[c->job.users_n++] = dmtp_address_slice(&c->users[i]);
 }
 
 static void
@@ -229,10 +278,13 @@ take_users(struct dmtp_session *s, uint64_t seq, const struct dmtp_channels *cha
 	struct channels_call *c = calloc(1, sizeof(*c));
 
 	if (c != NULL) {
+		c->memory = malloc(channels->users.len + 1);
+		c->written = calloc(channels->user_count + 1, sizeof(*c->written));
 		c->users = calloc(channels->user_count + 1, sizeof(*c->users));
 		c->slices = calloc(channels->user_count + 1, sizeof(*c->slices));
 	}
-	if (c == NULL || c->users == NULL || c->slices == NULL ||
+	if (c == NULL || c->memory == NULL || c->written == NULL || c->users == NULL ||
+	    c->slices == NULL ||
 	    dmtp_address_parse(channels->from, &c->from) != DMTP_ADDRESS_OK) {
 		if (c != NULL)
 			channels_free(c);
@@ -242,8 +294,8 @@ take_users(struct dmtp_session *s, uint64_t seq, const struct dmtp_channels *cha
 	c->session = s;
 	c->seq = seq;
 	c->job.from = dmtp_address_slice(&c->from);
-	c->job.users_n = read_users(channels, c->users, c->slices);
-	c->job.users = c->slices;
+	read_written(c, channels);
+	read_users(c);
 	home_later(&c->later, home, &c->job.job, on_channels, c);
 	store_channels_get(home->store, &c->job);
 }

@@ -82,6 +82,17 @@ keep(struct memory *m, struct slice s)
 	return kept;
 }
 
+/* An address as others compare it: its local part's ASCII letters lower-cased. */
+static struct slice
+keep_address(struct memory *m, struct slice s)
+{
+	struct dmtp_address address;
+
+	if (dmtp_address_parse(s, &address) != DMTP_ADDRESS_OK)
+		return keep(m, s);
+	return keep(m, dmtp_address_slice(&address));
+}
+
 static struct slice
 keep_uris(struct memory *m, const struct dmtp_post *post)
 {
@@ -374,7 +385,7 @@ copy_post(struct post *p, const struct dmtp_post *post)
 	struct arrival *a = &p->arrival;
 	struct memory memory = { .at = p->memory };
 
-	a->from = keep(&memory, post->from);
+	a->from = keep_address(&memory, post->from);
 	a->id = keep(&memory, post->id);
 	a->digest = keep(&memory, post->digest);
 	a->uris = keep_uris(&memory, post);

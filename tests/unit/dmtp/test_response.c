@@ -296,7 +296,7 @@ test_at_most_a_thousand_events(void **state)
 		buffer_add_str(&b, "l1:Kd6:eventsl");
 		for (int i = 0; i < n; i++)
 			buffer_add_str(&b, "de");
-		buffer_add_str(&b, "eee");
+		buffer_add_str(&b, "e4:next1:cee");
 		assert_int_equal(dmtp_response_decode(buffer_slice(&b), &r) == DMTP_RESPONSE_OK,
 		                 n == 1000);
 	}

@@ -81,10 +81,32 @@ test_other_uris_are_refused(void **state)
 	assert_false(dmtp_uri_split(slice_mem(longest, DMTP_URI_MAX + 1), &u));
 }
 
+/* A NUL or a broken UTF-8 would be refused by the database only, again and again. */
+static void
+test_possible_uris_are_visible_ascii(void **state)
+{
+	char longest[DMTP_URI_MAX + 1];
+
+	(void)state;
+	memset(longest, 'a', sizeof(longest));
+	assert_true(dmtp_uri_possible(SLICE("https://example.org/m/x")));
+	assert_true(dmtp_uri_possible(SLICE("!~")));
+	assert_true(dmtp_uri_possible(slice_mem(longest, DMTP_URI_MAX)));
+	assert_false(dmtp_uri_possible(slice_mem(longest, DMTP_URI_MAX + 1)));
+	assert_false(dmtp_uri_possible(SLICE("")));
+	for (int octet = 0; octet < 256; octet++) {
+		uint8_t text[3] = { 'a', (uint8_t)octet, 'b' };
+
+		assert_int_equal(dmtp_uri_possible(slice_mem(text, 3)),
+		                 octet > 0x20 && octet < 0x7f);
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_possible_uris_are_visible_ascii),
 		cmocka_unit_test(test_good_uris_are_split),
 		cmocka_unit_test(test_other_uris_are_refused),
 	};

@@ -4,6 +4,7 @@
 #include "base/text.h"
 #include "dmtp/message.h"
 #include "dmtp/server.h"
+#include "dmtp/uri.h"
 
 #define FOLDER "tests/vectors/"
 #define LINES 64
@@ -240,6 +241,38 @@ check_address(const struct block *b)
 }
 
 static void
+check_uri(const struct block *b)
+{
+	struct slice octets = flush_copy(get(b, "octets")), answer = get(b, "answer");
+	struct dmtp_uri uri;
+
+	assert_int_equal(dmtp_uri_possible(octets), !slice_eq_str(answer, "bad"));
+	assert_int_equal(dmtp_uri_split(octets, &uri), answer.len == 0);
+	if (answer.len == 0) {
+		expect_text(b, "host", uri.host);
+		expect_number(b, "port", uri.port);
+	}
+	flush_free(octets);
+}
+
+static void
+check_grant(const struct block *b)
+{
+	uint8_t grant[20], wanted[20];
+	char text[BASE32_LEN(20) + 1];
+
+	if (has(b, "answer")) {
+		assert_false(base32_decode(get(b, "text"), grant, sizeof(grant)));
+		return;
+	}
+	assert_true(hex_decode(get(b, "hex"), wanted, sizeof(wanted)));
+	assert_true(base32_decode(get(b, "text"), grant, sizeof(grant)));
+	assert_memory_equal(grant, wanted, sizeof(grant));
+	base32_encode(grant, sizeof(grant), text);
+	expect_text(b, "text", slice_str(text));
+}
+
+static void
 check_message(const struct block *b)
 {
 	struct slice octets = flush_copy(get(b, "octets"));
@@ -413,6 +446,8 @@ test_examples_of_the_specification_are_canonical(void **state)
 #define FILE_OF_greeting "greetings.txt"
 #define FILE_OF_address "addresses.txt"
 #define FILE_OF_message "messages.txt"
+#define FILE_OF_uri "uris.txt"
+#define FILE_OF_grant "grants.txt"
 #define FILE_OF_auth "auth.txt"
 #define FILE_OF_variables "variables.txt"
 #define FILE_OF_session "sessions.txt"
@@ -422,6 +457,8 @@ FILE_TEST(response)
 FILE_TEST(greeting)
 FILE_TEST(address)
 FILE_TEST(message)
+FILE_TEST(uri)
+FILE_TEST(grant)
 FILE_TEST(auth)
 FILE_TEST(variables)
 FILE_TEST(session)
@@ -436,6 +473,8 @@ main(void)
 		cmocka_unit_test(test_vectors_of_greeting),
 		cmocka_unit_test(test_vectors_of_address),
 		cmocka_unit_test(test_vectors_of_message),
+		cmocka_unit_test(test_vectors_of_uri),
+		cmocka_unit_test(test_vectors_of_grant),
 		cmocka_unit_test(test_vectors_of_auth),
 		cmocka_unit_test(test_vectors_of_variables),
 		cmocka_unit_test(test_vectors_of_session),
