@@ -158,9 +158,9 @@ test: packages-test
 	@$(MAKE) --no-print-directory test-all
 
 .PHONY: test-all check e2e
-test-all: all layers options unit fuzz-replay conformance e2e
+test-all: all layers options install-check unit fuzz-replay conformance e2e
 
-check: layers options unit fuzz-replay
+check: layers options install-check unit fuzz-replay
 
 e2e: all $(BUILD)/bench/dmtp_sink
 	BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node --test --test-concurrency=1 $(E2E)
@@ -218,16 +218,36 @@ tidy:
 	    TIDY_CFLAGS="-std=c11 -D_GNU_SOURCE -Iappliance $(PKG_CFLAGS) $(WARN)" \
 	    xargs -P$(LINT_JOBS) -n1 sh tests/tidy.sh
 
+# The manual of the configuration, from what the program says of it.
+$(BUILD)/tmtp.conf.5: deploy/tmtp.conf.5.sh $(BUILD)/tmtpd
+	$(Q)TMTPD=$(abspath $(BUILD))/tmtpd sh deploy/tmtp.conf.5.sh > $@.tmp
+	$(Q)mv $@.tmp $@
+
+# systemd looks into /usr/lib and /usr/local/lib; another PREFIX wants another UNITS.
+UNITS ?= $(PREFIX)/lib
+DOC   := $(PREFIX)/share/doc/tmtp
+PAGES := README.md CHANGELOG.md LICENSE deploy/README.md schema/README.md schema/roles.sql \
+         appliance/site/API.md appliance/home/API.md appliance/dmtp/PROTOCOL.md
+
 .PHONY: install
-install: all
-	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \
-	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/doc/tmtp \
-	    $(DESTDIR)$(PREFIX)/lib/systemd/system
-	install -m 755 $(BUILD)/tmtpd $(DESTDIR)$(PREFIX)/sbin/tmtpd
-	install -m 755 $(BUILD)/tmtpctl $(DESTDIR)$(PREFIX)/bin/tmtpctl
-	install -m 644 deploy/tmtpctl.1 $(DESTDIR)$(PREFIX)/share/man/man1/tmtpctl.1
-	install -m 644 deploy/tmtp.conf.sample README.md schema/roles.sql $(DESTDIR)$(PREFIX)/share/doc/tmtp/
-	install -m 644 deploy/tmtpd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/tmtpd.service
+install: all $(BUILD)/tmtp.conf.5
+	install -D -m 755 $(BUILD)/tmtpd $(DESTDIR)$(PREFIX)/sbin/tmtpd
+	install -D -m 755 $(BUILD)/tmtpctl $(DESTDIR)$(PREFIX)/bin/tmtpctl
+	install -D -m 644 deploy/tmtpctl.1 $(DESTDIR)$(PREFIX)/share/man/man1/tmtpctl.1
+	install -D -m 644 $(BUILD)/tmtp.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5/tmtp.conf.5
+	install -D -m 644 deploy/tmtpd.8 $(DESTDIR)$(PREFIX)/share/man/man8/tmtpd.8
+	install -D -m 644 deploy/tmtpctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/tmtpctl
+	install -D -m 644 deploy/sysusers.d/tmtp.conf $(DESTDIR)$(UNITS)/sysusers.d/tmtp.conf
+	install -D -m 644 deploy/tmpfiles.d/tmtp.conf $(DESTDIR)$(UNITS)/tmpfiles.d/tmtp.conf
+	install -d $(DESTDIR)$(UNITS)/systemd/system
+	sed 's|/usr/local/|$(PREFIX)/|g' deploy/tmtpd.service > $(DESTDIR)$(UNITS)/systemd/system/tmtpd.service
+	chmod 644 $(DESTDIR)$(UNITS)/systemd/system/tmtpd.service
+	install -D -m 644 deploy/tmtp.conf.sample $(DESTDIR)$(DOC)/tmtp.conf.sample
+	for page in $(PAGES); do install -D -m 644 $$page $(DESTDIR)$(DOC)/$$page || exit 1; done
+
+.PHONY: install-check
+install-check: all
+	@BUILD=$(BUILD) sh tests/install.sh
 
 .PHONY: clean
 clean:
@@ -238,7 +258,7 @@ help:
 	@echo 'make             builds tmtpd and tmtpctl into $$(BUILD) ($(BUILD))'
 	@echo 'make run         installs what is missing, builds, runs the demo of two appliances; ONCE=1 ends after it'
 	@echo 'make test        installs what tests need and runs all of them'
-	@echo 'make check       the fast tests: layers, options, unit tests, fuzz seeds'
+	@echo 'make check       the fast tests: layers, options, what install installs, unit tests, fuzz seeds'
 	@echo 'make conformance holds our own DMTP server against the specification; HOST=, PORT=, CERTS=: any other'
 	@echo 'make conformance-server runs a home server for the tester of somebody else, until Ctrl-C'
 	@echo 'make asan        unit tests, fuzz seeds and end-to-end tests under address, leak and undefined-behaviour sanitizers'

@@ -49,7 +49,7 @@ static const char usage[] =
     "  -h, --help         this\n"
     "\n"
     "Signals: SIGHUP reads the configuration and the certificates again, SIGTERM and\n"
-    "SIGINT stop after what is under way, a second one at once.\n";
+    "SIGINT stop after what is under way; a second one, a second later or more, at once.\n";
 
 static int
 check(const char *path)
@@ -217,7 +217,10 @@ parse(int argc, char **argv, struct arguments *args)
 			show(opt);
 		}
 	}
-	return optind == argc;
+	if (optind == argc)
+		return true;
+	(void)fprintf(stderr, "tmtpd: \"%s\" is one argument too many\n", argv[optind]);
+	return false;
 }
 
 int

@@ -2,6 +2,7 @@
 # A PostgreSQL cluster for tests: `cluster.sh start DIR` makes and starts one in DIR (short
 # and traversable: a socket lives there) with the roles and an empty database "tmtp";
 # `cluster.sh halt DIR` kills it as a crash would, `resume` starts it again;
+# `cluster.sh freeze DIR` stops all its processes where they are, `thaw` lets them go on;
 # `cluster.sh stop DIR` stops it and removes DIR. Connect with host=DIR dbname=tmtp user=tmtp_...
 set -eu
 bin=${POSTGRES_BIN:-$(ls -d /usr/lib/postgresql/15/bin)}
@@ -42,13 +43,22 @@ resume)
 	cd /
 	as "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 start >/dev/null
 	;;
+freeze | thaw)
+	signal=STOP
+	[ "$1" = freeze ] || signal=CONT
+	postmaster=$(head -n 1 "$dir/data/postmaster.pid")
+	kill -$signal "$postmaster"
+	for pid in $(cat "/proc/$postmaster/task/$postmaster/children"); do
+		kill -$signal "$pid"
+	done
+	;;
 stop)
 	cd /
 	as "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null || true
 	rm -rf "$dir"
 	;;
 *)
-	echo "usage: cluster.sh start|halt|resume|stop DIR" >&2
+	echo "usage: cluster.sh start|halt|resume|freeze|thaw|stop DIR" >&2
 	exit 2
 	;;
 esac

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Fails when an option of the configuration is missing from deploy/tmtp.conf.sample, stands
-# there with another default or in another section, or is missing from README.md (as
-# `section.option`, or `option` outside of sections, between backquotes).
+# there with another default or in another section, or is missing from README.md's table (as
+# `section.option`, or `option` outside of sections) or has another default there.
 # `options.sh table` prints the options as a table for README.md instead.
 set -u
 cd "$(dirname "$0")/.." || exit 2
@@ -40,8 +40,11 @@ while IFS="$tab" read -r name _ default _; do
 		echo "options: deploy/tmtp.conf.sample has another default for $name than $default"
 		bad=1
 	fi
-	if ! grep -qF "\`$name\`" README.md 2>/dev/null; then
-		echo "options: README.md lacks \`$name\`"
+	if ! grep -qF "| \`$name\` |" README.md 2>/dev/null; then
+		echo "options: README.md's table lacks \`$name\`"
+		bad=1
+	elif ! grep -qF "| \`$name\` | \`$default\` |" README.md; then
+		echo "options: README.md's table has another default for $name than $default"
 		bad=1
 	fi
 done <<END

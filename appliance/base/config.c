@@ -5,6 +5,7 @@
  */
 #include "base/config.h"
 
+#include "base/config_comment.h"
 #include "base/config_pem.h"
 #include "base/config_value.h"
 #include "base/process.h"
@@ -230,9 +231,13 @@ describe(void)
 static bool
 parse_text(struct loader *l, struct buffer *text)
 {
-	int rc = CFG_FILE_ERROR;
+	int rc = CFG_FILE_ERROR, open_comment = config_blank_comments(text->data, text->len);
 	FILE *f;
 
+	if (open_comment != 0) {
+		fail(l, open_comment, "a comment begins here, and nothing ends it");
+		return false;
+	}
 	for (size_t i = 0; i < text->len; i++)
 		l->lines += text->data[i] == '\n' || i == text->len - 1;
 	buffer_add_str(text, text->data[text->len - 1] == '\n' ? "" : "\n");

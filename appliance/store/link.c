@@ -62,8 +62,10 @@ link_fail(struct link *l, int64_t now_ms, const char *text)
 static void
 start(struct link *l, int64_t now_ms)
 {
-	const char *const keys[] = { "dbname", "fallback_application_name", "options", NULL };
-	const char *const values[] = { l->conninfo, l->name, SESSION_OPTIONS, NULL };
+	const char *const keys[] = { LINK_KEYS, "dbname", "fallback_application_name",
+		                     "options", NULL };
+	const char *const values[] = { LINK_VALUES, l->conninfo, l->name, SESSION_OPTIONS,
+		                       NULL };
 
 	l->pg = PQconnectStartParams(keys, values, 1);
 	if (l->pg == NULL || PQstatus(l->pg) == CONNECTION_BAD) {
@@ -90,6 +92,7 @@ link_step(struct link *l, int64_t now_ms, short revents)
 		return false;
 	l->wants = PQconnectPoll(l->pg);
 	if (l->wants == PGRES_POLLING_FAILED) {
+		l->heard_ms = now_ms; /* who refuses is there */
 		link_fail(l, now_ms, NULL);
 		return false;
 	}
@@ -100,8 +103,16 @@ link_step(struct link *l, int64_t now_ms, short revents)
 		return false;
 	}
 	l->state = LINK_UP;
+	l->heard_ms = now_ms;
 	l->backoff_ms = 0;
 	return true;
+}
+
+bool
+link_read(struct link *l, int64_t now_ms)
+{
+	l->heard_ms = now_ms;
+	return PQconsumeInput(l->pg) == 1;
 }
 
 int

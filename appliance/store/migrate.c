@@ -1,14 +1,18 @@
 /* Schema versions: see migrate.h. Blocking: for start-up and tmtpctl only. */
 #include "store/migrate.h"
 
+#include "base/clock.h"
 #include "base/text.h"
+#include "store/link.h"
 
-#include <libpq-fe.h>
+#include <poll.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #define MIGRATE_LOCK "7309940831" /* any number of ours: pg_advisory_xact_lock */
+#define CONNECT_S "10"
+#define LOOK_MS 10000 /* for an answer about the schema */
 
 /* The text's fingerprint: a migration that was edited after it ran is noticed. */
 static void
@@ -37,7 +41,9 @@ say(struct buffer *why, const char *text, const PGconn *pg)
 static PGconn *
 connect_blocking(const char *conninfo, struct buffer *why)
 {
-	PGconn *pg = PQconnectdb(conninfo);
+	const char *const keys[] = { LINK_KEYS, "connect_timeout", "dbname", NULL };
+	const char *const values[] = { LINK_VALUES, CONNECT_S, conninfo, NULL };
+	PGconn *pg = PQconnectdbParams(keys, values, 1);
 
 	if (pg != NULL && PQstatus(pg) == CONNECTION_OK)
 		return pg;
@@ -46,17 +52,50 @@ connect_blocking(const char *conninfo, struct buffer *why)
 	return NULL;
 }
 
+/*
+ * A query's result; NULL when none came in time. The connection is of no use then: a database
+ * that is stopped, or behind a network that was lost, would be waited for without end.
+ */
+static PGresult *
+ask(PGconn *pg, const char *sql, struct buffer *why)
+{
+	struct pollfd p = { .fd = PQsocket(pg), .events = POLLIN };
+	int64_t end_ms = clock_mono_ms() + LOOK_MS, left_ms = LOOK_MS;
+
+	if (PQsendQuery(pg, sql) != 1)
+		return PQgetResult(pg);
+	while (PQisBusy(pg) == 1 && left_ms > 0) {
+		if (poll(&p, 1, (int)left_ms) > 0 && PQconsumeInput(pg) != 1)
+			break;
+		left_ms = end_ms - clock_mono_ms();
+	}
+	if (left_ms > 0)
+		return PQgetResult(pg);
+	buffer_add_fmt(why, "the database does not answer (waited %d s)", LOOK_MS / 1000);
+	return NULL;
+}
+
+/* What ask returns has a NULL behind it. */
+static void
+answer_free(PGconn *pg, PGresult *r)
+{
+	while (r != NULL) {
+		PQclear(r);
+		r = PQgetResult(pg);
+	}
+}
+
 static bool
 table_exists(PGconn *pg, bool *exists, struct buffer *why)
 {
-	PGresult *r = PQexec(pg, "SELECT to_regclass('tmtp.schema_migration') IS NOT NULL");
+	PGresult *r = ask(pg, "SELECT to_regclass('tmtp.schema_migration') IS NOT NULL", why);
 	bool good = PQresultStatus(r) == PGRES_TUPLES_OK;
 
 	if (good)
 		*exists = PQgetvalue(r, 0, 0)[0] == 't';
-	else
+	else if (why->len == 0)
 		say(why, "cannot look at the schema", pg);
-	PQclear(r);
+	answer_free(pg, r);
 	return good;
 }
 
@@ -109,13 +148,14 @@ check_on(PGconn *pg, struct buffer *why)
 		buffer_add_str(why, "the database has no tables yet: run `tmtpctl migrate`");
 		return MIGRATE_EMPTY;
 	}
-	r = PQexec(
-	    pg, "SELECT number, name, fingerprint FROM tmtp.schema_migration ORDER BY number");
+	r = ask(pg,
+	        "SELECT number, name, fingerprint FROM tmtp.schema_migration ORDER BY number",
+	        why);
 	if (PQresultStatus(r) == PGRES_TUPLES_OK)
 		state = compare(r, why);
-	else
+	else if (why->len == 0)
 		say(why, "cannot read the schema's version", pg);
-	PQclear(r);
+	answer_free(pg, r);
 	return state;
 }
 

@@ -93,6 +93,24 @@ query(struct notifier *n, int64_t now_ms, const char *verb, const char *channel)
 	n->in_flight = true;
 }
 
+void
+notifier_ask(struct notifier *n, int64_t now_ms)
+{
+	pthread_mutex_lock(&n->lock);
+	n->used = true;
+	pthread_mutex_unlock(&n->lock);
+	if (n->link.state == LINK_UP && !n->in_flight)
+		query(n, now_ms, "SELECT", "1");
+}
+
+void
+notifier_lose(struct notifier *n, int64_t now_ms, const char *text)
+{
+	if (n->link.state == LINK_UP)
+		link_fail(&n->link, now_ms, text);
+	n->in_flight = n->listening = false;
+}
+
 /* libpq sends several statements of one simple query in one round trip. */
 static void
 start_listening(struct notifier *n, int64_t now_ms)
@@ -150,7 +168,7 @@ read_results(struct notifier *n, int64_t now_ms)
 	PGnotify *got;
 	PGresult *r;
 
-	if (PQconsumeInput(n->link.pg) != 1) {
+	if (!link_read(&n->link, now_ms)) {
 		link_fail(&n->link, now_ms, NULL);
 		return;
 	}
@@ -158,7 +176,8 @@ read_results(struct notifier *n, int64_t now_ms)
 		r = PQgetResult(n->link.pg);
 		if (r == NULL)
 			answered(n);
-		else if (PQresultStatus(r) != PGRES_COMMAND_OK)
+		else if (PQresultStatus(r) != PGRES_COMMAND_OK &&
+		         PQresultStatus(r) != PGRES_TUPLES_OK)
 			log_error("notify-failed", LOG_S("reason", PQresultErrorMessage(r)));
 		PQclear(r);
 	}

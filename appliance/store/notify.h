@@ -18,7 +18,7 @@ struct notifier {
 	const char *const *listen;
 	void (*notified)(const char *channel, void *arg);
 	void *arg;
-	bool used;      /* anybody listens or wakes; else it never connects */
+	bool used;      /* anybody listens, wakes or asks; else it never connects */
 	bool in_flight; /* a query's result is awaited */
 	bool listening;
 	pthread_mutex_t lock;
@@ -36,6 +36,12 @@ void notifier_deinit(struct notifier *n);
 /* Fills fd; returns the time at which notifier_step has something to do, -1: none. */
 int64_t notifier_poll(struct notifier *n, int64_t now_ms, struct pollfd *fd);
 void notifier_step(struct notifier *n, int64_t now_ms, short revents);
+
+/* Asks the database for a sign of life, unless an answer is awaited already. */
+void notifier_ask(struct notifier *n, int64_t now_ms);
+
+/* The database doesn't answer: the connection is given up, and made anew. */
+void notifier_lose(struct notifier *n, int64_t now_ms, const char *text);
 
 /* Any thread. The channel's name is a literal: it is borrowed for ever. */
 void notifier_wake(struct notifier *n, const char *channel);

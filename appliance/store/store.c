@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "store/worker.h"
 #include "store/notify.h"
+#include "store/pulse.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -37,6 +38,7 @@ struct store {
 	size_t workers_n;
 	unsigned own_lanes; /* bits of the lanes that have connections of their own */
 	struct notifier notifier;
+	struct pulse pulse;
 
 	pthread_mutex_t lock; /* guards the rest */
 	size_t up;
@@ -329,6 +331,40 @@ must_end(struct store *s, int64_t now)
 	return stopping;
 }
 
+/*
+ * Asks a database that has been quiet for a sign of life, and gives up every connection to one
+ * that gives none: what was sent may have been committed, what waits has its patience. Returns
+ * when to look again; -1: when there is a connection.
+ */
+static int64_t
+feel_pulse(struct store *s, int64_t now_ms)
+{
+	static const char text[] = "the database does not answer";
+	int64_t heard_ms = s->notifier.link.heard_ms, again_ms;
+
+	if (s->up == 0) {
+		s->pulse.asked = false;
+		return -1;
+	}
+	for (size_t i = 0; i < s->workers_n; i++)
+		if (s->workers[i].link.heard_ms > heard_ms)
+			heard_ms = s->workers[i].link.heard_ms;
+	switch (pulse_look(&s->pulse, now_ms, heard_ms, &again_ms)) {
+	case PULSE_GOOD:
+		return again_ms;
+	case PULSE_ASK:
+		notifier_ask(&s->notifier, now_ms);
+		return again_ms;
+	case PULSE_GONE:
+		break;
+	}
+	for (size_t i = 0; i < s->workers_n; i++)
+		if (s->workers[i].link.state == LINK_UP)
+			worker_lose(&s->workers[i], now_ms, text);
+	notifier_lose(&s->notifier, now_ms, text);
+	return now_ms;
+}
+
 static int
 until(int64_t now, int64_t timeout, int64_t at)
 {
@@ -342,11 +378,13 @@ wait_and_step(struct store *s)
 {
 	struct pollfd fds[WORKERS_MAX + 2 + STORE_LANES];
 	int64_t now = clock_mono_ms();
+	int64_t pulse = feel_pulse(s, now);
 	int64_t deadline = s->up < s->workers_n ? expire(s, now) : -1;
 	int timeout =
 	    until(now, until(now, s->stopping ? 20 : 60000, deadline), expect_mail(s, now));
 	nfds_t n = 0;
 
+	timeout = until(now, timeout, pulse);
 	for (size_t i = 0; i < s->workers_n; i++) {
 		struct worker *c = &s->workers[i];
 		int64_t wait = link_timeout(&c->link, now);

@@ -8,6 +8,8 @@
 
 /* Of two that meet one goes on each time; each meeting may cost the other a deadlock and a second look. */
 #define RACES_MAX 20
+/* No statement takes so long (statement_timeout in link.c): who still works on one is stuck. */
+#define STUCK_MS 75000
 
 void
 worker_init(struct worker *c, struct store *store, unsigned lanes, const char *conninfo,
@@ -80,8 +82,8 @@ give_back(struct worker *c)
  * The connection is gone with a set in flight. Whether it was committed can't
  * be known: what may run twice does, the rest is told so.
  */
-static void
-lose(struct worker *c, int64_t now_ms, const char *text)
+void
+worker_lose(struct worker *c, int64_t now_ms, const char *text)
 {
 	struct set *set = c->set;
 
@@ -197,7 +199,7 @@ static void
 flush(struct worker *c, int64_t now_ms)
 {
 	if (PQflush(c->link.pg) < 0)
-		lose(c, now_ms, NULL);
+		worker_lose(c, now_ms, NULL);
 }
 
 void
@@ -208,14 +210,14 @@ worker_send(struct worker *c, struct set *set, int64_t now_ms)
 	c->failed = NULL;
 	c->sqlstate[0] = '\0';
 	if (!plan_items(c, set)) {
-		lose(c, now_ms, "out of memory for a transaction");
+		worker_lose(c, now_ms, "out of memory for a transaction");
 		return;
 	}
 	for (size_t i = 0; i < set->n; i++)
 		set->job[i]->rc = STORE_OK;
 	for (size_t i = 0; i < c->items_n; i++) {
 		if (!send_item(c, set, &c->items[i])) {
-			lose(c, now_ms, NULL);
+			worker_lose(c, now_ms, NULL);
 			return;
 		}
 	}
@@ -423,22 +425,27 @@ worker_step(struct worker *c, int64_t now_ms, short revents)
 
 	if (link_step(&c->link, now_ms, revents)) {
 		if (PQenterPipelineMode(c->link.pg) != 1)
-			lose(c, now_ms, NULL);
+			worker_lose(c, now_ms, NULL);
 		store_link_changed(c->store);
 		return;
 	}
 	if (c->link.retry_at_ms != retry_at_ms) /* connecting failed: why is known now */
 		store_link_changed(c->store);
+	if (c->link.state == LINK_UP && c->set != NULL && now_ms - c->sent_ms >= STUCK_MS &&
+	    now_ms - c->link.heard_ms >= STUCK_MS) {
+		worker_lose(c, now_ms, "the database left a statement without an answer");
+		return;
+	}
 	if (c->link.state != LINK_UP || revents == 0)
 		return;
-	if ((revents & (POLLIN | POLLHUP | POLLERR)) != 0 && PQconsumeInput(c->link.pg) != 1) {
-		lose(c, now_ms, NULL);
+	if ((revents & (POLLIN | POLLHUP | POLLERR)) != 0 && !link_read(&c->link, now_ms)) {
+		worker_lose(c, now_ms, NULL);
 		return;
 	}
 	while (read_some(c))
 		continue;
 	if (PQstatus(c->link.pg) == CONNECTION_BAD) {
-		lose(c, now_ms, NULL);
+		worker_lose(c, now_ms, NULL);
 		return;
 	}
 	if (c->set != NULL)

@@ -58,6 +58,9 @@ void worker_send(struct worker *c, struct set *set, int64_t now_ms);
 /* Reads and writes what the socket allows. */
 void worker_step(struct worker *c, int64_t now_ms, short revents);
 
+/* Gives the connection up, and what is under way on it, because of text. Only when it is up. */
+void worker_lose(struct worker *c, int64_t now_ms, const char *text);
+
 /* Octets wait to be written. */
 bool worker_unsent(const struct worker *c);
 

@@ -660,6 +660,15 @@ describe('what goes wrong around it', () => {
 		assert.equal(fails(['site', 'list'], 3, /start tmtpd/, { conf: 'embedded.conf' }), 'database-down');
 	});
 
+	test('a database that hangs is not waited for without end', () => {
+		const verb = (name) => assert.equal(spawnSync('sh', [join(top, 'tests/cluster.sh'), name, cluster]).status, 0);
+		verb('freeze');
+		const r = ctl(['site', 'list']);
+		verb('thaw');
+		assert.equal(r.code, 3, r.err);
+		assert.match(r.err, /^tmtpctl: (cannot connect to the database: .*timeout expired|the database does not answer)/);
+	});
+
 	test('a reader that went away, and a full disk', () => {
 		// A fifo that nobody reads any more, as standard output.
 		const closed = (...args) => spawnSync('bash', ['-c', `rm -f "$0"; mkfifo "$0"; exec 3<>"$0"; exec 4>"$0"; exec 3<&-

@@ -62,6 +62,13 @@ function asPostgres(...command) {
 const stopDatabase = () => asPostgres(path.join(pgbin, "pg_ctl"), "-D", path.join(cluster, "data"), "-m", "immediate", "-w", "stop");
 const startDatabase = () => asPostgres(path.join(pgbin, "pg_ctl"), "-D", path.join(cluster, "data"), "-l",
 	path.join(cluster, "log"), "-w", "start");
+// Every process of it stays where it is: connections are open, and nothing answers.
+const freezeDatabase = (signal) => {
+	const postmaster = fs.readFileSync(path.join(cluster, "data/postmaster.pid"), "utf8").split("\n")[0];
+	const children = fs.readFileSync(`/proc/${postmaster}/task/${postmaster}/children`, "utf8");
+	for (const pid of [postmaster, ...children.trim().split(" ")])
+		process.kill(Number(pid), signal);
+};
 
 // --- who there is ---------------------------------------------------------------
 
@@ -774,6 +781,29 @@ describe("the role", () => {
 		startDatabase();
 		await until("recovery", async () => (await push(message)).status === 202);
 		assert.equal((await get("/readyz")).status, 200);
+	});
+
+	test("with one that hangs it says 503 within seconds, and recovers by itself", async () => {
+		const message = { to: "ann@home.test", subject: "hangs" };
+		assert.equal((await push(message)).status, 202);
+		freezeDatabase("SIGSTOP");
+		try {
+			const first = await Promise.all([push(message), get("/v1/messages"), push(message, { headers: { "Idempotency-Key": "hangs" } })]);
+			await until("unreadiness", async () => (await get("/readyz")).status === 503);
+			assert.match((await get("/readyz", { at: metrics, bearer: "" })).octets.toString(), /does not answer|took too long/);
+			for (const res of [...first, await push(message)]) {
+				assert.equal(res.status, 503);
+				assert.ok(Number(res.headers["retry-after"]) >= 1);
+			}
+			assert.equal((await get("/livez")).status, 200);
+		} finally {
+			freezeDatabase("SIGCONT");
+		}
+		await until("recovery", async () => (await push(message)).status === 202);
+		assert.equal((await get("/readyz")).status, 200);
+		const again = await push(message, { headers: { "Idempotency-Key": "hangs" } });
+		assert.equal(again.status, 202);
+		assert.equal((await push(message, { headers: { "Idempotency-Key": "hangs" } })).json.id, again.json.id);
 	});
 
 	test("clients that leave before their answer hold up neither it nor its end", async () => {

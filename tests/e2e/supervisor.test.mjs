@@ -228,6 +228,7 @@ describe("arguments", () => {
 		assert.equal(run("--help").status, 0);
 		assert.equal(run("--nonsense").status, 2);
 		assert.equal(run("surplus").status, 2);
+		assert.match(run("-n", "-c", "/etc/tmtp/tmtp.conf", "extra").stderr, /"extra" is one argument too many/);
 		assert.equal(run("--role", "post").status, 2);
 	});
 

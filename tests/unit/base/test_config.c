@@ -280,7 +280,7 @@ static const struct {
 	{ USER SHOP "site {\nurl = \"https://a.test\"\n", 4,
 	  "the file ends here, with something still open" },
 	{ USER SHOP "site { url = \"https://a.test\n", 3, "the file ends here" },
-	{ USER SHOP "/* a comment", 0, "ends with something still open" },
+	{ USER SHOP "/* a comment", 3, "a comment begins here, and nothing ends it" },
 	{ USER SHOP "roles = {\"site\",", 3, "the file ends here" },
 	{ SHOP "user =", 2, "the file ends here" },
 	{ "roles = {\"site\", \"post\"}\n", 1, "roles: \"post\" is not a role" },
@@ -376,6 +376,24 @@ static const struct {
 	{ USER "domain \"shop.test\" { }\n", 0, "need a domain with certificate and key" },
 	{ USER "roles = {\"site\"}\ndomain \"shop.test\" { }\nsite { tls = true }\n", 4,
 	  "site.tls needs a domain" },
+	{ "# c\n# c\n# c\nbogus = 1\n", 4, "no such option 'bogus' here" },
+	{ "#\n##\n### c\n\nbogus = 1\n", 5, "no such option 'bogus' here" },
+	{ "// c\n//c\n\t//c\n/ /\nbogus = 1\n", 4, "no such option '/'" },
+	{ "/* c */\n/* c\n * c\n */ /* c */ /**/ # c */\nbogus = 1\n", 5, "no such option" },
+	{ USER "/* c */ # c\n" SHOP "site { # c\n# c\n/* c\n */ url = \"x\" # c\n} # c\n", 7,
+	  "does not begin with https://" },
+	{ USER SHOP "site {\n#c\n#c\n\t# c\n\tbogus = 1\n}\n", 7, "no such option 'bogus'" },
+	{ USER SHOP "database = \"host=a # b // c /* d\" // c\n# c\nbogus = 1\n", 5,
+	  "no such option 'bogus'" },
+	{ USER SHOP "database = \"\\\" # c /*\" # \"\nbogus = 1\n", 4,
+	  "no such option 'bogus'" },
+	{ USER SHOP "database = 'it\\'s # /*' # '\nbogus = 1\n", 4, "no such option 'bogus'" },
+	{ USER SHOP "database = \"${NONE:-\"#} /* \" # c\nbogus = 1\n", 4, "no such option" },
+	{ USER SHOP "site { url=https://a.test#c\n#c\n}bogus=1\n", 5,
+	  "no such option 'bogus'" },
+	{ "# c\n\n /* c\n# */ /* c\n\nbogus = 1\n", 4, "a comment begins here" },
+	{ USER SHOP "# c\n# c\nsite {\n", 5, "the file ends here" },
+	{ "# c\r\n# c\r\nbogus = 1\r\n", 3, "no such option 'bogus'" },
 	{ USER SHOP "route \"home.test\" { }\n", 3, "says nothing" },
 	{ USER SHOP "route \"Home.test\" { allow_private = true }\n", 3, "is not a domain" },
 	{ USER SHOP "route \"home.test\" { dmtp = \"a.test:1\" starttls = \"a.test:2\" }\n", 3,
@@ -416,6 +434,73 @@ test_bad_files_are_refused_with_line_and_reason(void **state)
 			         bad[i].text, start, bad[i].words, (char *)error.data);
 		buffer_free(&error);
 	}
+}
+
+/* The sample as it is shipped, from the repository's top folder; its last section, which stands in
+ * comments, taken into use. */
+static char *
+read_sample(void)
+{
+	FILE *in = fopen("deploy/tmtp.conf.sample", "r");
+	char *text = calloc(1, 1 << 20);
+
+	assert_non_null(in);
+	assert_non_null(text);
+	assert_true(fread(text, 1, (1 << 20) - 1, in) > 1000);
+	(void)fclose(in);
+	for (char *at = strstr(text, "\n#route "); at != NULL; at = strstr(at + 1, "\n#"))
+		at[1] = ' ';
+	return text;
+}
+
+/* "\t#name = value" or "name = value": where the name begins, or NULL. */
+static char *
+option_in(char *line)
+{
+	char *name = line + strspn(line, "\t ");
+	size_t len;
+
+	name += *name == '#';
+	len = strspn(name, "abcdefghijklmnopqrstuvwxyz_0123456789");
+	return len > 0 && strncmp(name + len, " = ", 3) == 0 ? name : NULL;
+}
+
+/* Each option of the sample, taken into use and mistyped: the error names its line. */
+static void
+test_a_mistyped_option_of_the_sample_has_its_line(void **state)
+{
+	const struct fixture *f = *state;
+	char *sample = read_sample();
+	unsigned line = 0, options = 0;
+
+	for (char *at = sample; *at != '\0'; at = strchr(at, '\n') + 1) {
+		char *end = strchr(at, '\n'), *name, *text, start[160], first;
+		struct config *c = NULL;
+		struct buffer error;
+
+		line++;
+		*end = '\0';
+		name = option_in(at);
+		*end = '\n';
+		if (name == NULL)
+			continue;
+		options++;
+		first = *name;
+		text = strdup(sample);
+		assert_non_null(text);
+		text[name - sample] = 'X';
+		if (name > at && name[-1] == '#')
+			text[name - 1 - sample] = ' ';
+		assert_int_equal(load(f, text, &c, &error), CONFIG_INVALID);
+		buffer_add_u8(&error, '\0');
+		(void)snprintf(start, sizeof(start), "%s:%u: no such option 'X", f->file, line);
+		if (strncmp((char *)error.data, start, strlen(start)) != 0)
+			fail_msg("line %u, %c...: got \"%s\"", line, first, (char *)error.data);
+		buffer_free(&error);
+		free(text);
+	}
+	free(sample);
+	assert_in_range(options, 40, 200);
 }
 
 static void
@@ -598,6 +683,7 @@ main(void)
 		cmocka_unit_test(test_defaults_are_filled_in),
 		cmocka_unit_test(test_every_option_reaches_its_field),
 		cmocka_unit_test(test_bad_files_are_refused_with_line_and_reason),
+		cmocka_unit_test(test_a_mistyped_option_of_the_sample_has_its_line),
 		cmocka_unit_test(test_a_missing_file_is_unreadable),
 		cmocka_unit_test(test_every_prefix_is_handled),
 		cmocka_unit_test(test_reload_reads_the_descriptor_again),

@@ -899,6 +899,151 @@ test_a_stopped_database_costs_patience_and_no_more(void **state)
 	store_stop(&s, 1000);
 }
 
+/* --- A database that hangs ------------------------------------------------ */
+
+static void
+thaw(void)
+{
+	cluster_script("thaw");
+}
+
+/*
+ * Its connections stay open and nothing comes: whoever waits is told within seconds, what was
+ * sent is unknown, what comes later has its patience, and all goes on when it goes on.
+ */
+static void
+test_a_database_that_hangs_is_noticed(void **state)
+{
+	struct store *s = a_store(cluster_conninfo("tmtp_site"), 2, 1000);
+	struct probe p[3] = { { .id = 1 }, { .id = 2 }, { .id = 3 } }, warm = { .id = 4 };
+	struct probe late = { .id = 5 };
+	struct buffer why;
+	bool all;
+
+	(void)state;
+	submit_to(s, &warm, &put);
+	waiting_all();
+	cluster_script("freeze");
+	submit_to(s, &p[0], &put);
+	submit_to(s, &p[1], &put_again);
+	submit_to(s, &p[2], &put_read);
+	all = waiting_for(30000);
+	buffer_init(&why, 2000);
+	if (!all || store_is_up(s, &why)) {
+		thaw();
+		fail();
+	}
+	buffer_add_u8(&why, '\0');
+	submit_to(s, &late, &put);
+	all = waiting_for(30000);
+	thaw();
+	assert_true(all);
+	assert_non_null(strstr((char *)why.data, "does not answer"));
+	buffer_free(&why);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(p[i].job.rc, STORE_COMMIT_UNKNOWN);
+	assert_int_equal(late.job.rc, STORE_DOWN);
+	while (!store_is_up(s, NULL))
+		continue;
+	late = (struct probe){ .id = 6 };
+	submit_to(s, &late, &put);
+	waiting_all();
+	assert_int_equal(late.job.rc, STORE_OK);
+	store_stop(&s, 1000);
+}
+
+/* Nobody asks it anything, and still it is known. */
+static void
+test_an_idle_store_notices_too(void **state)
+{
+	struct store *s = a_store(cluster_conninfo("tmtp_site"), 1, 1000);
+	struct probe warm = { .id = 1 }, again = { .id = 2 };
+	int64_t end;
+
+	(void)state;
+	submit_to(s, &warm, &put);
+	waiting_all();
+	cluster_script("freeze");
+	end = clock_mono_ms() + 30000;
+	while (store_is_up(s, NULL) && clock_mono_ms() < end)
+		continue;
+	thaw();
+	assert_in_range(clock_mono_ms(), 0, end - 1);
+	while (!store_is_up(s, NULL))
+		continue;
+	submit_to(s, &again, &put);
+	waiting_all();
+	assert_int_equal(again.job.rc, STORE_OK);
+	store_stop(&s, 1000);
+}
+
+/* One that is at work is left to it, however long nothing comes, while the database lives. */
+static void
+test_a_slow_statement_is_no_hang(void **state)
+{
+	struct store *s = a_store(cluster_conninfo("tmtp_site"), 1, 20000);
+	struct probe first = { .id = -1, .act = "lock" };
+	PGconn *gate = shut_gate();
+
+	(void)state;
+	submit_to(s, &first, &put);
+	cluster_blocked();
+	cluster_sql("SELECT pg_sleep(7)"); /* longer than a silent database is given */
+	assert_int_equal(first.dones, 0);
+	assert_true(store_is_up(s, NULL));
+	open_gate(gate);
+	assert_int_equal(first.job.rc, STORE_OK);
+	store_stop(&s, 1000);
+}
+
+struct look {
+	const char *conninfo;
+	enum migrate_state found;
+	struct buffer why;
+};
+
+static void *
+look(void *arg)
+{
+	struct look *l = arg;
+
+	buffer_init(&l->why, 2000);
+	l->found = migrate_check(l->conninfo, &l->why);
+	buffer_add_u8(&l->why, '\0');
+	return NULL;
+}
+
+/* Both in one: who is connected gets no answer, who connects neither. */
+static void
+test_looking_at_the_schema_of_one_that_hangs_ends(void **state)
+{
+	struct look connected = { .found = MIGRATE_CURRENT },
+		    new = { .found = MIGRATE_CURRENT };
+	pthread_t thread;
+
+	(void)state;
+	proxy_start();
+	proxy_mute(true);
+	connected.conninfo = proxy_conninfo("tmtp_site");
+	new.conninfo = cluster_conninfo("tmtp_site");
+	assert_int_equal(pthread_create(&thread, NULL, look, &connected), 0);
+	while (!proxy.muted)
+		continue;
+	cluster_script("freeze");
+	(void)look(&new);
+	(void)pthread_join(thread, NULL);
+	thaw();
+	proxy_mute(false);
+	proxy_stop();
+	assert_int_equal(connected.found, MIGRATE_DOWN);
+	assert_string_equal((char *)connected.why.data,
+	                    "the database does not answer (waited 10 s)");
+	assert_int_equal(new.found, MIGRATE_DOWN);
+	assert_non_null(strstr((char *)new.why.data, "cannot connect"));
+	buffer_free(&connected.why);
+	buffer_free(&new.why);
+}
+
 static void
 test_what_was_put_aside_has_its_patience_too(void **state)
 {
@@ -1242,6 +1387,11 @@ main(void)
 		cmocka_unit_test_setup(test_a_lost_answer_is_never_called_down, empty),
 		cmocka_unit_test_setup(test_halves_survive_their_connection_in_order, empty),
 		cmocka_unit_test_setup(test_a_stopped_database_costs_patience_and_no_more,
+		                       empty),
+		cmocka_unit_test_setup(test_a_database_that_hangs_is_noticed, empty),
+		cmocka_unit_test_setup(test_an_idle_store_notices_too, empty),
+		cmocka_unit_test_setup(test_a_slow_statement_is_no_hang, empty),
+		cmocka_unit_test_setup(test_looking_at_the_schema_of_one_that_hangs_ends,
 		                       empty),
 		cmocka_unit_test_setup(test_what_was_put_aside_has_its_patience_too, empty),
 		cmocka_unit_test(test_a_store_that_never_connected_says_why),
