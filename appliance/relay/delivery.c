@@ -466,6 +466,10 @@ encode(struct delivery *d, size_t n, struct buffer *out)
 
 	uuid_format(&b->message_id, id);
 	post.id = slice_str(id);
+	if (b->key_id[0] != '\0') {
+		post.key = slice_str(b->key_id);
+		post.signature = slice_mem(b->signature, sizeof(b->signature));
+	}
 	if (b->audience == PUSH_INVITATION)
 		post.channel = slice_str(b->channel);
 	buffer_init(&uris, 16384);

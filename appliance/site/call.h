@@ -29,6 +29,7 @@ struct site {
 	struct memo *keys;          /* (iss, kid) -> key */
 	struct memo *channels;      /* (site, name) -> channel */
 	struct memo *bodies;        /* message id -> canonical message */
+	struct memo *cards;         /* domain -> site card */
 	_Atomic bool draining;
 	_Atomic bool
 	    stopping; /* no request is waited for any more: nothing new is asked of the store */

@@ -24,6 +24,7 @@
 #define TOKENS_MAX 65536
 #define KEYS_MAX 16384
 #define CHANNELS_MAX 65536
+#define CARDS_MAX 1024
 #define BODIES_MAX_BYTES (32u << 20)
 #define STORE_GRACE_MS 2000
 
@@ -54,6 +55,7 @@ forget(struct site *site)
 	memo_clear(site->keys);
 	memo_clear(site->channels);
 	memo_clear(site->bodies);
+	memo_clear(site->cards);
 }
 
 static void on_revision(struct store_job *job);
@@ -194,9 +196,10 @@ start_memory(struct role *role)
 	site->keys = memo_make(KEYS_MAX);
 	site->channels = memo_make(CHANNELS_MAX);
 	site->bodies = memo_make(BODIES_MAX_BYTES);
+	site->cards = memo_make(CARDS_MAX);
 	site->aside = aside_start();
 	return site->tokens != NULL && site->keys != NULL && site->channels != NULL &&
-	       site->bodies != NULL && site->aside != NULL;
+	       site->bodies != NULL && site->cards != NULL && site->aside != NULL;
 }
 
 static bool
@@ -319,6 +322,7 @@ release(struct role *role)
 	memo_free(&role->site.keys);
 	memo_free(&role->site.channels);
 	memo_free(&role->site.bodies);
+	memo_free(&role->site.cards);
 	rates_free(&role->site.rates);
 	mailbox_deinit(&role->wake);
 	free(role->servers);
