@@ -80,13 +80,12 @@ static const struct option options[] = {
 	  "none." },
 	{ SEC_DOMAIN, "key", KIND(VALUE_PATH), AT(config_domain, key), true, "",
 	  "PEM file with the certificate's private key, readable by the roles' user." },
-	{ SEC_DOMAIN, "title", KIND(VALUE_TITLE), AT(config_domain, title), false, "",
+	{ SEC_DOMAIN, "title", KIND(VALUE_TITLE), AT(config_domain, title), true, "",
 	  "Who sends, as members of other domains read it in the site card; empty: the "
 	  "domain." },
-	{ SEC_DOMAIN, "icon", KIND(VALUE_URL), AT(config_domain, icon), false, "",
+	{ SEC_DOMAIN, "icon", KIND(VALUE_URL), AT(config_domain, icon), true, "",
 	  "https URL of a PNG of at most 64 KiB, for the site card; empty: none." },
-	{ SEC_DOMAIN, "signed", KIND(VALUE_BOOL), AT(config_domain, signed_only), false,
-	  "false",
+	{ SEC_DOMAIN, "signed", KIND(VALUE_BOOL), AT(config_domain, signed_only), true, "false",
 	  "true: the site card demands that messages of this domain which are not signed are "
 	  "refused (while it has a key that signs)." },
 

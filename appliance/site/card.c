@@ -4,6 +4,7 @@
  * until something changes or a key may have ended.
  */
 #include "site/handlers.h"
+#include "site/owners.h"
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -27,7 +28,7 @@ struct kept_card {
 
 struct card_call {
 	struct call call; /* first; speaks for nobody */
-	const struct config_domain *domain;
+	struct owner owner;
 	uint64_t generation;
 	struct domain_key_list list;
 };
@@ -100,19 +101,19 @@ copy_or_null(const char *text)
 static bool
 encode(struct card_call *c, struct buffer *out)
 {
-	const struct config_domain *d = c->domain;
+	const struct owner *d = &c->owner;
 	struct dmtp_card *card = dmtp_card_make();
 	bool good;
 
 	if (card == NULL)
 		return false;
-	card->name = strdup(d->title != NULL ? d->title : d->name);
+	card->name = strdup(d->title != NULL ? d->title : d->domain);
 	card->icon = copy_or_null(d->icon);
-	good = card->name != NULL && fill_hosts(card, &c->call.site->config->site, d->name) &&
+	good = card->name != NULL && fill_hosts(card, &c->call.site->config->site, d->domain) &&
 	       fill_keys(card, &c->list, clock_wall_us());
 	if (d->signed_only && !card->signed_only)
 		log_warn(
-		    "card-unsigned", LOG_S("domain", d->name),
+		    "card-unsigned", LOG_S("domain", d->domain),
 		    LOG_S("reason",
 		          "signatures are configured, but the domain has no key that signs: "
 		          "tmtpctl domain-key make"));
@@ -168,45 +169,47 @@ reply_card(struct web_request *req, struct kept_card *kept)
 	web_reply_object(req, &object);
 }
 
+/* Everything of the call is given back before the reply, which ends it. */
 static void
 on_keys(struct store_job *job)
 {
 	struct card_call *c = job->arg;
-	struct kept_card *kept;
+	struct web_request *req = c->call.req;
+	struct kept_card *kept = NULL;
 
-	if (job->rc != STORE_OK) {
-		site_reply_store(&c->call, job->rc);
-		return;
-	}
-	kept = make(c);
+	if (job->rc == STORE_OK)
+		kept = make(c);
 	domain_key_list_clear(&c->list);
-	if (kept == NULL) {
-		web_reply_problem(c->call.req, &web_internal, NULL);
-		return;
-	}
-	memo_put(c->call.site->cards, slice_str(c->domain->name), &kept->item, 1,
-	         clock_mono_ms() + KEEP_MS, c->generation);
-	reply_card(c->call.req, kept);
+	if (kept != NULL)
+		memo_put(c->call.site->cards, slice_str(c->owner.domain), &kept->item, 1,
+		         clock_mono_ms() + KEEP_MS, c->generation);
+	owner_clear(&c->owner);
+	if (kept != NULL)
+		reply_card(req, kept);
+	else if (job->rc != STORE_OK)
+		site_reply_store(&c->call, job->rc);
+	else
+		web_reply_problem(req, &web_internal, NULL);
 }
 
 /* Host is "shop.test" or "shop.test:8443", in any case. */
-static const struct config_domain *
-asked_domain(struct web_request *req, const struct config *config)
+static bool
+find_asked(struct web_request *req, struct owners *owners, struct owner *out)
 {
 	char name[DMTP_DOMAIN_MAX + 1];
 	struct slice host;
 	size_t n = 0;
 
 	if (!web_request_header(req, "Host", &host))
-		return NULL;
+		return false;
 	for (; n < host.len && host.data[n] != ':'; n++) {
 		uint8_t c = host.data[n];
 
 		if (n == DMTP_DOMAIN_MAX)
-			return NULL;
+			return false;
 		name[n] = (char)(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
 	}
-	return config_domain_find(config, slice_mem(name, n));
+	return owners_find(owners, slice_mem(name, n), out);
 }
 
 void
@@ -218,20 +221,20 @@ on_card(struct web_request *req, void *arg)
 
 	if (c == NULL)
 		return;
-	c->domain = asked_domain(req, site->config);
-	if (c->domain == NULL) {
+	if (!find_asked(req, site->owners, &c->owner)) {
 		web_reply_problem(req, &web_not_found, NULL);
 		return;
 	}
-	kept = (struct kept_card *)memo_get(site->cards, slice_str(c->domain->name),
+	kept = (struct kept_card *)memo_get(site->cards, slice_str(c->owner.domain),
 	                                    clock_mono_ms(), &c->generation);
 	if (kept != NULL) {
+		owner_clear(&c->owner);
 		reply_card(req, kept);
 		return;
 	}
 	c->list = (struct domain_key_list){
 		.job = { .done = on_keys, .arg = c },
-		.domain = slice_str(c->domain->name),
+		.domain = slice_str(c->owner.domain),
 		.ended_after_us = clock_wall_us() - (int64_t)DOMAIN_KEY_SHOWN_S * 1000000,
 		.limit = DMTP_CARD_KEYS,
 	};

@@ -95,6 +95,14 @@ describe("a domain's keys and its site card", () => {
 		assert.deepEqual(actions, [["domain-key-make", "k1"], ["domain-key-make", "k2"], ["domain-key-retire", "k1"], ["domain-key-make", "k3"], ["domain-key-revoke", "k2"]]);
 	});
 
+	test("who sends, and what is demanded, change with SIGHUP", async () => {
+		const conf = fs.readFileSync(its.shop.conf, "utf8");
+		fs.writeFileSync(its.shop.conf, conf.replace("The Shop", "The New Shop").replace("signed = true", "signed = false"));
+		its.shop.child.kill("SIGHUP");
+		const card = await cardUntil("the new name", (c) => c.name === "The New Shop");
+		assert.equal(card.signed, 0);
+	});
+
 	test("what can't be done is said", async () => {
 		for (const [args, says] of [[["make", "--id", "k3"], /already/], [["make", "--id", "k2"], /already/], [["make", "--id", "k 4"], /blanks/],
 			[["make", "--valid-for", "soon"], /90d/], [["make", "--valid-for", "0s"], /valid-for/], [["retire", "--id", "k9"], /no key/],
