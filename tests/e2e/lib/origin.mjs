@@ -73,3 +73,16 @@ export class DomainKey {
 		return { domain: client, key: this.id, signature: this.sign(text) };
 	}
 }
+
+const names = ["plain", "signs", "unsigned", "nocard", "broken", "silent", "redirects", "large", "hosts", "cdn.hosts", "rotates", "ended", "future", "proves", "late",
+	"slow1", "slow2", "quick"];
+export const wild = names.map((name) => `${name}.test`);
+
+// For Pair.start: a home server, and many senders that are made up, whose web server is pair.origin.
+export async function prepareWild(pair) {
+	pair.origin = await Origin.listen(pair.authority, wild);
+	pair.also(() => pair.origin.close());
+	const routes = Object.fromEntries(wild.map((domain) => [domain, { pickup: pair.origin.port }]));
+	routes["proves.test"].more = "rcpts = 2000 pipeline = 128";
+	return { home: { routes } };
+}
