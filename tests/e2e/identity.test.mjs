@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import crypto from "node:crypto";
 import fs from "node:fs";
+import tls from "node:tls";
 import { after, before, describe, test } from "node:test";
 import { Pair } from "./lib/appliance.mjs";
 import { Crowd } from "./lib/crowd.mjs";
@@ -194,6 +195,26 @@ describe("signed messages", () => {
 		await site.settled(id);
 		await ann.has("Signed twice");
 		assert.equal((await signedBy()).text, "k1 64 1");
+	});
+
+	test("a server that shows another domain's certificate is told nothing", async () => {
+		let heard = 0;
+		const impostor = tls.createServer({ ...its.authority.issue("impostor.test"), ALPNProtocols: ["dmtp/1"] }, (socket) => {
+			socket.on("error", () => {}).on("data", (octets) => { heard += octets.length; });
+		});
+		impostor.on("tlsClientError", () => {});
+		await new Promise((resolve) => impostor.listen(0, "127.0.0.1", resolve));
+		const from = its.shop.now, own = its.toHome.target;
+		its.toHome.target = impostor.address().port;
+		its.toHome.cut();
+		const id = await site.push("orders", ann.address, "Not for impostors");
+		await its.shop.line(/^event=server-unverified .*peer=home\.test .*reason=.*(hostname|Hostname)/, from);
+		assert.ok(await metric(its.shop.ports.relayMetrics, 'tmtp_relay_identities_refused_total{reason="server-certificate"}') >= 1);
+		its.toHome.target = own;
+		await new Promise((resolve) => impostor.close(resolve));
+		await site.settled(id);
+		await ann.has("Not for impostors");
+		assert.equal(heard, 0);
 	});
 
 	test("whoever has the domain's certificate but not its key says nothing to members", async () => {
