@@ -193,8 +193,8 @@ static const struct option options[] = {
 	{ SEC_ROUTE, "plaintext", KIND(VALUE_BOOL), AT(route_read, plaintext), false, "false",
 	  "true: speak to the dmtp target without TLS; only for a network that you trust." },
 	{ SEC_ROUTE, "pickup", KIND(VALUE_HOSTPORT), AT(route_read, route.pickup), false, "",
-	  "host:port that this domain's messages are fetched from, whatever their URLs resolve "
-	  "to." },
+	  "host:port that this domain's messages and its site card are fetched from, whatever "
+	  "their URLs resolve to." },
 	{ SEC_ROUTE, "ca", KIND(VALUE_PATH), AT(route_read, route.ca), false, "",
 	  "PEM file with the certificate authorities to trust for this domain instead of the "
 	  "system's." },

@@ -160,7 +160,21 @@ dmtp_session_exporter(const struct dmtp_session *s, uint8_t out[static 32])
 	return tls_peer(s) != NULL && conn_tls_exporter(s->conn, DMTP_EXPORTER_LABEL, out, 32);
 }
 
-/* What is announced to everybody, with what the operator gave this domain in its place. */
+static struct dmtp_limits
+limits_of_all(const struct config *config)
+{
+	const struct config_limits *l = &config->home.limits;
+
+	return (struct dmtp_limits){ .command_octets = l->command_octets,
+		                     .idle_s = l->idle_s,
+		                     .message_octets = l->message_octets,
+		                     .noops = l->noops,
+		                     .pipeline = l->pipeline,
+		                     .rcpts = l->rcpts,
+		                     .uris = l->uris };
+}
+
+/* What the operator gave this domain in place of everybody's. */
 static void
 limits_of_route(const struct config *config, struct slice domain, struct dmtp_limits *l)
 {
@@ -180,31 +194,30 @@ limits_of_route(const struct config *config, struct slice domain, struct dmtp_li
 		l->uris = route->limits.uris;
 }
 
+/* By whom the session is verified for; of two domains with a say the later one's counts. */
 static struct dmtp_limits
-limits_of_all(const struct config *config)
+limits_of_session(const struct dmtp_session *s)
 {
-	const struct config_limits *l = &config->home.limits;
+	const struct config *config = s->service->home->config;
+	const struct tls_peer *peer = tls_peer(s);
+	struct dmtp_limits l = limits_of_all(config);
 
-	return (struct dmtp_limits){ .command_octets = l->command_octets,
-		                     .idle_s = l->idle_s,
-		                     .message_octets = l->message_octets,
-		                     .noops = l->noops,
-		                     .pipeline = l->pipeline,
-		                     .rcpts = l->rcpts,
-		                     .uris = l->uris };
+	for (size_t i = 0; peer != NULL && peer->verified && i < peer->name_count; i++)
+		limits_of_route(config, slice_str(peer->names[i]), &l);
+	for (const struct proven *p = s->proven; p != NULL; p = p->next)
+		limits_of_route(config, slice_str(p->domain), &l);
+	return l;
 }
 
 bool
 dmtp_session_prove(struct dmtp_session *s, const char *domain, const char *key, int64_t until,
                    struct dmtp_limits *limits)
 {
-	const struct config *config;
 	struct proven *p = find_proven(s, slice_str(domain));
 
 	*limits = DMTP_LIMITS_DEFAULT;
 	if (s->dead) /* its service may be gone */
 		return true;
-	config = s->service->home->config;
 	if (p == NULL) {
 		if (s->proven_n == PROVEN_MAX || (p = calloc(1, sizeof(*p))) == NULL)
 			return false;
@@ -215,8 +228,7 @@ dmtp_session_prove(struct dmtp_session *s, const char *domain, const char *key, 
 	(void)snprintf(p->domain, sizeof(p->domain), "%s", domain);
 	(void)snprintf(p->key, sizeof(p->key), "%s", key);
 	p->until = until;
-	*limits = limits_of_all(config);
-	limits_of_route(config, slice_str(domain), limits);
+	*limits = limits_of_session(s);
 	return true;
 }
 
@@ -342,11 +354,8 @@ greeting(const struct dmtp_session *s)
 		.version = 1,
 		.ext = COMMANDS_EXT,
 		.tls = peer == NULL,
-		.limits = limits_of_all(config),
+		.limits = limits_of_session(s),
 	};
-
-	for (size_t i = 0; peer != NULL && peer->verified && i < peer->name_count; i++)
-		limits_of_route(config, slice_str(peer->names[i]), &g.limits);
 
 	(void)snprintf(g.host, sizeof(g.host), "%s",
 	               named != NULL ? named->name : config->domains[0].name);

@@ -11,7 +11,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { jwt, request, Watch } from "./http.mjs";
 import { Proxy } from "./proxy.mjs";
-import { freePorts, gone, until } from "./wait.mjs";
+import { freePorts, gone, patience, until } from "./wait.mjs";
 
 const top = path.join(path.dirname(fileURLToPath(import.meta.url)), "../../..");
 const build = path.resolve(top, process.env.BUILD ?? "build");
@@ -97,17 +97,17 @@ export class Appliance {
 			if (process.env.VERBOSE)
 				process.stderr.write(all.map((line) => `${this.name}: ${line}\n`).join(""));
 		});
-		await this.line(/^event=ready /, from);
+		await this.line(/^event=ready /, from, 3 * patience); // a cluster is made first
 	}
 
 	// The first line from `from` on that matches; waits for it.
-	line(pattern, from = 0) {
+	line(pattern, from = 0, ms = patience) {
 		return until(() => `${pattern} in the log of ${this.name}:\n${this.lines.slice(from).slice(-40).join("\n")}`, () => {
 			const found = this.lines.slice(from).find((line) => pattern.test(line));
 			if (found === undefined && this.child.exitCode !== null)
 				throw new Error(`${this.name} ended without ${pattern}:\n${this.lines.slice(-40).join("\n")}`);
 			return found;
-		});
+		}, { ms });
 	}
 
 	get now() {
