@@ -470,6 +470,33 @@ decide_dmtp(struct loader *l, cfg_t *section, struct route_read *r)
 	*from = (struct config_hostport){ 0 };
 }
 
+/* DMTP's least values: a greeting with less is refused by clients. */
+static void
+check_route_limits(struct loader *l, cfg_t *section, const struct config_limits *limits)
+{
+	const struct {
+		const char *name;
+		unsigned value, least;
+	} all[] = { { "command_octets", limits->command_octets, 65536 },
+		    { "message_octets", limits->message_octets, 1024 },
+		    { "pipeline", limits->pipeline, 8 },
+		    { "rcpts", limits->rcpts, 100 },
+		    { "uris", limits->uris, 4 } };
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if (all[i].value != 0 && all[i].value < all[i].least)
+			fail(l, line_of(l, section, all[i].name),
+			     "%s: \"%u\" is neither 0 nor at least %u", all[i].name,
+			     all[i].value, all[i].least);
+}
+
+static bool
+has_limits(const struct config_limits *limits)
+{
+	return limits->command_octets != 0 || limits->message_octets != 0 ||
+	       limits->pipeline != 0 || limits->rcpts != 0 || limits->uris != 0;
+}
+
 static bool
 read_route(struct loader *l, cfg_t *section, struct config_route *route)
 {
@@ -482,8 +509,10 @@ read_route(struct loader *l, cfg_t *section, struct config_route *route)
 	if (!l->failed && r.route.ca != NULL && !pem_check_ca(r.route.ca, &why))
 		fail(l, line_of(l, section, "ca"), "%.*s", (int)why.len,
 		     (const char *)why.data);
+	if (!l->failed)
+		check_route_limits(l, section, &r.route.limits);
 	if (!l->failed && r.route.dmtp == ROUTE_DMTP_NONE && r.route.pickup.host == NULL &&
-	    r.route.ca == NULL && !r.route.allow_private)
+	    r.route.ca == NULL && !r.route.allow_private && !has_limits(&r.route.limits))
 		fail(l, section->line,
 		     "route \"%s\" says nothing: name its dmtp or pickup target",
 		     r.route.domain);

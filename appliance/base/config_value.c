@@ -424,6 +424,25 @@ set_urls(const struct value_input *in, struct config_strings *out, struct buffer
 	return true;
 }
 
+/* --- text for people --------------------------------------------------------- */
+
+#define TITLE_CHARACTERS 100
+
+static bool
+set_title(const char *text, char **out, struct buffer *why)
+{
+	size_t characters = 0, len = strlen(text);
+	bool good = text_is_utf8(slice_str(text));
+
+	for (size_t i = 0; good && i < len; i++) {
+		good = (unsigned char)text[i] >= ' ' && text[i] != 0x7f;
+		characters += ((unsigned char)text[i] & 0xc0) != 0x80;
+	}
+	if (!good || characters > TITLE_CHARACTERS)
+		return refuse(why, text, "is not one line of at most 100 characters of UTF-8");
+	return keep_text(text, len, out, why);
+}
+
 /* --- one door -------------------------------------------------------------- */
 
 bool
@@ -451,6 +470,8 @@ value_kind_name(enum value_kind kind)
 		[VALUE_HOSTPORT] = "host:port",
 		[VALUE_ORIGIN] = "URL",
 		[VALUE_URLS] = "list of URLs",
+		[VALUE_URL] = "URL",
+		[VALUE_TITLE] = "text",
 	};
 
 	return names[kind];
@@ -498,6 +519,10 @@ value_set(const struct value_spec *spec, const struct value_input *in, void *fie
 		return text[0] == '\0' || set_url(text, false, true, field, why);
 	case VALUE_URLS:
 		return set_urls(in, field, why);
+	case VALUE_URL:
+		return text[0] == '\0' || set_url(text, true, false, field, why);
+	case VALUE_TITLE:
+		return text[0] == '\0' || set_title(text, field, why);
 	}
 	return false;
 }
@@ -541,6 +566,8 @@ value_free(enum value_kind kind, void *field)
 	case VALUE_CONNINFO:
 	case VALUE_PATH:
 	case VALUE_ORIGIN:
+	case VALUE_URL:
+	case VALUE_TITLE:
 		free_text(field);
 		break;
 	case VALUE_ADDRESS:

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/metric.h"
 #include "dmtp/address.h"
+#include "home/auths.h"
 #include "home/posts.h"
 #include "store/arrivals.h"
 #include "store/inboxes.h"
@@ -19,6 +20,9 @@
 
 METRIC_DEFINE(commands_refused, METRIC_COUNTER, "tmtp_dmtp_commands_refused_total", NULL,
               "Commands of other servers that were refused.");
+
+METRIC_DEFINE(commands_unverified, METRIC_COUNTER, "tmtp_dmtp_identities_refused_total",
+              "reason=\"unverified-sender\"", "Identities of other servers that were refused.");
 
 struct dmtp_response
 command_response_down(void)
@@ -38,6 +42,8 @@ refuse(struct dmtp_session *s, uint64_t seq, const struct dmtp_command *command,
 
 	if (v.letter != DMTP_K) {
 		metric_add(&commands_refused, 1);
+		if (v.code == DMTP_CODE_UNVERIFIED_SENDER)
+			metric_add(&commands_unverified, 1);
 		log_info("command-refused", LOG_S("address", dmtp_session_address(s)),
 		         LOG_S("verb", dmtp_verb_name(command->verb)),
 		         LOG_B("from", dmtp_command_from(command)),
@@ -396,13 +402,16 @@ command_handle(struct dmtp_session *s, const struct dmtp_server_event *event)
 	struct slice from = dmtp_domain_of(dmtp_command_from(c));
 	struct dmtp_verdict v = { DMTP_E, DMTP_CODE_UNKNOWN_COMMAND };
 
-	if (c->verb == DMTP_POST || c->verb == DMTP_CHANNELS || c->verb == DMTP_GRANT)
+	if (c->verb == DMTP_POST || c->verb == DMTP_CHANNELS || c->verb == DMTP_GRANT ||
+	    c->verb == DMTP_AUTH)
 		v = dmtp_command_check(c, dmtp_session_limits(s),
 		                       dmtp_session_is_verified(s, from), clock_wall_s());
 	if (v.letter != 0)
 		refuse(s, event->seq, c, v);
 	else if (c->verb == DMTP_POST)
 		posts_take(dmtp_session_home(s)->posts, s, event->seq, &c->post, event->octets);
+	else if (c->verb == DMTP_AUTH)
+		auths_take(dmtp_session_home(s)->auths, s, event->seq, &c->auth);
 	else if (c->verb == DMTP_GRANT)
 		take_grant(s, event->seq, &c->grant);
 	else if (c->channels.has_since)

@@ -1,8 +1,10 @@
 /* Sessions of other servers: see dmtp.h. */
 #include "home/dmtp.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/metric.h"
+#include "home/cards.h"
 #include "home/commands.h"
 #include "net/conn.h"
 
@@ -16,6 +18,20 @@ METRIC_DEFINE(sessions_now, METRIC_GAUGE, "tmtp_dmtp_sessions", NULL,
               "DMTP sessions of other servers now.");
 METRIC_DEFINE(sessions_refused, METRIC_COUNTER, "tmtp_dmtp_sessions_refused_total", NULL,
               "DMTP connections above the limits.");
+
+METRIC_DEFINE(sessions_unverified, METRIC_COUNTER, "tmtp_dmtp_identities_refused_total",
+              "reason=\"certificate\"", "Identities of other servers that were refused.");
+METRIC_DEFINE(handshakes_failed, METRIC_COUNTER, "tmtp_dmtp_identities_refused_total",
+              "reason=\"handshake\"", "Identities of other servers that were refused.");
+
+#define PROVEN_MAX 8
+
+/* A domain that AUTH proved. */
+struct proven {
+	char domain[DMTP_DOMAIN_MAX + 1], key[DMTP_ID_MAX + 1];
+	int64_t until;
+	struct proven *next;
+};
 
 /* One address that is listened on. */
 struct door {
@@ -42,7 +58,10 @@ struct dmtp_session {
 	struct loop_defer work;
 	unsigned holds; /* replies that are due, and the connection */
 	bool dead;
+	struct proven *proven;
+	unsigned proven_n;
 	char address[NET_ADDRESS_TEXT];
+	struct net_address peer_address;
 };
 
 static void end(struct dmtp_session *s, const char *reason);
@@ -71,12 +90,146 @@ dmtp_session_home(const struct dmtp_session *s)
 	return s->service->home;
 }
 
+/* --- Who it is ---------------------------------------------------------------------- */
+
+static const struct tls_peer *
+tls_peer(const struct dmtp_session *s)
+{
+	return s->conn == NULL ? NULL : conn_tls_peer(s->conn);
+}
+
+const struct net_address *
+dmtp_session_peer_address(const struct dmtp_session *s)
+{
+	return &s->peer_address;
+}
+
+static struct proven *
+find_proven(const struct dmtp_session *s, struct slice domain)
+{
+	for (struct proven *p = s->proven; p != NULL; p = p->next)
+		if (slice_eq_str(domain, p->domain))
+			return p;
+	return NULL;
+}
+
+/* A key that a newer card doesn't hold any more has leaked, for all that we know. */
+static bool
+still_counts(const struct dmtp_session *s, const struct proven *p)
+{
+	int64_t now_s = clock_wall_s();
+	const struct dmtp_card *card =
+	    cards_kept(s->service->home->cards, slice_str(p->domain));
+
+	return p->until > now_s &&
+	       (card == NULL || dmtp_card_key_counts(card, slice_str(p->key), now_s));
+}
+
 bool
 dmtp_session_is_verified(const struct dmtp_session *s, struct slice domain)
 {
-	const struct tls_peer *peer = s->conn == NULL ? NULL : conn_tls_peer(s->conn);
+	const struct tls_peer *peer = tls_peer(s);
+	const struct proven *proven;
 
-	return peer != NULL && tls_peer_is(peer, domain);
+	if (peer != NULL && tls_peer_is(peer, domain))
+		return true;
+	proven = s->dead ? NULL : find_proven(s, domain);
+	return proven != NULL && still_counts(s, proven);
+}
+
+const char *
+dmtp_session_server(const struct dmtp_session *s)
+{
+	const struct tls_peer *peer = tls_peer(s);
+	const struct config_domain *domain =
+	    peer == NULL ? NULL
+			 : config_domain_find(s->service->home->config, slice_str(peer->sni));
+
+	return domain == NULL ? "" : domain->name;
+}
+
+bool
+dmtp_session_is_over(const struct dmtp_session *s)
+{
+	return s->dead;
+}
+
+bool
+dmtp_session_exporter(const struct dmtp_session *s, uint8_t out[static 32])
+{
+	return tls_peer(s) != NULL && conn_tls_exporter(s->conn, DMTP_EXPORTER_LABEL, out, 32);
+}
+
+static struct dmtp_limits
+limits_of_all(const struct config *config)
+{
+	const struct config_limits *l = &config->home.limits;
+
+	return (struct dmtp_limits){ .command_octets = l->command_octets,
+		                     .idle_s = l->idle_s,
+		                     .message_octets = l->message_octets,
+		                     .noops = l->noops,
+		                     .pipeline = l->pipeline,
+		                     .rcpts = l->rcpts,
+		                     .uris = l->uris };
+}
+
+/* What the operator gave this domain in place of everybody's. */
+static void
+limits_of_route(const struct config *config, struct slice domain, struct dmtp_limits *l)
+{
+	const struct config_route *route = config_route_find(config, domain);
+
+	if (route == NULL)
+		return;
+	if (route->limits.command_octets != 0)
+		l->command_octets = route->limits.command_octets;
+	if (route->limits.message_octets != 0)
+		l->message_octets = route->limits.message_octets;
+	if (route->limits.pipeline != 0)
+		l->pipeline = route->limits.pipeline;
+	if (route->limits.rcpts != 0)
+		l->rcpts = route->limits.rcpts;
+	if (route->limits.uris != 0)
+		l->uris = route->limits.uris;
+}
+
+/* By whom the session is verified for; of two domains with a say the later one's counts. */
+static struct dmtp_limits
+limits_of_session(const struct dmtp_session *s)
+{
+	const struct config *config = s->service->home->config;
+	const struct tls_peer *peer = tls_peer(s);
+	struct dmtp_limits l = limits_of_all(config);
+
+	for (size_t i = 0; peer != NULL && peer->verified && i < peer->name_count; i++)
+		limits_of_route(config, slice_str(peer->names[i]), &l);
+	for (const struct proven *p = s->proven; p != NULL; p = p->next)
+		limits_of_route(config, slice_str(p->domain), &l);
+	return l;
+}
+
+bool
+dmtp_session_prove(struct dmtp_session *s, const char *domain, const char *key, int64_t until,
+                   struct dmtp_limits *limits)
+{
+	struct proven *p = find_proven(s, slice_str(domain));
+
+	*limits = DMTP_LIMITS_DEFAULT;
+	if (s->dead) /* its service may be gone */
+		return true;
+	if (p == NULL) {
+		if (s->proven_n == PROVEN_MAX || (p = calloc(1, sizeof(*p))) == NULL)
+			return false;
+		p->next = s->proven;
+		s->proven = p;
+		s->proven_n++;
+	}
+	(void)snprintf(p->domain, sizeof(p->domain), "%s", domain);
+	(void)snprintf(p->key, sizeof(p->key), "%s", key);
+	p->until = until;
+	*limits = limits_of_session(s);
+	return true;
 }
 
 /* --- Octets ---------------------------------------------------------------------- */
@@ -166,9 +319,15 @@ dmtp_session_hold(struct dmtp_session *s)
 static void
 release(struct dmtp_session *s)
 {
+	struct proven *p;
+
 	if (--s->holds > 0)
 		return;
 	dmtp_server_free(&s->server);
+	while ((p = s->proven) != NULL) {
+		s->proven = p->next;
+		free(p);
+	}
 	free(s);
 }
 
@@ -188,7 +347,6 @@ static struct dmtp_greeting
 greeting(const struct dmtp_session *s)
 {
 	const struct config *config = s->service->home->config;
-	const struct config_limits *l = &config->home.limits;
 	const struct tls_peer *peer = conn_tls_peer(s->conn);
 	const struct config_domain *named =
 	    peer == NULL ? NULL : config_domain_find(config, slice_str(peer->sni));
@@ -196,13 +354,7 @@ greeting(const struct dmtp_session *s)
 		.version = 1,
 		.ext = COMMANDS_EXT,
 		.tls = peer == NULL,
-		.limits = { .command_octets = l->command_octets,
-		            .idle_s = l->idle_s,
-		            .message_octets = l->message_octets,
-		            .noops = l->noops,
-		            .pipeline = l->pipeline,
-		            .rcpts = l->rcpts,
-		            .uris = l->uris },
+		.limits = limits_of_session(s),
 	};
 
 	(void)snprintf(g.host, sizeof(g.host), "%s",
@@ -233,9 +385,11 @@ on_secured(struct conn *conn, void *arg)
 	const struct tls_peer *peer = conn_tls_peer(conn);
 	struct dmtp_greeting g;
 
-	if (peer->presented && !peer->verified)
-		log_info("peer-unverified", LOG_S("address", s->address),
+	if (peer->presented && !peer->verified) {
+		metric_add(&sessions_unverified, 1);
+		log_warn("peer-unverified", LOG_S("address", s->address),
 		         LOG_S("reason", peer->problem));
+	}
 	if (s->server == NULL) {
 		(void)make_server(s, true);
 		return;
@@ -287,7 +441,8 @@ static void
 on_closed(struct conn *conn, void *arg, enum conn_end why, const char *text)
 {
 	(void)conn;
-	(void)why;
+	if (why == CONN_END_HANDSHAKE)
+		metric_add(&handshakes_failed, 1);
 	end(arg, text);
 }
 
@@ -370,6 +525,7 @@ session_new(struct dmtp_service *service, int fd, const struct net_address *peer
 	s->service = service;
 	s->holds = 1;
 	(void)net_address_format(peer, s->address);
+	s->peer_address = *peer;
 	loop_timer_init(&s->timer, service->home->loop, on_timer, s);
 	loop_defer_init(&s->work, work_or_reap, s);
 	s->next = service->sessions;

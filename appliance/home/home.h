@@ -6,6 +6,10 @@
  *   dmtp     other servers' sessions: their commands, our replies
  *   posts    notifications that arrive, and their commit
  *   pickups  fetching a message once for all its members, verifying it
+ *   origins  other domains' web servers, over the pinned routes
+ *   cards    other domains' site cards: their keys, their hosts
+ *   auths    AUTH: who proves a domain by a key of its card
+ *   judge    whether a notification is its sender's, by the card
  *   live     members who watch their inbox now
  *   api      what a member may ask and say over HTTP
  */
@@ -20,6 +24,9 @@
 struct dmtp_service;
 struct posts;
 struct pickups;
+struct origins;
+struct cards;
+struct auths;
 struct live;
 struct api;
 
@@ -29,6 +36,9 @@ struct home {
 	struct store *store;
 	struct dmtp_service *dmtp;
 	struct posts *posts;
+	struct origins *origins;
+	struct cards *cards;
+	struct auths *auths;
 	struct pickups *pickups;
 	struct live *live;
 	struct api *api;

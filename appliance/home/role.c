@@ -9,8 +9,11 @@
 #include "base/process.h"
 #include "base/random.h"
 #include "home/api.h"
+#include "home/auths.h"
+#include "home/cards.h"
 #include "home/dmtp.h"
 #include "home/live.h"
+#include "home/origins.h"
 #include "home/pickups.h"
 #include "home/posts.h"
 #include "home/upkeep.h"
@@ -232,7 +235,8 @@ start_parts(struct role *r)
 
 	buffer_init(&error, 1024);
 	if ((h->live = live_new(h)) == NULL || (h->posts = posts_new(h)) == NULL ||
-	    (h->pickups = pickups_new(h, why)) == NULL ||
+	    (h->origins = origins_new(h, why)) == NULL || (h->cards = cards_new(h)) == NULL ||
+	    (h->auths = auths_new(h)) == NULL || (h->pickups = pickups_new(h)) == NULL ||
 	    (h->dmtp = dmtp_service_new(h, why)) == NULL) {
 		log_error("cannot-start", LOG_S("reason", why));
 	} else if ((h->api = api_start(h, &error)) == NULL) {
@@ -285,6 +289,9 @@ stop(struct role *r)
 	loop_fd_deinit(&r->signals);
 	home_upkeep_free(&r->upkeep);
 	pickups_free(&h->pickups);
+	auths_free(&h->auths);
+	cards_free(&h->cards);
+	origins_free(&h->origins);
 	posts_free(&h->posts);
 	live_free(&h->live);
 	loop_free(&h->loop);

@@ -371,10 +371,12 @@ refuse_whole(struct post *post, const struct dmtp_response *r)
 		return;
 	}
 	d->later_s = r->retry_s > 0 ? r->retry_s : THROTTLED_S;
-	if (dmtp_code_speaks(r->code) == DMTP_SPEAKS_SESSION)
-		peer_failed(d->pair->peer, d->reason, r->letter == DMTP_Z ? d->later_s : 0);
-	else
+	if (r->letter == DMTP_E) { /* of the session: how long is the peer's backoff to say */
+		d->later_s = 1;
+		peer_failed(d->pair->peer, d->reason, 0);
+	} else {
 		peer_failed(d->pair->peer, d->reason, d->later_s);
+	}
 }
 
 static void
@@ -466,6 +468,10 @@ encode(struct delivery *d, size_t n, struct buffer *out)
 
 	uuid_format(&b->message_id, id);
 	post.id = slice_str(id);
+	if (b->key_id[0] != '\0') {
+		post.key = slice_str(b->key_id);
+		post.signature = slice_mem(b->signature, sizeof(b->signature));
+	}
 	if (b->audience == PUSH_INVITATION)
 		post.channel = slice_str(b->channel);
 	buffer_init(&uris, 16384);

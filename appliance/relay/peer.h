@@ -22,6 +22,7 @@ struct peer {
 	struct session *sessions; /* a list */
 	unsigned sessions_n;
 	bool saving, save_again;
+	bool wants_auth; /* it didn't take our certificate: new sessions begin with AUTH */
 	struct peer_save save;
 	struct relay_later later;
 	UT_hash_handle hh;

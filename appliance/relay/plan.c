@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "relay/delivery.h"
+#include "relay/signing.h"
 #include "store/pushes.h"
 
 #include <stdio.h>
@@ -110,6 +111,17 @@ on_claimed(void *arg)
 	claim(pair);
 }
 
+/* On the store's thread: the loop has enough to do. */
+static void
+sign_claimed(void *arg)
+{
+	struct pair *pair = arg;
+	struct slice domain = slice_str(pair->names.site_domain);
+
+	for (struct queue_batch *b = pair->claim.batches; b != NULL; b = b->next)
+		signing_sign(pair->relay->signing, domain, b);
+}
+
 static void
 claim(struct pair *pair)
 {
@@ -118,7 +130,8 @@ claim(struct pair *pair)
 	unsigned max = probing ? 1 : UNDER_WAY_MAX;
 	int64_t now = clock_wall_us();
 
-	if (pair->claiming || pair->dry || relay->draining || !peer_is_open(pair->peer))
+	if (pair->claiming || pair->dry || relay->draining || !peer_is_open(pair->peer) ||
+	    !signing_is_ready(relay->signing))
 		return;
 	if (pair->under_way >= (probing ? 1 : UNDER_WAY_LOW))
 		return;
@@ -132,6 +145,7 @@ claim(struct pair *pair)
 		.want = max - pair->under_way,
 	};
 	relay_later(&pair->later, relay, &pair->claim.job, on_claimed, pair);
+	pair->later.on_store = sign_claimed;
 	store_queue_claim(relay->store, &pair->claim);
 }
 

@@ -5,6 +5,7 @@
  *   plan      which (site, domain) pairs have batches; claims them
  *   delivery  one claimed batch: reads its recipients, becomes POSTs, ends
  *   grants    GRANTs that wait for other domains
+ *   signing   our domains' keys: signatures of messages, AUTH
  *   peer      one other domain: its sessions and its backoff
  *   session   one DMTP connection to it
  */
@@ -22,6 +23,7 @@ struct peer;
 struct plan;
 struct grants;
 struct routes;
+struct signing;
 
 struct relay {
 	const struct config *config; /* the running one; the options that need a restart */
@@ -33,8 +35,9 @@ struct relay {
 	struct peer *peers;    /* by domain_id */
 	struct plan *plan;
 	struct grants *grants;
-	unsigned jobs;  /* of the store that are under way for this loop */
-	unsigned pages; /* of ranges' recipients, read or being read */
+	struct signing *signing; /* our domains' keys */
+	unsigned jobs;           /* of the store that are under way for this loop */
+	unsigned pages;          /* of ranges' recipients, read or being read */
 	bool draining;
 };
 
@@ -46,6 +49,8 @@ struct relay_later {
 	struct relay *relay;
 	void (*fn)(void *arg);
 	void *arg;
+	/* Set after relay_later: called before, on the store's thread; short work of its own. */
+	void (*on_store)(void *arg);
 };
 
 /* Makes job call fn(arg) on the loop's thread when it ends. Before each submission. */

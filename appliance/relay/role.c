@@ -11,6 +11,7 @@
 #include "relay/plan.h"
 #include "relay/routes.h"
 #include "relay/session.h"
+#include "relay/signing.h"
 #include "relay/upkeep.h"
 #include "store/embedded.h"
 #include "store/sites.h"
@@ -79,8 +80,10 @@ on_revision(void *arg)
 	struct role *r = arg;
 
 	if (r->revision.job.rc == STORE_OK && r->revision.number != r->revision_number) {
-		if (r->revision_number != 0)
+		if (r->revision_number != 0) {
 			peer_load_all(&r->relay, NULL);
+			signing_load(r->relay.signing);
+		}
 		r->revision_number = r->revision.number;
 	}
 	if (!r->relay.draining)
@@ -286,15 +289,18 @@ start(struct role *r)
 	}
 	if (!start_store(r) || !start_health(r))
 		return false;
+	r->relay.signing = signing_new(&r->relay);
 	r->relay.plan = plan_new(&r->relay);
 	r->relay.grants = grants_new(&r->relay);
 	r->upkeep = relay_upkeep_new(&r->relay);
-	if (r->relay.plan == NULL || r->relay.grants == NULL || r->upkeep == NULL)
+	if (r->relay.plan == NULL || r->relay.grants == NULL || r->relay.signing == NULL ||
+	    r->upkeep == NULL)
 		return false;
 	if (!loop_fd_init(&r->signals, r->relay.loop, r->signal_fd, on_signal, r) ||
 	    !loop_fd_want(&r->signals, LOOP_READ))
 		return false;
 	loop_timer_set(&r->revision_timer, 0);
+	signing_load(r->relay.signing);
 	peer_load_all(&r->relay, begin_work);
 	return true;
 }
@@ -321,6 +327,7 @@ stop(struct role *r)
 	grants_free(&r->relay.grants);
 	peer_free_all(&r->relay);
 	plan_free(&r->relay.plan);
+	signing_free(&r->relay.signing);
 	resolver_free(&r->relay.resolver);
 	routes_free(&r->relay.routes);
 	loop_free(&r->relay.loop);

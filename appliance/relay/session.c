@@ -6,6 +6,7 @@
 #include "net/conn.h"
 #include "relay/discover.h"
 #include "relay/routes.h"
+#include "relay/signing.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,25 @@ METRIC_DEFINE(sessions_begun, METRIC_COUNTER, "tmtp_relay_sessions_total", NULL,
               "DMTP sessions to peers that were greeted.");
 METRIC_DEFINE(sessions_open, METRIC_GAUGE, "tmtp_relay_sessions", NULL,
               "DMTP sessions to peers now.");
+
+#define REFUSED(var, reason)                                                      \
+	METRIC_DEFINE(var, METRIC_COUNTER, "tmtp_relay_identities_refused_total", \
+	              "reason=\"" reason "\"",                                    \
+	              "Sessions to peers that failed for who they or we are, by why.")
+REFUSED(refused_certificate, "server-certificate");
+REFUSED(refused_protocol, "protocol");
+REFUSED(refused_auth, "auth");
+REFUSED(refused_sender, "unverified-sender");
+
+/* AUTH in a session. */
+enum proof {
+	PROOF_NONE,   /* not asked for */
+	PROOF_WANTED, /* to be sent before anything else */
+	PROOF_SENT,
+	PROOF_GIVEN,
+};
+
+#define PROOF_AGAIN_MS 60000 /* a proof that was refused sooner than this is of no use */
 
 struct session {
 	struct peer *peer;
@@ -39,6 +59,9 @@ struct session {
 	struct loop_defer work;   /* connecting, sending */
 	struct loop_defer reap;
 	bool greeted, no_more, answered, dead;
+	enum proof proof;
+	int64_t proof_ms; /* PROOF_GIVEN: since */
+	struct command auth;
 
 	struct source *lanes[LANES], **ends[LANES];
 	unsigned bulk_out;
@@ -188,7 +211,9 @@ is_blocked(const struct blocked *b, const struct source *source)
 static bool
 has_room(const struct session *s, int lane)
 {
-	return !s->dead && !s->no_more && !s->paused.set && dmtp_client_room(s->client) > 0 &&
+	return !s->dead && !s->no_more && !s->paused.set &&
+	       (s->proof == PROOF_NONE || s->proof == PROOF_GIVEN) &&
+	       dmtp_client_room(s->client) > 0 &&
 	       (lane < LANES - 1 || s->bulk_out < BULK_WINDOW) &&
 	       dmtp_client_output(s->client).len < OUT_MAX;
 }
@@ -261,16 +286,6 @@ flush(struct session *s)
 }
 
 static void
-on_reply(struct session *s, const struct dmtp_client_event *event)
-{
-	struct command *command = event->tag;
-
-	s->bulk_out -= command->bulk;
-	s->answered = true;
-	command->replied(command, &event->response);
-}
-
-static void
 copy_reason(struct session *s, const struct dmtp_response *r)
 {
 	const char *code = r->code == DMTP_CODE_OTHER ? "" : dmtp_code_name(r->code);
@@ -278,6 +293,132 @@ copy_reason(struct session *s, const struct dmtp_response *r)
 	(void)snprintf(s->reason, sizeof(s->reason), "%c %s %.*s", r->letter,
 	               *code != '\0' ? code : "-", (int)(r->text.len < 150 ? r->text.len : 150),
 	               r->text.len > 0 ? (const char *)r->text.data : "");
+}
+
+/* --- AUTH --------------------------------------------------------------------- */
+
+static bool
+has_certificate(const struct session *s)
+{
+	const struct config_domain *d =
+	    config_domain_find(s->peer->relay->config, slice_str(s->own));
+
+	return d != NULL && d->certificate != NULL;
+}
+
+static bool
+can_prove(const struct session *s)
+{
+	return s->peer->relay->config->relay.auth && conn_tls_peer(s->conn) != NULL &&
+	       (session_ext(s) & DMTP_EXT_AUTH) != 0 &&
+	       signing_can_prove(s->peer->relay->signing, slice_str(s->own));
+}
+
+/* No use in this session, nor in one that would begin now. */
+static void
+proof_failed(struct session *s, const char *reason, uint32_t retry_s)
+{
+	metric_add(&refused_auth, 1);
+	log_warn("auth-failed", LOG_S("peer", s->peer->domain), LOG_S("as", s->own),
+	         LOG_S("reason", reason));
+	peer_failed(s->peer, reason, retry_s);
+	session_quit(s);
+}
+
+static void
+on_auth_replied(struct command *command, const struct dmtp_response *r)
+{
+	struct session *s =
+	    (struct session *)(void *)((char *)command - offsetof(struct session, auth));
+
+	if (r->letter == DMTP_K) {
+		s->proof = PROOF_GIVEN;
+		s->proof_ms = now_ms(s);
+		log_info("auth-done", LOG_S("peer", s->peer->domain), LOG_S("as", s->own));
+		return;
+	}
+	copy_reason(s, r);
+	proof_failed(s, s->reason,
+	             r->letter == DMTP_Z ? (r->retry_s > 0 ? r->retry_s : 60) : 0);
+}
+
+static void
+on_auth_lost(struct command *command, bool alone, const char *reason)
+{
+	(void)command;
+	(void)alone;
+	(void)reason;
+}
+
+static void
+send_auth(struct session *s)
+{
+	struct slice server = slice_str(s->peer->domain), own = slice_str(s->own);
+	struct signing_proof proof;
+	struct dmtp_auth auth;
+	struct buffer encoded;
+	uint8_t exporter[32];
+
+	if (dmtp_client_room(s->client) == 0)
+		return;
+	if (!conn_tls_exporter(s->conn, DMTP_EXPORTER_LABEL, exporter, sizeof(exporter)) ||
+	    !signing_prove(s->peer->relay->signing, own, server, exporter, &proof)) {
+		proof_failed(s, "AUTH needs a key, and TLS with the extended master secret", 0);
+		return;
+	}
+	auth = (struct dmtp_auth){ .domain = own,
+		                   .key = slice_str(proof.key_id),
+		                   .signature =
+		                       slice_mem(proof.signature, sizeof(proof.signature)) };
+	buffer_init(&encoded, 4096);
+	dmtp_auth_encode(&auth, &encoded);
+	s->auth = (struct command){ .replied = on_auth_replied, .lost = on_auth_lost };
+	if (!encoded.failed &&
+	    session_send(s, DMTP_AUTH, buffer_slice(&encoded), &s->auth, false))
+		s->proof = PROOF_SENT;
+	buffer_free(&encoded);
+}
+
+/*
+ * The peer doesn't know who we are: AUTH says it, and what it refused goes
+ * again. False: it was told already, or can't be.
+ */
+static bool
+prove_then_again(struct session *s, const struct dmtp_response *r)
+{
+	if (r->code != DMTP_CODE_UNVERIFIED_SENDER || r->letter == DMTP_K)
+		return false;
+	metric_add(&refused_sender, 1);
+	if (s->proof == PROOF_WANTED || s->proof == PROOF_SENT)
+		return true; /* sent before AUTH was */
+	if (!can_prove(s) ||
+	    (s->proof == PROOF_GIVEN && now_ms(s) < s->proof_ms + PROOF_AGAIN_MS)) {
+		log_warn("sender-unverified", LOG_S("peer", s->peer->domain),
+		         LOG_S("as", s->own),
+		         LOG_S("reason", s->proof == PROOF_GIVEN
+		                             ? "the peer refuses us after AUTH"
+		                             : "the peer refuses our certificate, and there "
+		                               "is no key for AUTH"));
+		return false;
+	}
+	log_info("auth-wanted", LOG_S("peer", s->peer->domain), LOG_S("as", s->own));
+	s->proof = PROOF_WANTED;
+	s->peer->wants_auth = true;
+	return true;
+}
+
+static void
+on_reply(struct session *s, const struct dmtp_client_event *event)
+{
+	struct command *command = event->tag;
+
+	s->bulk_out -= command->bulk;
+	if (command != &s->auth && prove_then_again(s, &event->response)) {
+		command->lost(command, false, "the peer wants AUTH first");
+		return;
+	}
+	s->answered = true;
+	command->replied(command, &event->response);
 }
 
 static void
@@ -311,6 +452,8 @@ on_greeted(struct session *s)
 	if (s->greeted)
 		return;
 	s->greeted = true;
+	if ((s->peer->wants_auth || !has_certificate(s)) && can_prove(s))
+		s->proof = PROOF_WANTED;
 	metric_add(&sessions_begun, 1);
 	if (s->peer->state.window_commands > 0)
 		dmtp_client_set_window(s->client, (uint32_t)s->peer->state.window_commands);
@@ -399,6 +542,7 @@ on_secured(struct conn *conn, void *arg)
 
 	if (s->client == NULL) {
 		if (strcmp(conn_tls_peer(conn)->alpn, DMTP_ALPN) != 0) {
+			metric_add(&refused_protocol, 1);
 			end(s, "the server does not speak " DMTP_ALPN);
 			return;
 		}
@@ -450,9 +594,16 @@ on_ended(struct conn *conn, void *arg, bool clean)
 static void
 on_closed(struct conn *conn, void *arg, enum conn_end why, const char *text)
 {
+	struct session *s = arg;
+
 	(void)conn;
-	(void)why;
-	end(arg, text);
+	if (why == CONN_END_UNVERIFIED) {
+		metric_add(&refused_certificate, 1);
+		log_warn("server-unverified", LOG_S("peer", s->peer->domain),
+		         LOG_S("host", s->discovery.targets[s->target].host),
+		         LOG_S("reason", text));
+	}
+	end(s, text);
 }
 
 static const struct conn_events events = {
@@ -560,7 +711,9 @@ work(struct loop_defer *defer)
 			end(s, s->reason[0] != '\0' ? s->reason : s->discovery.reason);
 		return;
 	}
-	for (int lane = 0; s->greeted && lane < LANES; lane++)
+	if (s->greeted && s->proof == PROOF_WANTED && !s->no_more)
+		send_auth(s);
+	for (int lane = 0; !s->dead && s->greeted && lane < LANES; lane++)
 		serve_lane(s, lane);
 	if (!s->dead)
 		flush(s);

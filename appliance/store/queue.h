@@ -69,6 +69,9 @@ struct queue_batch {
 	struct queue_member *members;
 	size_t members_n;
 	uint8_t *memory; /* what members borrow from */
+	/* The relay's, put in after the claim: the message's signature; key_id empty: none. */
+	char key_id[65];
+	uint8_t signature[64];
 	struct queue_batch *next;
 };
 

@@ -3,12 +3,12 @@
 #   make fuzz-replay            the committed seeds through every target, any compiler
 # What a run finds grows $(BUILD)/fuzz/corpus/<target>; what it breaks on lies in $(BUILD)/fuzz.
 
-FUZZ_TARGETS ?= bencode address command response message server client
+FUZZ_TARGETS ?= bencode address command response message card server client
 FUZZ_SECONDS ?= 60
 FUZZ_CC      ?= clang-14
 FUZZ_CFLAGS  := -std=c11 -D_GNU_SOURCE -Iappliance -g -O1 -fno-omit-frame-pointer $(WARN) $(WERROR)
 FUZZ_SAN     := address,undefined
-FUZZ_LIBS    := -lcrypto -lsodium -lutf8proc -lidn2
+FUZZ_LIBS    := -lcrypto -lsodium -lutf8proc -lidn2 -ljansson
 FUZZ_SRC     := $(wildcard appliance/dmtp/*.c) appliance/base/buffer.c appliance/base/text.c \
                 appliance/base/id.c appliance/base/clock.c appliance/base/digest.c
 FUZZ_OBJ     := $(patsubst %.c,$(BUILD)/fuzz/obj/%.o,$(FUZZ_SRC))

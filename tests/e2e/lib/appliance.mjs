@@ -11,7 +11,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { jwt, request, Watch } from "./http.mjs";
 import { Proxy } from "./proxy.mjs";
-import { freePorts, gone, until } from "./wait.mjs";
+import { freePorts, gone, patience, until } from "./wait.mjs";
 
 const top = path.join(path.dirname(fileURLToPath(import.meta.url)), "../../..");
 const build = path.resolve(top, process.env.BUILD ?? "build");
@@ -41,10 +41,11 @@ export class Authority {
 		execFileSync("openssl", args, { stdio: "ignore", cwd: this.dir });
 	}
 
+	// domain: or several, "a.test,DNS:b.test".
 	issue(domain, name = domain) {
 		fs.writeFileSync(this.file(`${name}.ext`), `subjectAltName=DNS:${domain}\nextendedKeyUsage=serverAuth,clientAuth\n`);
 		this.openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", `${name}.key`,
-			"-out", `${name}.csr`, "-subj", `/CN=${domain}`);
+			"-out", `${name}.csr`, "-subj", `/CN=${domain.split(",")[0]}`);
 		this.openssl("x509", "-req", "-in", `${name}.csr`, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
 			"-extfile", `${name}.ext`, "-out", `${name}.pem`);
 		fs.chmodSync(this.file(`${name}.key`), 0o644);
@@ -67,17 +68,18 @@ export class Appliance {
 		this.members = { domain, port: ports.members, ca: authority.pem };
 	}
 
-	// routes: {domain: {dmtp, pickup}}, ports of this machine; relay: more of that section.
-	configure({ routes, relay = "" }) {
+	// routes: {domain: {dmtp, pickup, more}}, ports of this machine; more of other sections; certificate: that of another file, or
+	// null for none; site: {tls, more}.
+	configure({ routes, relay = "", own = "", home = "", site = "", tls = true, certificate = this.domain, others = "" }) {
 		const { ports, domain, authority } = this;
 		fs.writeFileSync(this.conf, `roles = {"site", "relay", "home"}\nstate_directory = "${this.state}"\nuser = "${account}"\n` +
 			`embedded_memory_mb = 128\ndrain_timeout_s = 10\n` +
-			`domain "${domain}" { certificate = "${authority.file(`${domain}.pem`)}" key = "${authority.file(`${domain}.key`)}" }\n` +
-			`site { listen = {"127.0.0.1:${ports.site}"} url = "https://${domain}:${ports.site}" tls = true metrics_listen = "127.0.0.1:${ports.siteMetrics}" }\n` +
+			`domain "${domain}" { ${certificate === null ? "" : `certificate = "${authority.file(`${certificate}.pem`)}" key = "${authority.file(`${certificate}.key`)}"`} ${own} }\n${others}\n` +
+			`site { listen = {"127.0.0.1:${ports.site}"} url = "https://${domain}:${ports.site}" tls = ${tls} metrics_listen = "127.0.0.1:${ports.siteMetrics}" ${site} }\n` +
 			`home { listen = {"127.0.0.1:${ports.members}"} url = "https://${domain}:${ports.members}" tls = true ` +
-			`dmtps_listen = {"127.0.0.1:${ports.dmtps}"} dmtp_listen = {"127.0.0.1:${ports.dmtp}"} metrics_listen = "127.0.0.1:${ports.homeMetrics}" }\n` +
+			`dmtps_listen = {"127.0.0.1:${ports.dmtps}"} dmtp_listen = {"127.0.0.1:${ports.dmtp}"} metrics_listen = "127.0.0.1:${ports.homeMetrics}" ${home} }\n` +
 			`relay { retry_min_s = 1 retry_max_s = 4 metrics_listen = "127.0.0.1:${ports.relayMetrics}" ${relay} }\n` +
-			Object.entries(routes).map(([to, way]) => `route "${to}" { dmtp = "127.0.0.1:${way.dmtp}" ` +
+			Object.entries(routes).map(([to, way]) => `route "${to}" { ${way.dmtp ? `dmtp = "127.0.0.1:${way.dmtp}" ` : ""}${way.more ?? ""} ` +
 				`${way.pickup ? `pickup = "127.0.0.1:${way.pickup}" ` : ""}ca = "${authority.file("ca.pem")}" allow_private = true }\n`).join(""));
 	}
 
@@ -95,17 +97,17 @@ export class Appliance {
 			if (process.env.VERBOSE)
 				process.stderr.write(all.map((line) => `${this.name}: ${line}\n`).join(""));
 		});
-		await this.line(/^event=ready /, from);
+		await this.line(/^event=ready /, from, 3 * patience); // a cluster is made first
 	}
 
 	// The first line from `from` on that matches; waits for it.
-	line(pattern, from = 0) {
+	line(pattern, from = 0, ms = patience) {
 		return until(() => `${pattern} in the log of ${this.name}:\n${this.lines.slice(from).slice(-40).join("\n")}`, () => {
 			const found = this.lines.slice(from).find((line) => pattern.test(line));
 			if (found === undefined && this.child.exitCode !== null)
 				throw new Error(`${this.name} ended without ${pattern}:\n${this.lines.slice(-40).join("\n")}`);
 			return found;
-		});
+		}, { ms });
 	}
 
 	get now() {
@@ -321,7 +323,8 @@ export class Member {
 // shop.test and home.test: each knows of the other only a pinned route, which leads through a proxy.
 export class Pair {
 	// routes: further domains that the shop knows a way to; ways[domain] is its proxy, whose target the test sets.
-	async start({ routes = [] } = {}) {
+	// prepare: told of the pair when its authority is there; more of both configurations ({shop, home}).
+	async start({ routes = [], prepare = async () => ({}) } = {}) {
 		const names = ["site", "members", "dmtps", "dmtp", "siteMetrics", "homeMetrics", "relayMetrics"];
 		this.dir = fs.mkdtempSync(path.join(os.tmpdir(), "tf-"));
 		fs.chmodSync(this.dir, 0o755);
@@ -338,8 +341,9 @@ export class Pair {
 		this.ways = { "home.test": this.toHome };
 		for (const domain of routes)
 			this.ways[domain] = await Proxy.listen(numbers.pop(), 0);
-		this.shop.configure({ routes: Object.fromEntries(Object.entries(this.ways).map(([domain, way]) => [domain, { dmtp: way.port }])) });
-		this.home.configure({ routes: { "shop.test": { dmtp: this.toShop.port, pickup: this.pickup.port } } });
+		const { shop = {}, home = {} } = await prepare(this);
+		this.shop.configure({ ...shop, routes: Object.fromEntries(Object.entries(this.ways).map(([domain, way]) => [domain, { dmtp: way.port }])) });
+		this.home.configure({ ...home, routes: { "shop.test": { dmtp: this.toShop.port, pickup: this.pickup.port, more: home.shop }, ...home.routes } });
 		await Promise.all([this.shop.start(), this.home.start()]).catch(async (error) => {
 			await this.abort();
 			throw error;

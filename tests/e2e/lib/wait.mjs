@@ -3,7 +3,7 @@ import fs from "node:fs";
 import net from "node:net";
 import { setTimeout as pause } from "node:timers/promises";
 
-export const patience = 30_000;
+export const patience = 60_000;
 
 // The first answer that isn't falsy. what: a name, or a function that tells it when it has been in vain.
 export async function until(what, ask, { ms = patience, every = 10 } = {}) {

@@ -181,6 +181,7 @@ test_defaults_are_filled_in(void **state)
 	assert_null(c->site.metrics_listen.text);
 	assert_int_equal(c->relay.nameservers.count, 0);
 	assert_int_equal(c->relay.expire_after_s, 432000);
+	assert_true(c->relay.auth);
 	assert_int_equal(c->routes_count, 0);
 	config_free(&c);
 	assert_null(c);
@@ -197,7 +198,8 @@ test_every_option_reaches_its_field(void **state)
 	    "database = \"host=/run/postgresql dbname=tmtp passfile=/etc/tmtp/pgpass\"\n" USER
 	    "log_level = \"debug\"\ndrain_timeout_s = 5\npostgres_directory = \"/opt/pg/bin\"\n"
 	    "embedded_memory_mb = 300\nstore_connections = 3\n" SHOP
-	    "domain \"home.test\" { certificate = \"home.pem\" key = \"home.key\" }\n"
+	    "domain \"home.test\" { certificate = \"home.pem\" key = \"home.key\" title = \"Th\xc3\xa9 Home\"\n"
+	    " icon = \"https://home.test/icon.png\" signed = true }\n"
 	    "site { listen = {\"127.0.0.1:1234\", \"[::1]:1235\"} url = "
 	    "\"https://push.shop.test:8443/\" tls = true\n"
 	    " threads = 3 body_max_bytes = 5000 message_max_bytes = 4000 metrics_listen = "
@@ -206,12 +208,13 @@ test_every_option_reaches_its_field(void **state)
 	    "max_pushes_per_second = 7 }\n"
 	    "relay { sessions_per_domain = 9 expire_after_s = 60 retry_min_s = 1 retry_max_s = "
 	    "2\n"
-	    " connect_timeout_s = 3 nameservers = {\"127.0.0.1\", \"[::1]:5353\"} }\n"
+	    " connect_timeout_s = 3 nameservers = {\"127.0.0.1\", \"[::1]:5353\"} auth = false }\n"
 	    "home { dmtp_listen = {} dmtps_listen = {\"127.0.0.1:3688\"} invitations = false "
 	    "idle_s = 11 }\n"
 	    "route \"home.test\" { dmtp = \"127.0.0.1:13688\" pickup = "
 	    "\"mail.home.test:18443\" ca = \"home.pem\"\n"
-	    " allow_private = true }\n"
+	    " allow_private = true command_octets = 70000 message_octets = 2000 pipeline = 9\n"
+	    " rcpts = 2000 uris = 5 }\n"
 	    "route \"b.test\" { starttls = \"[::1]:1\" }\n"
 	    "route \"c.test\" { dmtp = \"c.test:1\" plaintext = true }\n");
 	const struct config_route *r;
@@ -255,6 +258,17 @@ test_every_option_reaches_its_field(void **state)
 	assert_int_equal(r->dmtp_target.port, 13688);
 	assert_string_equal(r->pickup.host, "mail.home.test");
 	assert_true(r->allow_private);
+	assert_int_equal(r->limits.command_octets, 70000);
+	assert_int_equal(r->limits.message_octets, 2000);
+	assert_int_equal(r->limits.pipeline, 9);
+	assert_int_equal(r->limits.rcpts, 2000);
+	assert_int_equal(r->limits.uris, 5);
+	assert_false(c->relay.auth);
+	assert_null(c->domains[0].title);
+	assert_false(c->domains[0].signed_only);
+	assert_string_equal(c->domains[1].title, "Th\xc3\xa9 Home");
+	assert_string_equal(c->domains[1].icon, "https://home.test/icon.png");
+	assert_true(c->domains[1].signed_only);
 	r = config_route_find(c, SLICE("b.test"));
 	assert_int_equal(r->dmtp, ROUTE_DMTP_STARTTLS);
 	assert_string_equal(r->dmtp_target.host, "::1");
@@ -407,6 +421,21 @@ static const struct {
 	{ USER SHOP "route \"home.test\" { pickup = \"[x]:1\" }\n", 3, "is not a target" },
 	{ USER SHOP "route \"home.test\" { ca = \"none.pem\" }\n", 3, "cannot be read" },
 	{ USER SHOP "route \"home.test\" { ca = \"empty.pem\" }\n", 3, "holds no certificate" },
+	{ USER SHOP "route \"home.test\" { rcpts = 99 }\n", 3,
+	  "rcpts: \"99\" is neither 0 nor at least 100" },
+	{ USER SHOP "route \"home.test\" {\n\ncommand_octets = 65535 }\n", 5,
+	  "command_octets: \"65535\" is neither 0 nor at least 65536" },
+	{ USER SHOP "route \"home.test\" { pipeline = 7 }\n", 3, "nor at least 8" },
+	{ USER SHOP "route \"home.test\" { uris = 3 }\n", 3, "nor at least 4" },
+	{ USER SHOP "route \"home.test\" { uris = 65 }\n", 3, "from 0 to 64" },
+	{ USER SHOP "relay { auth = maybe }\n", 3, "neither true nor false" },
+	{ USER "domain \"shop.test\" { title = \"a\x01b\" }\n", 2, "is not one line" },
+	{ USER "domain \"shop.test\" { title = \"\xc3\" }\n", 2, "is not one line" },
+	{ USER "domain \"shop.test\" { icon = \"http://shop.test/i.png\" }\n", 2,
+	  "must begin with https://" },
+	{ USER "domain \"shop.test\" { icon = \"icon.png\" }\n", 2,
+	  "does not begin with https://" },
+	{ USER "domain \"shop.test\" { signed = 1 }\n", 2, "neither true nor false" },
 };
 
 static void
@@ -586,7 +615,8 @@ test_options_that_need_a_restart_are_named(void **state)
 	assert_string_equal((char *)names.data,
 	                    "store_connections, site.threads, home.listen, route.dmtp, "
 	                    "route.starttls, route.plaintext, route.pickup, route.ca, "
-	                    "route.allow_private");
+	                    "route.allow_private, route.command_octets, "
+	                    "route.message_octets, route.pipeline, route.rcpts, route.uris");
 	buffer_free(&names);
 	config_free(&a);
 	config_free(&b);
