@@ -32,8 +32,9 @@ struct home {
 	struct pickups *pickups;
 	struct live *live;
 	struct api *api;
-	int slot;      /* this process's row of arrival_count */
-	unsigned jobs; /* of the store that are under way for this loop */
+	struct uuid worker; /* this process, as owner of leases */
+	int slot;           /* this process's row of arrival_count */
+	unsigned jobs;      /* of the store that are under way for this loop */
 	_Atomic bool draining;
 };
 

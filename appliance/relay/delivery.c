@@ -19,7 +19,7 @@
  */
 #define PAGES_OF_PAIR 32
 #define PAGES_OF_ALL 512
-#define ALONE_LOST_MAX 3 /* attempts after which what was alone in lost sessions is given up */
+#define ALONE_LOST_MAX 3 /* lost sessions in which it was alone: it is parked */
 #define ATTEMPTS_MAX 8   /* claims without an end: it takes the process down with it */
 #define THROTTLED_S 60   /* when a peer says "later" and not when */
 
@@ -252,6 +252,7 @@ finish(struct delivery *d, enum queue_end end, int64_t not_before_us, bool uncou
 		.now_us = clock_wall_us(),
 		.not_before_us = not_before_us,
 		.uncounted = uncounted,
+		.alone = d->lost && d->alone,
 		.reason = d->reason[0] == '\0' ? NULL : d->reason,
 		.failures = d->failures.items,
 		.failures_n = end == QUEUE_DONE ? d->failures.n : 0,
@@ -275,6 +276,61 @@ give_up(struct delivery *d, const char *reason)
 	finish(d, QUEUE_DEAD, -1, false);
 }
 
+static void
+park(struct delivery *d)
+{
+	char text[2 * NET_TEXT];
+
+	(void)snprintf(
+	    text, sizeof(text),
+	    "parked: lost its session each of %d times that it was sent alone; last: %s",
+	    ALONE_LOST_MAX, d->reason);
+	give_up(d, text);
+}
+
+/* Why it is too late for it; NULL: it isn't. */
+static const char *
+expiry(const struct delivery *d)
+{
+	const struct queue_batch *b = d->batch;
+	int64_t now = clock_wall_us(), since = b->accepted_us;
+	int64_t longest = (int64_t)d->pair->relay->config->relay.expire_after_s * 1000000;
+
+	if (b->expires_us >= 0)
+		return b->expires_us <= now ? "expired before it could be delivered" : NULL;
+	if (b->revived_us > since)
+		since = b->revived_us;
+	return since + longest <= now ? "could not be delivered within the operator's limit"
+	                              : NULL;
+}
+
+/* The reason ends in the peer's own words, where there are any. */
+static void
+expire(struct delivery *d, const char *why)
+{
+	const char *last = d->reason[0] != '\0' ? d->reason : d->pair->peer->state.reason;
+	char text[2 * NET_TEXT];
+
+	(void)snprintf(text, sizeof(text), "%s%s%s", why, last != NULL ? "; last: " : "",
+	               last != NULL ? last : "");
+	give_up(d, text);
+}
+
+/*
+ * Back to the queue. What came to an end doesn't count as an attempt: those
+ * are for what takes the process down. It may have become too late meanwhile.
+ */
+static void
+give_back(struct delivery *d, int64_t not_before_us)
+{
+	const char *late = expiry(d);
+
+	if (late != NULL)
+		expire(d, late);
+	else
+		finish(d, QUEUE_RELEASE, not_before_us, true);
+}
+
 /* All posts of what was read are answered or lost. */
 static void
 conclude(struct delivery *d)
@@ -283,12 +339,12 @@ conclude(struct delivery *d)
 
 	if (d->hopeless) {
 		give_up(d, "the notification does not fit the peer's limits");
-	} else if (d->lost && d->alone && d->batch->attempts >= ALONE_LOST_MAX) {
-		give_up(d, "lost its session each time it was sent alone");
+	} else if (d->lost && d->alone && d->batch->lost_alone + 1 >= ALONE_LOST_MAX) {
+		park(d);
 	} else if (d->lost) {
-		finish(d, QUEUE_RELEASE, -1, !d->alone);
+		give_back(d, -1);
 	} else if (d->later_s > 0) {
-		finish(d, QUEUE_RELEASE, now + (int64_t)d->later_s * 1000000, true);
+		give_back(d, now + (int64_t)d->later_s * 1000000);
 	} else {
 		/* The put-off ones come again after a while that grows with the attempts. */
 		finish(d, QUEUE_DONE, now + (int64_t)THROTTLED_S * 1000000 * d->batch->attempts,
@@ -371,10 +427,10 @@ refuse_whole(struct post *post, const struct dmtp_response *r)
 		return;
 	}
 	d->later_s = r->retry_s > 0 ? r->retry_s : THROTTLED_S;
-	if (dmtp_code_speaks(r->code) == DMTP_SPEAKS_SESSION)
-		peer_failed(d->pair->peer, d->reason, r->letter == DMTP_Z ? d->later_s : 0);
+	if (r->letter == DMTP_Z)
+		peer_wait(d->pair->peer, d->reason, d->later_s);
 	else
-		peer_failed(d->pair->peer, d->reason, d->later_s);
+		peer_failed(d->pair->peer, d->reason);
 }
 
 static void
@@ -386,7 +442,8 @@ on_replied(struct command *command, const struct dmtp_response *response)
 		peer_answered(post->delivery->pair->peer);
 		fail_some(post, response);
 	} else {
-		if (dmtp_code_speaks(response->code) != DMTP_SPEAKS_SESSION)
+		if (response->letter == DMTP_E &&
+		    dmtp_code_speaks(response->code) != DMTP_SPEAKS_SESSION)
 			peer_answered(post->delivery->pair->peer);
 		refuse_whole(post, response);
 	}
@@ -477,31 +534,44 @@ encode(struct delivery *d, size_t n, struct buffer *out)
 	buffer_free(&uris);
 }
 
-static bool
+static enum dmtp_client_rc
 send_post(struct delivery *d, size_t n)
 {
 	struct post *post = malloc(sizeof(*post));
+	enum dmtp_client_rc rc = DMTP_CLIENT_TOO_LONG;
 	struct buffer encoded;
-	bool sent;
 
 	if (post == NULL)
-		return false;
+		return DMTP_CLIENT_NO_MEMORY;
 	*post = (struct post){ .delivery = d, .page = d->page, .first = d->at, .n = n };
 	post->command.replied = on_replied;
 	post->command.lost = on_lost;
 	buffer_init(&encoded, session_limits(d->source.session)->command_octets);
 	encode(d, n, &encoded);
-	sent = !encoded.failed &&
-	       session_send(d->source.session, DMTP_POST, buffer_slice(&encoded),
-	                    &post->command, d->source.lane >= LANE_BULK);
+	if (!encoded.failed)
+		rc = session_send(d->source.session, DMTP_POST, buffer_slice(&encoded),
+		                  &post->command, d->source.lane >= LANE_BULK);
 	buffer_free(&encoded);
-	if (!sent) {
+	if (rc != DMTP_CLIENT_OK) {
 		free(post);
-		return false;
+		return rc;
 	}
 	d->page->refs++;
 	d->posts_out++;
-	return true;
+	return rc;
+}
+
+/* As many of the next n recipients as the peer takes in one command; *n: how many. */
+static enum dmtp_client_rc
+send_most(struct delivery *d, size_t *n)
+{
+	enum dmtp_client_rc rc = send_post(d, *n);
+
+	while (rc == DMTP_CLIENT_TOO_LONG && *n > 1) {
+		*n /= 2;
+		rc = send_post(d, *n);
+	}
+	return rc;
 }
 
 static void
@@ -559,17 +629,21 @@ static enum source_rc
 make(struct source *source)
 {
 	struct delivery *d = (struct delivery *)source;
+	enum dmtp_client_rc rc;
 	size_t left, n;
 
 	if (d->page == NULL)
 		return SOURCE_WAIT; /* the store reads */
 	left = d->page->n - d->at;
 	n = session_limits(source->session)->rcpts;
-	/* An invitation's POST has its one recipient; the floor of a command holds 100 addresses. */
 	if (n > left)
 		n = left;
-	if (!send_post(d, n)) {
-		d->hopeless = true;
+	rc = send_most(d, &n);
+	if (rc == DMTP_CLIENT_FULL || rc == DMTP_CLIENT_CLOSING)
+		return SOURCE_WAIT;
+	if (rc != DMTP_CLIENT_OK) {
+		d->hopeless = rc == DMTP_CLIENT_TOO_LONG;
+		d->lost = !d->hopeless;
 		advance(d);
 		return SOURCE_DONE;
 	}
@@ -584,18 +658,6 @@ make(struct source *source)
 	return d->read_all ? SOURCE_DONE : SOURCE_SENT;
 }
 
-/* The session went before all was sent. */
-static void
-gone(struct source *source, const char *reason)
-{
-	struct delivery *d = (struct delivery *)source;
-
-	d->lost = true;
-	(void)snprintf(d->reason, sizeof(d->reason), "%s", reason);
-	page_unref(&d->page);
-	advance(d);
-}
-
 static bool
 enter_session(struct delivery *d)
 {
@@ -606,6 +668,20 @@ enter_session(struct delivery *d)
 		return false;
 	session_add(s, &d->source);
 	return true;
+}
+
+/* The session went before all was sent: the rest goes on in another, or later. */
+static void
+gone(struct source *source, const char *reason)
+{
+	struct delivery *d = (struct delivery *)source;
+
+	if (enter_session(d))
+		return;
+	d->lost = true;
+	(void)snprintf(d->reason, sizeof(d->reason), "%s", reason);
+	page_unref(&d->page);
+	advance(d);
 }
 
 /* After anything that happened to it: goes on, waits, or ends. */
@@ -665,19 +741,6 @@ take_list(struct delivery *d)
 	b->memory = NULL;
 }
 
-static const char *
-expiry(const struct delivery *d)
-{
-	int64_t now = clock_wall_us();
-	int64_t longest = (int64_t)d->pair->relay->config->relay.expire_after_s * 1000000;
-
-	if (d->batch->expires_us >= 0 && d->batch->expires_us <= now)
-		return "expired before it could be delivered";
-	if (d->batch->accepted_us + longest <= now)
-		return "could not be delivered within the operator's limit";
-	return NULL;
-}
-
 void
 delivery_begin(struct pair *pair, struct queue_batch *batch)
 {
@@ -696,7 +759,7 @@ delivery_begin(struct pair *pair, struct queue_batch *batch)
 		                     .stream = pair->key.site_id,
 		                     .order = batch->message_id };
 	if (expiry(d) != NULL) {
-		give_up(d, expiry(d));
+		expire(d, expiry(d));
 	} else if (batch->attempts > ATTEMPTS_MAX) {
 		give_up(d, "parked: claimed again and again without an end");
 	} else if (batch->is_range) {

@@ -5,6 +5,7 @@
  *   plan      which (site, domain) pairs have batches; claims them
  *   delivery  one claimed batch: reads its recipients, becomes POSTs, ends
  *   grants    GRANTs that wait for other domains
+ *   catchup   what their members said, asked of other domains
  *   peer      one other domain: its sessions and its backoff
  *   session   one DMTP connection to it
  */
@@ -21,6 +22,7 @@
 struct peer;
 struct plan;
 struct grants;
+struct catchup;
 struct routes;
 
 struct relay {
@@ -33,8 +35,11 @@ struct relay {
 	struct peer *peers;    /* by domain_id */
 	struct plan *plan;
 	struct grants *grants;
-	unsigned jobs;  /* of the store that are under way for this loop */
-	unsigned pages; /* of ranges' recipients, read or being read */
+	struct catchup *catchup;
+	unsigned jobs;       /* of the store that are under way for this loop */
+	unsigned pages;      /* of ranges' recipients, read or being read */
+	unsigned deliveries; /* under way, of all pairs */
+	bool begun; /* the store knows of this process and it of its peers: it may claim */
 	bool draining;
 };
 

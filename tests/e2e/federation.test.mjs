@@ -393,7 +393,7 @@ describe("what goes away", () => {
 		let id;
 		try {
 			id = await site.push("orders", ann.address, "Kept for home");
-			assert.match(await its.shop.line(/^event=peer-failed .*peer=home\.test/, from), /Z storage/);
+			assert.match(await its.shop.line(/^event=peer-asks-to-wait .*peer=home\.test/, from), /Z storage/);
 			assert.equal((await site.counts(id)).waiting, 1);
 		} finally {
 			back();
