@@ -22,6 +22,7 @@ struct posts;
 struct pickups;
 struct live;
 struct api;
+struct guard;
 
 struct home {
 	const struct config *config; /* as at the start */
@@ -32,6 +33,7 @@ struct home {
 	struct pickups *pickups;
 	struct live *live;
 	struct api *api;
+	struct guard *rates; /* of other servers */
 	struct uuid worker; /* this process, as owner of leases */
 	int slot;           /* this process's row of arrival_count */
 	unsigned jobs;      /* of the store that are under way for this loop */

@@ -11,6 +11,7 @@
 #include "base/random.h"
 #include "home/api.h"
 #include "home/dmtp.h"
+#include "home/guard.h"
 #include "home/live.h"
 #include "home/pickups.h"
 #include "home/posts.h"
@@ -29,6 +30,7 @@
 #define REVISION_EVERY_MS 500
 #define STORE_GRACE_MS 3000
 #define ENTER_PATIENCE_MS 60000
+#define RATES 65536 /* client addresses and domains whose rates are remembered */
 
 struct role {
 	struct home home; /* first */
@@ -269,7 +271,7 @@ start_parts(struct role *r)
 	struct buffer error;
 
 	buffer_init(&error, 1024);
-	if ((h->live = live_new(h)) == NULL || (h->posts = posts_new(h)) == NULL ||
+	if ((h->rates = guard_make(RATES)) == NULL || (h->live = live_new(h)) == NULL || (h->posts = posts_new(h)) == NULL ||
 	    (h->pickups = pickups_new(h, why)) == NULL ||
 	    (h->dmtp = dmtp_service_new(h, why)) == NULL) {
 		log_error("cannot-start", LOG_S("reason", why));
@@ -326,6 +328,7 @@ stop(struct role *r)
 	pickups_free(&h->pickups);
 	posts_free(&h->posts);
 	live_free(&h->live);
+	guard_free(&h->rates);
 	loop_free(&h->loop);
 }
 

@@ -780,11 +780,14 @@ static void
 bind_since(struct args *a, struct store_job *const *jobs, size_t n)
 {
 	const struct channels_since *s = (const struct channels_since *)jobs[0];
+	struct uuid before = uuid_floor(s->before_us);
 
 	(void)n;
 	args_slice(a, 0, s->from);
 	args_uuid(a, 1, &s->since);
 	args_i64(a, 2, s->limit);
+	if (s->before_us > 0)
+		args_uuid(a, 3, &before);
 }
 
 static void
@@ -825,8 +828,9 @@ static const struct store_op since_run = {
 	    "FROM tmtp.sender s JOIN tmtp.consent c ON c.sender_id = s.sender_id AND c.state > 0 "
 	    " AND c.changed_id > $2 "
 	    "JOIN tmtp.account a ON a.account_id = c.account_id "
-	    "WHERE s.address = $1 ORDER BY c.changed_id LIMIT $3",
-	.types = (const Oid[]){ T_TEXT, T_UUID, T_INT8, 0 },
+	    "WHERE s.address = $1 AND ($4::uuid IS NULL OR c.changed_id < $4) "
+	    "ORDER BY c.changed_id LIMIT $3",
+	.types = (const Oid[]){ T_TEXT, T_UUID, T_INT8, T_UUID, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
 	.bind = bind_since,

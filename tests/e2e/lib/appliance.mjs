@@ -67,15 +67,15 @@ export class Appliance {
 		this.members = { domain, port: ports.members, ca: authority.pem };
 	}
 
-	// routes: {domain: {dmtp, pickup}}, ports of this machine; relay: more of that section.
-	configure({ routes, relay = "" }) {
+	// routes: {domain: {dmtp, pickup}}, ports of this machine; relay, home: more of those sections.
+	configure({ routes, relay = "", home = "" }) {
 		const { ports, domain, authority } = this;
 		fs.writeFileSync(this.conf, `roles = {"site", "relay", "home"}\nstate_directory = "${this.state}"\nuser = "${account}"\n` +
 			`embedded_memory_mb = 128\ndrain_timeout_s = 10\n` +
 			`domain "${domain}" { certificate = "${authority.file(`${domain}.pem`)}" key = "${authority.file(`${domain}.key`)}" }\n` +
 			`site { listen = {"127.0.0.1:${ports.site}"} url = "https://${domain}:${ports.site}" tls = true metrics_listen = "127.0.0.1:${ports.siteMetrics}" }\n` +
 			`home { listen = {"127.0.0.1:${ports.members}"} url = "https://${domain}:${ports.members}" tls = true ` +
-			`dmtps_listen = {"127.0.0.1:${ports.dmtps}"} dmtp_listen = {"127.0.0.1:${ports.dmtp}"} metrics_listen = "127.0.0.1:${ports.homeMetrics}" }\n` +
+			`dmtps_listen = {"127.0.0.1:${ports.dmtps}"} dmtp_listen = {"127.0.0.1:${ports.dmtp}"} metrics_listen = "127.0.0.1:${ports.homeMetrics}" ${home} }\n` +
 			`relay { retry_min_s = 1 retry_max_s = 4 metrics_listen = "127.0.0.1:${ports.relayMetrics}" ${relay} }\n` +
 			Object.entries(routes).map(([to, way]) => `route "${to}" { dmtp = "127.0.0.1:${way.dmtp}" ` +
 				`${way.pickup ? `pickup = "127.0.0.1:${way.pickup}" ` : ""}ca = "${authority.file("ca.pem")}" allow_private = true }\n`).join(""));
@@ -321,7 +321,8 @@ export class Member {
 // shop.test and home.test: each knows of the other only a pinned route, which leads through a proxy.
 export class Pair {
 	// routes: further domains that the shop knows a way to; ways[domain] is its proxy, whose target the test sets.
-	async start({ routes = [] } = {}) {
+	// home: more of home.test's section of that name.
+	async start({ routes = [], home = "" } = {}) {
 		const names = ["site", "members", "dmtps", "dmtp", "siteMetrics", "homeMetrics", "relayMetrics"];
 		this.dir = fs.mkdtempSync(path.join(os.tmpdir(), "tf-"));
 		fs.chmodSync(this.dir, 0o755);
@@ -339,7 +340,7 @@ export class Pair {
 		for (const domain of routes)
 			this.ways[domain] = await Proxy.listen(numbers.pop(), 0);
 		this.shop.configure({ routes: Object.fromEntries(Object.entries(this.ways).map(([domain, way]) => [domain, { dmtp: way.port }])) });
-		this.home.configure({ routes: { "shop.test": { dmtp: this.toShop.port, pickup: this.pickup.port } } });
+		this.home.configure({ home, routes: { "shop.test": { dmtp: this.toShop.port, pickup: this.pickup.port } } });
 		await Promise.all([this.shop.start(), this.home.start()]).catch(async (error) => {
 			await this.abort();
 			throw error;
