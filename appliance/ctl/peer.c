@@ -149,7 +149,8 @@ peer_catch_up(struct ctl *ctl)
 	return output_done(ctl,
 	                   json_pack("{s:o, s:I}", "domain", output_text(domain), "sites",
 	                             (json_int_t)ask.sites),
-	                   "%s is asked what its members said, for %" PRId64 " of the sites here.",
+	                   "%s is asked what its members said, for %" PRId64
+	                   " of the sites here.",
 	                   domain, ask.sites);
 }
 
@@ -158,16 +159,16 @@ catchup_json(const struct catchup_row *row)
 {
 	return json_pack("{s:o, s:o, s:o, s:o, s:I, s:o}", "domain", output_text(row->domain),
 	                 "site", output_text(row->site), "asked", output_time(row->asked_us),
-	                 "next", output_time(row->next_us), "changed",
-	                 (json_int_t)row->changed, "reason", output_text(row->reason));
+	                 "next", output_time(row->next_us), "changed", (json_int_t)row->changed,
+	                 "reason", output_text(row->reason));
 }
 
 static enum ctl_exit
 peer_catch_ups(struct ctl *ctl)
 {
 	static const struct output_column columns[] = {
-		{ "domain", "DOMAIN" },   { "site", "SITE" }, { "asked", "LAST ASKED" },
-		{ "next", "NEXT" },       { "changed", "LEARNT" }, { "reason", "REASON" },
+		{ "domain", "DOMAIN" }, { "site", "SITE" },      { "asked", "LAST ASKED" },
+		{ "next", "NEXT" },     { "changed", "LEARNT" }, { "reason", "REASON" },
 		{ NULL, NULL },
 	};
 	const char *only = ctl_value(ctl, "domain");
@@ -230,19 +231,22 @@ const struct ctl_command peer_commands[] = {
 	      "It happens by itself after an outage and once a day.",
 	  .example = "tmtpctl peer catch-up home.test",
 	  .options =
-	      (const struct ctl_option[]){
-		  { "from-start", NULL, "everything they ever said, not only what is new", false },
-		  { NULL, NULL, NULL, false } },
+	      (const struct ctl_option[]){ { "from-start", NULL,
+	                                     "everything they ever said, not only what is new",
+	                                     false },
+	                                   { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,
 	  .run = peer_catch_up },
 	{ .name = "peer catch-ups",
 	  .arguments = "",
-	  .summary = "Shows when domains were asked what their members said, and what was learnt.",
+	  .summary =
+	      "Shows when domains were asked what their members said, and what was learnt.",
 	  .example = "tmtpctl peer catch-ups --domain home.test",
 	  .options =
-	      (const struct ctl_option[]){ { "domain", "NAME", "only this domain", false },
-	                                   { "limit", "N", "at most so many, 1 to 100000 (100)", false },
-	                                   { NULL, NULL, NULL, false } },
+	      (const struct ctl_option[]){
+		  { "domain", "NAME", "only this domain", false },
+		  { "limit", "N", "at most so many, 1 to 100000 (100)", false },
+		  { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,
 	  .run = peer_catch_ups },
 	{ .name = NULL },

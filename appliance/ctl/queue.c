@@ -46,8 +46,7 @@ queue_list(struct ctl *ctl)
 	if ((result = input_limit(ctl, ctl_value(ctl, "limit"), &list.limit)) != CTL_OK ||
 	    (only != NULL && (result = input_domain(ctl, only, domain)) != CTL_OK))
 		return result;
-	if (message != NULL &&
-	    (result = input_uuid(ctl, message, &list.message_id)) != CTL_OK)
+	if (message != NULL && (result = input_uuid(ctl, message, &list.message_id)) != CTL_OK)
 		return result;
 	list.domain = only != NULL ? domain : NULL;
 	rc = ctl_ask(ctl, store_queue_list, &list);
@@ -136,7 +135,8 @@ queue_drop(struct ctl *ctl)
 
 static const struct ctl_option targets[] = {
 	{ "domain", "NAME", "what goes to this domain", false },
-	{ "message", "ID", "what carries this message; with --domain: that one delivery", false },
+	{ "message", "ID", "what carries this message; with --domain: that one delivery",
+	  false },
 	{ "all", NULL, "everything", false },
 	{ NULL, NULL, NULL, false },
 };

@@ -215,8 +215,7 @@ dmtp_session_inform(struct dmtp_session *s, const struct dmtp_response *info)
 static void
 make_refusal(struct dmtp_session *s)
 {
-	struct dmtp_response z =
-	    dmtp_response_make(DMTP_Z, DMTP_CODE_THROTTLED, s->refused_s);
+	struct dmtp_response z = dmtp_response_make(DMTP_Z, DMTP_CODE_THROTTLED, s->refused_s);
 
 	z.text = slice_str(s->refused_why);
 	s->server = dmtp_server_new_refusing(&z, now_ms(s));

@@ -34,9 +34,9 @@ struct home {
 	struct live *live;
 	struct api *api;
 	struct guard *rates; /* of other servers */
-	struct uuid worker; /* this process, as owner of leases */
-	int slot;           /* this process's row of arrival_count */
-	unsigned jobs;      /* of the store that are under way for this loop */
+	struct uuid worker;  /* this process, as owner of leases */
+	int slot;            /* this process's row of arrival_count */
+	unsigned jobs;       /* of the store that are under way for this loop */
 	_Atomic bool draining;
 };
 

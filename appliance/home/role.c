@@ -271,8 +271,8 @@ start_parts(struct role *r)
 	struct buffer error;
 
 	buffer_init(&error, 1024);
-	if ((h->rates = guard_make(RATES)) == NULL || (h->live = live_new(h)) == NULL || (h->posts = posts_new(h)) == NULL ||
-	    (h->pickups = pickups_new(h, why)) == NULL ||
+	if ((h->rates = guard_make(RATES)) == NULL || (h->live = live_new(h)) == NULL ||
+	    (h->posts = posts_new(h)) == NULL || (h->pickups = pickups_new(h, why)) == NULL ||
 	    (h->dmtp = dmtp_service_new(h, why)) == NULL) {
 		log_error("cannot-start", LOG_S("reason", why));
 	} else if ((h->api = api_start(h, &error)) == NULL) {

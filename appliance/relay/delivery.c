@@ -22,6 +22,7 @@
 #define ALONE_LOST_MAX 3 /* lost sessions in which it was alone: it is parked */
 #define ATTEMPTS_MAX 8   /* claims without an end: it takes the process down with it */
 #define THROTTLED_S 60   /* when a peer says "later" and not when */
+#define THROTTLED_MAX_S 3600
 
 METRIC_DEFINE(recipients_done, METRIC_COUNTER, "tmtp_relay_recipients_total",
               "state=\"delivered\"", "Recipients by what their home servers answered.");
@@ -58,8 +59,10 @@ struct delivery {
 	unsigned posts_out;
 	int counted; /* recipients looked at */
 	struct failure_list failures;
-	bool lost, alone; /* a post of it was lost with its session */
-	bool hopeless;    /* the peer's limits don't hold it */
+	bool any_answered; /* with K or with codes: the rest goes on without those */
+	bool incomplete;   /* not all of its recipients are known: it goes back whole */
+	bool lost, alone;  /* a post of it was lost with its session */
+	bool hopeless;     /* the peer's limits don't hold it */
 	bool ending;
 	uint32_t later_s; /* the peer said of the whole: not now */
 	char reason[NET_TEXT];
@@ -168,9 +171,9 @@ page_unqueue(struct delivery *d)
 
 /* --- Failures ---------------------------------------------------------------------- */
 
-/* A copy of member and code, in one piece of memory behind member's pointer. */
-static void
-failure_add(struct delivery *d, struct slice member, struct slice code, bool temporary)
+/* A copy of member and code, in one piece of memory behind member's pointer. False: no memory. */
+static bool
+failure_append(struct delivery *d, struct slice member, struct slice code, bool temporary)
 {
 	struct failure_list *list = &d->failures;
 	uint8_t *copy;
@@ -180,13 +183,13 @@ failure_add(struct delivery *d, struct slice member, struct slice code, bool tem
 		struct queue_failure *items = realloc(list->items, cap * sizeof(*items));
 
 		if (items == NULL)
-			return;
+			return false;
 		list->items = items;
 		list->cap = cap;
 	}
 	copy = malloc(member.len + code.len + 1);
 	if (copy == NULL)
-		return;
+		return false;
 	memcpy(copy, member.data, member.len);
 	if (code.len > 0)
 		memcpy(copy + member.len, code.data, code.len);
@@ -195,6 +198,23 @@ failure_add(struct delivery *d, struct slice member, struct slice code, bool tem
 		.code = slice_mem(copy + member.len, code.len),
 		.temporary = temporary,
 	};
+	return true;
+}
+
+static void
+failure_add(struct delivery *d, struct slice member, struct slice code, bool temporary)
+{
+	if (!failure_append(d, member, code, temporary))
+		d->incomplete = true;
+}
+
+/* These come again, in a batch of their own. */
+static void
+put_off(struct delivery *d, const struct page *page, size_t first, size_t n)
+{
+	for (size_t i = first; i < first + n; i++)
+		failure_add(d, page->members[i].member, SLICE(""), true);
+	metric_add(&recipients_later, (int64_t)n);
 }
 
 static void
@@ -331,24 +351,36 @@ give_back(struct delivery *d, int64_t not_before_us)
 		finish(d, QUEUE_RELEASE, not_before_us, true);
 }
 
-/* All posts of what was read are answered or lost. */
+/* When those that single recipients put off come again: later each time. */
+static int64_t
+again_s(const struct delivery *d)
+{
+	int64_t wait = (int64_t)THROTTLED_S * (d->batch->batch_no / QUEUE_RETRY_NO + 1);
+
+	return wait < THROTTLED_MAX_S ? wait : THROTTLED_MAX_S;
+}
+
+/*
+ * All posts of what was read are answered or lost. When some were answered the
+ * batch is done, and the others are a batch of their own: else a peer that
+ * takes less at a time than a batch has would be told its beginning for ever.
+ */
 static void
 conclude(struct delivery *d)
 {
 	int64_t now = clock_wall_us();
+	bool whole = d->incomplete || !d->any_answered;
 
 	if (d->hopeless) {
 		give_up(d, "the notification does not fit the peer's limits");
-	} else if (d->lost && d->alone && d->batch->lost_alone + 1 >= ALONE_LOST_MAX) {
+	} else if (d->lost && d->alone && whole && d->batch->lost_alone + 1 >= ALONE_LOST_MAX) {
 		park(d);
-	} else if (d->lost) {
-		give_back(d, -1);
-	} else if (d->later_s > 0) {
-		give_back(d, now + (int64_t)d->later_s * 1000000);
+	} else if (d->incomplete || ((d->lost || d->later_s > 0) && whole)) {
+		give_back(d, d->later_s > 0 ? now + (int64_t)d->later_s * 1000000 : -1);
 	} else {
-		/* The put-off ones come again after a while that grows with the attempts. */
-		finish(d, QUEUE_DONE, now + (int64_t)THROTTLED_S * 1000000 * d->batch->attempts,
-		       false);
+		int64_t wait_s = d->later_s > 0 ? d->later_s : d->lost ? 0 : again_s(d);
+
+		finish(d, QUEUE_DONE, now + wait_s * 1000000, false);
 	}
 }
 
@@ -423,9 +455,11 @@ refuse_whole(struct post *post, const struct dmtp_response *r)
 	describe(d->reason, r);
 	if (r->letter == DMTP_E && dmtp_code_speaks(r->code) != DMTP_SPEAKS_SESSION) {
 		fail_all(post, r);
+		d->any_answered = true;
 		d->reason[0] = '\0';
 		return;
 	}
+	put_off(d, post->page, post->first, post->n);
 	d->later_s = r->retry_s > 0 ? r->retry_s : THROTTLED_S;
 	if (r->letter == DMTP_Z)
 		peer_wait(d->pair->peer, d->reason, d->later_s);
@@ -440,6 +474,7 @@ on_replied(struct command *command, const struct dmtp_response *response)
 
 	if (response->letter == DMTP_K) {
 		peer_answered(post->delivery->pair->peer);
+		post->delivery->any_answered = true;
 		fail_some(post, response);
 	} else {
 		if (response->letter == DMTP_E &&
@@ -458,6 +493,7 @@ on_lost(struct command *command, bool alone, const char *reason)
 
 	d->lost = true;
 	d->alone = d->alone || alone;
+	put_off(d, post->page, post->first, post->n);
 	(void)snprintf(d->reason, sizeof(d->reason), "%s", reason);
 	post_end(post);
 }
@@ -582,7 +618,7 @@ on_page(void *arg)
 
 	d->reading = false;
 	if (r->job.rc != STORE_OK) {
-		d->lost = d->read_all = true;
+		d->lost = d->read_all = d->incomplete = true;
 		(void)snprintf(d->reason, sizeof(d->reason), "%s", store_rc_text(r->job.rc));
 	} else if (r->members_n > 0) {
 		struct slice last = r->members[r->members_n - 1].member;
@@ -594,7 +630,7 @@ on_page(void *arg)
 		d->at = 0;
 		d->counted += (int)r->members_n;
 		if (d->page == NULL || d->after == NULL) {
-			d->lost = d->read_all = true;
+			d->lost = d->read_all = d->incomplete = true;
 		} else {
 			r->members = NULL;
 			r->memory = NULL;
@@ -680,8 +716,28 @@ gone(struct source *source, const char *reason)
 		return;
 	d->lost = true;
 	(void)snprintf(d->reason, sizeof(d->reason), "%s", reason);
-	page_unref(&d->page);
 	advance(d);
+}
+
+/*
+ * Nothing more is sent of it. What was read and not sent is put off, and the
+ * rest is read to be put off, unless nothing was answered: it goes back whole.
+ */
+static void
+cut_short(struct delivery *d)
+{
+	session_remove(&d->source);
+	page_unqueue(d);
+	if (d->page != NULL) {
+		put_off(d, d->page, d->at, d->page->n - d->at);
+		page_unref(&d->page);
+	}
+	if (d->posts_out > 0 || d->reading)
+		return;
+	if (d->any_answered && !d->read_all && !d->hopeless && !d->incomplete)
+		read_page(d);
+	else
+		conclude(d);
 }
 
 /* After anything that happened to it: goes on, waits, or ends. */
@@ -691,11 +747,7 @@ advance(struct delivery *d) /* NOLINT(misc-no-recursion): once, to end what is l
 	if (d->ending)
 		return;
 	if (d->lost || d->hopeless || d->later_s > 0) {
-		session_remove(&d->source);
-		page_unqueue(d);
-		page_unref(&d->page);
-		if (d->posts_out == 0 && !d->reading)
-			conclude(d);
+		cut_short(d);
 		return;
 	}
 	if (d->page != NULL) {

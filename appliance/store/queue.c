@@ -544,7 +544,7 @@ static const struct store_op finish_exceptions = {
 	    "  AS i(ord, site_id, message_id, batch_no, state, recipients, not_before, done_at, reason, uncount) "
 	    " WHERE b.site_id = i.site_id AND b.message_id = i.message_id AND b.batch_no = i.batch_no "
 	    "  AND b.lease_owner = $11 "
-	    " RETURNING i.ord, b.site_id, b.message_id, b.batch_no, b.attempts), "
+	    " RETURNING i.ord, b.site_id, b.message_id, b.batch_no), "
 	    "failed AS (INSERT INTO tmtp.failure (site_id, message_id, domain_id, member, code, failed_at) "
 	    " SELECT d.site_id, d.message_id, $16, x.member, x.code, $18 "
 	    " FROM done d CROSS JOIN unnest($12::text[], $13::text[], $14::bool[]) AS x(member, code, temporary) "
@@ -552,9 +552,9 @@ static const struct store_op finish_exceptions = {
 	    "again AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, lane, "
 	    "  members, recipients, attempts, not_before) "
 	    " SELECT d.site_id, d.message_id, d.batch_no + 1000000, "
-	    "  $15, $16, $17, array_agg(x.member), count(*), d.attempts, $19 "
+	    "  $15, $16, $17, array_agg(x.member), count(*), 0, $19 "
 	    " FROM done d CROSS JOIN unnest($12::text[], $13::text[], $14::bool[]) AS x(member, code, temporary) "
-	    " WHERE x.temporary GROUP BY d.site_id, d.message_id, d.batch_no, d.attempts) "
+	    " WHERE x.temporary GROUP BY d.site_id, d.message_id, d.batch_no) "
 	    "SELECT ord FROM done",
 	.types = (const Oid[]){ T_INT4S, T_INT8S,        T_UUIDS,        T_INT4S,       T_INT4S,
 	                        T_INT4S, T_TIMESTAMPTZS, T_TIMESTAMPTZS, T_TEXTS,       T_INT4S,

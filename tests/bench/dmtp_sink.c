@@ -105,14 +105,14 @@ print_counts(const struct sink *sink)
 	const struct counts *c = &sink->counts;
 	struct book_counts b = book_counts(sink->book);
 
-	(void)printf("{\"sessions\": %lu, \"sessions_now\": %lu, \"unverified\": %lu, "
-	             "\"dropped\": %lu, \"turned_away\": %lu, \"commands\": %lu, \"posts\": %lu, \"grants\": %lu, "
-	             "\"receipts\": %lu, \"channels\": %lu, \"refused\": %lu, "
-	             "\"recipients\": %lu, \"z\": %lu, \"e\": %lu, ",
-	             c->sessions, c->sessions_now, c->unverified, c->dropped, c->turned_away,
-	             c->commands,
-	             c->posts, c->grants, c->receipts, c->channels, c->refused, c->recipients,
-	             c->z, c->e);
+	(void)printf(
+	    "{\"sessions\": %lu, \"sessions_now\": %lu, \"unverified\": %lu, "
+	    "\"dropped\": %lu, \"turned_away\": %lu, \"commands\": %lu, \"posts\": %lu, \"grants\": %lu, "
+	    "\"receipts\": %lu, \"channels\": %lu, \"refused\": %lu, "
+	    "\"recipients\": %lu, \"z\": %lu, \"e\": %lu, ",
+	    c->sessions, c->sessions_now, c->unverified, c->dropped, c->turned_away,
+	    c->commands, c->posts, c->grants, c->receipts, c->channels, c->refused,
+	    c->recipients, c->z, c->e);
 	(void)printf("\"ids\": %lu, \"conflicts\": %lu, \"distinct\": %lu, \"again\": %lu, "
 	             "\"expected\": %lu, \"unexpected\": %lu, \"missing\": %lu, "
 	             "\"first_us\": %ld, \"last_us\": %ld}\n",
@@ -817,9 +817,9 @@ parse_options(struct options *o, int argc, char **argv)
 {
 	const char **const texts[TEXTS] = { &o->listen, &o->domain, &o->certificate, &o->key,
 		                            &o->ca,     &o->expect, &o->record };
-	uint64_t *const numbers[] = { &o->delay_ms,        &o->z_every,   &o->e_every,
-		                      &o->z_command_every, &o->retry_s,   &o->x_after,
-		                      &o->drop_after,      &o->drop_times, &o->i_after,
+	uint64_t *const numbers[] = { &o->delay_ms,        &o->z_every,     &o->e_every,
+		                      &o->z_command_every, &o->retry_s,     &o->x_after,
+		                      &o->drop_after,      &o->drop_times,  &o->i_after,
 		                      &o->silent_after,    &o->z_greetings, &o->cut_greetings };
 	static const struct option longs[] = { { "listen", 1, NULL, 0 },
 		                               { "domain", 1, NULL, 0 },

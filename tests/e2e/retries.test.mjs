@@ -101,7 +101,7 @@ describe("a peer that can't take everything at once", () => {
 		const stats = await its_.stats();
 		assert.equal(stats.posts, stats.recipients / 100, "each POST as large as the peer's limit allows");
 		assert.ok(stats.sessions > 4, `${stats.sessions} sessions`);
-		assert.equal(await peer("x.test", "p.failures"), "0");
+		assert.ok(["", "0"].includes(await peer("x.test", "p.failures")));
 		assert.equal(crowd.count, count);
 	});
 
@@ -192,8 +192,8 @@ describe("GRANTs that got lost", () => {
 	test("by itself when its time has come, from where it stopped; the next time is about a day away", async () => {
 		await unheard(() => ann.do("DELETE", `/v1/channels/${site.address}/orders`));
 		assert.equal(await site.state("orders", ann.address), "granted");
-		await its.home.sqlUntil("(SELECT max(changed_id) FROM (SELECT changed_id::text COLLATE \"C\" AS changed_id FROM tmtp.consent) c) < " +
-			"lpad(to_hex((extract(epoch FROM clock_timestamp() - interval '6 s') * 1000)::bigint), 12, '0')::text");
+		await its.home.sqlUntil("(SELECT max(left(replace(changed_id::text, '-', ''), 12) COLLATE \"C\") FROM tmtp.consent) < " +
+			"lpad(to_hex((extract(epoch FROM clock_timestamp() - interval '6 s') * 1000)::bigint), 12, '0')");
 		const from = its.shop.now;
 		await its.shop.sql("UPDATE tmtp.catchup SET next_at = now()");
 		await site.untilState("orders", ann.address, "revoked");
@@ -247,9 +247,42 @@ describe("a home server with limits", () => {
 		crowd = await Crowd.make(site, "news", its.home, "m", 1500);
 		shop = { cert: fs.readFileSync(its.authority.file("shop.test.pem")), key: fs.readFileSync(its.authority.file("shop.test.key")) };
 	});
-	const session = () => new Session({ port: its.home.ports.dmtps, domain: "home.test", ca: its.authority.pem, ...shop });
+	const session = (identity = shop) => new Session({ port: its.home.ports.dmtps, domain: "home.test", ca: its.authority.pem, ...identity });
 	const note = (more) => compose({ from: "shop@shop.test", to: "news.shop@shop.test", uris: ["https://shop.test/m/nothing"], ...more }).post;
 	const strangers = (n) => Array.from({ length: n }, () => crypto.randomBytes(20));
+
+	test("a full window waits for a slow database: others are served meanwhile, replies come in order, commits are shared", async () => {
+		const lock = spawn("psql", ["-qXAt", `host=${its.home.socket} dbname=tmtp user=tmtp_owner`], { stdio: ["pipe", "pipe", "inherit"], cwd: "/" });
+		const ended = new Promise((resolve) => lock.on("close", resolve));
+		let said = "";
+		lock.stdout.on("data", (part) => { said += part; });
+		lock.stdin.write("BEGIN; LOCK TABLE tmtp.arrival_count IN EXCLUSIVE MODE; SELECT 'locked';\n");
+		await until("the lock", () => said.includes("locked"));
+		const grants = (await its.home.sql("SELECT encode(grant_id, 'hex') FROM tmtp.open_grant LIMIT 16")).split("\n").map((hex) => Buffer.from(hex, "hex"));
+		const s = session(), other = session();
+		try {
+			await Promise.all([s.greeting, other.greeting]);
+			// The i-th has i + 1 recipients who hold nothing: its reply says which it is.
+			const window = grants.map((grant, i) => ["POST", note({ id: `window ${i}`, rcpts: [...strangers(i + 1), grant] })]);
+			s.socket.write(Buffer.concat([...window.map(encode), encode(["NOOP"])]));
+			await its.home.sqlUntil("EXISTS (SELECT FROM pg_locks WHERE NOT granted)");
+			assert.deepEqual(await other.ask("NOOP"), ["K"]);
+			assert.equal(s.replies.length, 0);
+			lock.stdin.end("COMMIT;\n");
+			await ended;
+			for (let i = 0; i < 16; i++) {
+				const [letter, told] = await s.read();
+				assert.deepEqual([letter, told.failed.length], ["K", i + 1]);
+			}
+			assert.deepEqual(await s.read(), ["K"]);
+			assert.equal(await its.home.number("SELECT count(*) FROM tmtp.posted WHERE id LIKE 'window %'"), 16);
+			const commits = await its.home.number("SELECT count(DISTINCT xmin::text) FROM tmtp.posted WHERE id LIKE 'window %'");
+			assert.ok(commits <= 4, `${commits} commits for 16 commands`);
+		} finally {
+			lock.kill();
+			await Promise.all([s.close(), other.close()]);
+		}
+	});
 
 	test("announces with I that a domain has used up its rate, before it refuses with Z; afterwards all is well", async () => {
 		const s = session(), told = [];
@@ -273,36 +306,6 @@ describe("a home server with limits", () => {
 		assert.deepEqual(await site.counts(id), { waiting: 0, delivered: 1500, failed: 0, dead: 0, rejected: 0 });
 		assert.deepEqual(await crowd.seen(id), { members: 1500, entries: 1500 });
 		assert.equal(its.shop.lines.slice(from).some((l) => /^event=peer-failed .*peer=home\.test/.test(l)), false);
-	});
-
-	test("a full window waits for a slow database: others are served meanwhile, replies come in order, commits are shared", async () => {
-		const lock = spawn("psql", ["-qXAt", `host=${its.home.socket} dbname=tmtp user=tmtp_owner`], { stdio: ["pipe", "pipe", "inherit"], cwd: "/" });
-		const ended = new Promise((resolve) => lock.on("close", resolve));
-		let said = "";
-		lock.stdout.on("data", (part) => { said += part; });
-		lock.stdin.write("BEGIN; LOCK TABLE tmtp.arrival_count IN EXCLUSIVE MODE; SELECT 'locked';\n");
-		await until("the lock", () => said.includes("locked"));
-		const s = session(), other = session();
-		try {
-			await Promise.all([s.greeting, other.greeting]);
-			await until("the rate to be there", async () => (await other.ask("CHANNELS", { from: "shop@shop.test", users: ["nobody@home.test"] }))[0] === "K", { every: 200 });
-			// The i-th has i recipients, one of which holds nothing: its reply says which it is.
-			const window = Array.from({ length: 16 }, (_, i) => ["POST", note({ id: `window ${i}`, rcpts: strangers(i + 1) })]);
-			s.socket.write(Buffer.concat([...window.map(encode), encode(["NOOP"])]));
-			await its.home.sqlUntil("EXISTS (SELECT FROM pg_locks WHERE NOT granted)");
-			assert.deepEqual(await other.ask("NOOP"), ["K"]);
-			assert.equal(s.replies.length, 0);
-			lock.stdin.end("COMMIT;\n");
-			await ended;
-			for (let i = 0; i < 16; i++) {
-				const [letter, told] = await s.read();
-				assert.deepEqual([letter, told.failed.length], ["K", i + 1]);
-			}
-			assert.deepEqual(await s.read(), ["K"]);
-		} finally {
-			lock.kill();
-			await Promise.all([s.close(), other.close()]);
-		}
 	});
 
 	test("connections above the limit of an address, and sessions above its rate, hear Z and when to come back", async () => {

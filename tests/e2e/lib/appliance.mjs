@@ -95,17 +95,17 @@ export class Appliance {
 			if (process.env.VERBOSE)
 				process.stderr.write(all.map((line) => `${this.name}: ${line}\n`).join(""));
 		});
-		await this.line(/^event=ready /, from);
+		await this.line(/^event=ready /, from, { ms: 120_000 }); // a database is made, and a machine may be busy
 	}
 
 	// The first line from `from` on that matches; waits for it.
-	line(pattern, from = 0) {
+	line(pattern, from = 0, more = {}) {
 		return until(() => `${pattern} in the log of ${this.name}:\n${this.lines.slice(from).slice(-40).join("\n")}`, () => {
 			const found = this.lines.slice(from).find((line) => pattern.test(line));
 			if (found === undefined && this.child.exitCode !== null)
 				throw new Error(`${this.name} ended without ${pattern}:\n${this.lines.slice(-40).join("\n")}`);
 			return found;
-		});
+		}, more);
 	}
 
 	get now() {
