@@ -143,7 +143,10 @@ peer_free_all(struct relay *relay)
 	struct peer *p, *next;
 
 	HASH_ITER(hh, relay->peers, p, next)
-	peer_free(p);
+	{
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): those before were taken out */
+		peer_free(p);
+	}
 }
 
 /* --- Loading ------------------------------------------------------------------ */
@@ -179,6 +182,7 @@ take_well(struct relay *relay)
 
 	HASH_ITER(hh, relay->peers, p, next)
 	{
+		/* cppcheck-suppress uninitvar ; HASH_ITER sets it */
 		bool was_down = p->state.failures > 0;
 
 		if (p->saving || (!p->state.held && !peer_is_probing(p)))
