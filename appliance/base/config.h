@@ -112,6 +112,8 @@ struct config_home {
 	struct config_address metrics_listen;
 	unsigned max_connections;
 	unsigned max_connections_per_address;
+	unsigned max_sessions_per_minute; /* of one client address; 0: no limit */
+	unsigned max_rcpts_per_second;    /* of one sender's domain; 0: no limit */
 	struct config_limits limits;
 	bool invitations;
 	unsigned invitations_per_day; /* of one registrable domain to one member */

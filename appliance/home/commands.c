@@ -9,6 +9,7 @@
 #include "base/metric.h"
 #include "dmtp/address.h"
 #include "home/auths.h"
+#include "home/guard.h"
 #include "home/posts.h"
 #include "store/arrivals.h"
 #include "store/inboxes.h"
@@ -17,6 +18,11 @@
 #include <stdlib.h>
 
 #define DOWN_RETRY_S 5
+/*
+ * What changed less than so long ago is left for the next question: a change
+ * that was made earlier may be committed later, and a cursor would pass it by.
+ */
+#define SETTLED_US INT64_C(5000000)
 
 METRIC_DEFINE(commands_refused, METRIC_COUNTER, "tmtp_dmtp_commands_refused_total", NULL,
               "Commands of other servers that were refused.");
@@ -389,8 +395,50 @@ take_since(struct dmtp_session *s, uint64_t seq, const struct dmtp_channels *cha
 	c->job.from = dmtp_address_slice(&c->from);
 	/* What fits into one response, however long the addresses are. */
 	c->job.limit = DMTP_EVENTS_MAX;
+	c->job.before_us = clock_wall_us() - SETTLED_US;
 	home_later(&c->later, home, &c->job.job, on_since, c);
 	store_channels_since(home->store, &c->job);
+}
+
+/* --- Rates ------------------------------------------------------------------------------ */
+
+static size_t
+weight(const struct dmtp_command *c)
+{
+	return c->verb == DMTP_POST && c->post.rcpt_count > 0 ? c->post.rcpt_count : 1;
+}
+
+/*
+ * A domain that uses up its rate is told so with an I, early enough that one
+ * that heeds it hears no Z; those of its commands that come nevertheless get it.
+ */
+static bool
+within_rate(struct dmtp_session *s, uint64_t seq, const struct dmtp_command *c)
+{
+	struct home *home = dmtp_session_home(s);
+	unsigned rate = home->config->home.max_rcpts_per_second, wait_s = 0;
+	struct guard_rule rule = { .kind = 'r', .burst = rate };
+	struct slice from = dmtp_domain_of(dmtp_command_from(c));
+	struct dmtp_response r;
+	bool good;
+
+	if (rate == 0)
+		return true;
+	rule.every_us = INT64_C(1000000) / rate;
+	good = guard_spend(home->rates, &rule, from, weight(c), clock_mono_us(), &wait_s);
+	if (wait_s == 0)
+		return true;
+	r = dmtp_response_make(good ? DMTP_I : DMTP_Z, DMTP_CODE_THROTTLED, wait_s);
+	r.text = SLICE("slower");
+	if (good) {
+		log_info("sender-throttled", LOG_S("address", dmtp_session_address(s)),
+		         LOG_B("domain", from), LOG_I("retry_s", wait_s));
+		dmtp_session_inform(s, &r);
+		return true;
+	}
+	metric_add(&commands_refused, 1);
+	dmtp_session_reply(s, seq, &r);
+	return false;
 }
 
 /* --- All ---------------------------------------------------------------------------------- */
@@ -408,6 +456,8 @@ command_handle(struct dmtp_session *s, const struct dmtp_server_event *event)
 		                       dmtp_session_is_verified(s, from), clock_wall_s());
 	if (v.letter != 0)
 		refuse(s, event->seq, c, v);
+	else if (!within_rate(s, event->seq, c))
+		return;
 	else if (c->verb == DMTP_POST)
 		posts_take(dmtp_session_home(s)->posts, s, event->seq, &c->post, event->octets);
 	else if (c->verb == DMTP_AUTH)

@@ -6,6 +6,8 @@
 #include "base/metric.h"
 #include "home/cards.h"
 #include "home/commands.h"
+#include "home/guard.h"
+#include "home/posts.h"
 #include "net/conn.h"
 
 #include <stdio.h>
@@ -32,6 +34,7 @@ struct proven {
 	int64_t until;
 	struct proven *next;
 };
+#define REFUSED_S 60 /* who is above the limits of connections comes back then */
 
 /* One address that is listened on. */
 struct door {
@@ -60,6 +63,8 @@ struct dmtp_session {
 	bool dead;
 	struct proven *proven;
 	unsigned proven_n;
+	uint32_t refused_s; /* Z instead of a greeting, for so long; 0: it is served */
+	const char *refused_why;
 	char address[NET_ADDRESS_TEXT];
 	struct net_address peer_address;
 };
@@ -284,6 +289,17 @@ handle(struct dmtp_session *s, const struct dmtp_server_event *event)
 }
 
 /*
+ * Commands are taken on while there is room for them; a session that has none
+ * under way may always take one. Its own next reply lets it look again.
+ */
+static bool
+may_go_on(const struct dmtp_session *s)
+{
+	return dmtp_server_unanswered(s->server) == 0 ||
+	       posts_have_room(s->service->home->posts);
+}
+
+/*
  * Events, output, and reading on: after anything that happened. What was sent
  * may be what an event waited for.
  */
@@ -294,7 +310,8 @@ work(struct loop_defer *defer)
 	struct dmtp_server_event event;
 
 	do {
-		while (!s->dead && s->server != NULL && dmtp_server_next(s->server, &event))
+		while (!s->dead && s->server != NULL && may_go_on(s) &&
+		       dmtp_server_next(s->server, &event))
 			handle(s, &event);
 		if (s->dead || s->server == NULL)
 			return;
@@ -341,7 +358,29 @@ dmtp_session_reply(struct dmtp_session *s, uint64_t seq, const struct dmtp_respo
 	release(s);
 }
 
+void
+dmtp_session_inform(struct dmtp_session *s, const struct dmtp_response *info)
+{
+	if (s->dead)
+		return;
+	dmtp_server_info(s->server, now_ms(s), info);
+	work_soon(s);
+}
+
 /* --- The connection ---------------------------------------------------------------- */
+
+static void
+make_refusal(struct dmtp_session *s)
+{
+	struct dmtp_response z = dmtp_response_make(DMTP_Z, DMTP_CODE_THROTTLED, s->refused_s);
+
+	z.text = slice_str(s->refused_why);
+	s->server = dmtp_server_new_refusing(&z, now_ms(s));
+	if (s->server == NULL)
+		end(s, "refused");
+	else
+		work_soon(s);
+}
 
 static struct dmtp_greeting
 greeting(const struct dmtp_session *s)
@@ -389,6 +428,10 @@ on_secured(struct conn *conn, void *arg)
 		metric_add(&sessions_unverified, 1);
 		log_warn("peer-unverified", LOG_S("address", s->address),
 		         LOG_S("reason", peer->problem));
+	}
+	if (s->refused_s > 0) {
+		make_refusal(s);
+		return;
 	}
 	if (s->server == NULL) {
 		(void)make_server(s, true);
@@ -538,15 +581,51 @@ session_new(struct dmtp_service *service, int fd, const struct net_address *peer
 	return s;
 }
 
+/* Within TLS from the first octet a Z, too, needs the handshake; the listener bounds how many do. */
+static void
+refuse(struct door *door, struct dmtp_session *s, uint32_t retry_s, const char *why)
+{
+	metric_add(&sessions_refused, 1);
+	log_warn("dmtp-refused", LOG_S("address", s->address), LOG_S("reason", why),
+	         LOG_I("retry_s", retry_s));
+	s->refused_s = retry_s;
+	s->refused_why = why;
+	if (!door->tls)
+		make_refusal(s);
+	else if (conn_start_tls_server(s->conn, door->service->tls, true) != CONN_OK)
+		end(s, "TLS could not begin");
+}
+
+/* 0: it may begin a session; else how many seconds are too few. */
+static unsigned
+must_wait(const struct home *home, const struct net_address *peer)
+{
+	unsigned rate = home->config->home.max_sessions_per_minute, wait_s = 0;
+	struct guard_rule rule = { .kind = 's', .burst = rate };
+	uint8_t key[8];
+	size_t len = net_address_key(peer, key);
+
+	if (rate == 0)
+		return 0;
+	rule.every_us = INT64_C(60000000) / rate;
+	if (guard_take(home->rates, &rule, slice_mem(key, len), clock_mono_us(), &wait_s))
+		return 0;
+	return wait_s;
+}
+
 static void
 on_accepted(void *arg, int fd, const struct net_address *peer, struct listener_seat *seat)
 {
 	struct door *door = arg;
 	struct dmtp_session *s = session_new(door->service, fd, peer, seat);
+	unsigned wait_s;
 
 	if (s == NULL)
 		return;
-	if (!door->tls)
+	wait_s = must_wait(door->service->home, peer);
+	if (wait_s > 0)
+		refuse(door, s, wait_s, "too many sessions begun from there");
+	else if (!door->tls)
 		(void)make_server(s, false);
 	else if (conn_start_tls_server(s->conn, door->service->tls, true) != CONN_OK)
 		end(s, "TLS could not begin");
@@ -557,25 +636,12 @@ on_refused(void *arg, int fd, const struct net_address *peer, struct listener_se
            enum listener_refusal why)
 {
 	struct door *door = arg;
-	struct dmtp_response z = dmtp_response_make(DMTP_Z, DMTP_CODE_THROTTLED, 60);
 	struct dmtp_session *s = session_new(door->service, fd, peer, seat);
 
-	metric_add(&sessions_refused, 1);
-	if (s == NULL)
-		return;
-	log_warn("dmtp-refused", LOG_S("address", s->address),
-	         LOG_S("reason", why == LISTENER_FULL ? "too many connections"
-	                                              : "too many connections from there"));
-	z.text = SLICE("too many connections");
-	if (door->tls) { /* a Z would need the handshake that is to be spared */
-		end(s, "refused");
-		return;
-	}
-	s->server = dmtp_server_new_refusing(&z, now_ms(s));
-	if (s->server == NULL)
-		end(s, "refused");
-	else
-		work_soon(s);
+	if (s != NULL)
+		refuse(door, s, REFUSED_S,
+		       why == LISTENER_FULL ? "too many connections"
+		                            : "too many connections from there");
 }
 
 /* --- The service ---------------------------------------------------------------------- */

@@ -33,6 +33,9 @@ void dmtp_session_hold(struct dmtp_session *s);
 void dmtp_session_reply(struct dmtp_session *s, uint64_t seq,
                         const struct dmtp_response *response);
 
+/* An I, unasked. Within a command's hold. */
+void dmtp_session_inform(struct dmtp_session *s, const struct dmtp_response *info);
+
 /* The session is verified for this domain now: by its certificate, or by AUTH with a key that still counts. */
 bool dmtp_session_is_verified(const struct dmtp_session *s, struct slice domain);
 

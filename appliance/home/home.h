@@ -29,6 +29,7 @@ struct cards;
 struct auths;
 struct live;
 struct api;
+struct guard;
 
 struct home {
 	const struct config *config; /* as at the start */
@@ -42,8 +43,10 @@ struct home {
 	struct pickups *pickups;
 	struct live *live;
 	struct api *api;
-	int slot;      /* this process's row of arrival_count */
-	unsigned jobs; /* of the store that are under way for this loop */
+	struct guard *rates; /* of other servers */
+	struct uuid worker;  /* this process, as owner of leases */
+	int slot;            /* this process's row of arrival_count */
+	unsigned jobs;       /* of the store that are under way for this loop */
 	_Atomic bool draining;
 };
 

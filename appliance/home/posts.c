@@ -14,6 +14,8 @@
 #include "base/hash.h"
 
 #define END_MAX_S INT64_C(253402300799) /* 9999-12-31T23:59:59Z */
+/* Commands in memory, however many sessions send them and however slow the store is. */
+#define POSTS_OCTETS ((size_t)64 << 20)
 
 METRIC_DEFINE(rcpts_stored, METRIC_COUNTER, "tmtp_dmtp_recipients_total", "state=\"stored\"",
               "Recipients of notifications that arrived.");
@@ -32,6 +34,7 @@ struct posts {
 	struct home *home;
 	struct key *keys;
 	struct post *waiting, **waiting_end; /* share a key with one that is under way */
+	size_t octets;                       /* of all that are under way */
 };
 
 /* One POST: its grants are one arrival, each of its invitations is one too. */
@@ -45,7 +48,8 @@ struct post {
 	struct key by_id, by_digest;
 	bool keyed;
 
-	uint8_t *memory;      /* what the slices below borrow from */
+	size_t octets;
+	uint8_t *memory;      /* what the slices below borrow from; so many */
 	struct slice channel; /* offered by an invitation */
 	struct arrival arrival;
 	struct home_later later;
@@ -166,6 +170,7 @@ take_rcpts(struct post *p, struct memory *memory, const struct dmtp_post *post)
 static void
 post_free(struct post *p)
 {
+	p->posts->octets -= p->octets;
 	arrival_clear(&p->arrival);
 	free(p->arrival.rcpts);
 	free(p->arrival_index);
@@ -415,6 +420,8 @@ posts_take(struct posts *posts, struct dmtp_session *s, uint64_t seq,
 		return;
 	}
 	p->posts = posts;
+	p->octets = octets;
+	posts->octets += octets;
 	p->session = s;
 	p->seq = seq;
 	p->rcpts_n = post->rcpt_count;
@@ -431,6 +438,12 @@ posts_take(struct posts *posts, struct dmtp_session *s, uint64_t seq,
 	}
 	copy_post(p, post);
 	submit(p);
+}
+
+bool
+posts_have_room(const struct posts *posts)
+{
+	return posts->octets < POSTS_OCTETS;
 }
 
 struct posts *

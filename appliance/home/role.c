@@ -5,6 +5,7 @@
  */
 #include "home/role.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "base/random.h"
@@ -12,6 +13,7 @@
 #include "home/auths.h"
 #include "home/cards.h"
 #include "home/dmtp.h"
+#include "home/guard.h"
 #include "home/live.h"
 #include "home/origins.h"
 #include "home/pickups.h"
@@ -19,6 +21,7 @@
 #include "home/upkeep.h"
 #include "store/embedded.h"
 #include "store/sites.h"
+#include "store/workers.h"
 #include "web/health.h"
 
 #include <sodium.h>
@@ -29,6 +32,8 @@
 
 #define REVISION_EVERY_MS 500
 #define STORE_GRACE_MS 3000
+#define ENTER_PATIENCE_MS 60000
+#define RATES 65536 /* client addresses and domains whose rates are remembered */
 
 struct role {
 	struct home home; /* first */
@@ -42,7 +47,10 @@ struct role {
 	int64_t revision_number; /* 0: not seen yet */
 	int64_t drain_until_ms;
 	struct loop_task notified_task;
-	_Atomic bool notified;
+	_Atomic bool notified, notified_new;
+	struct worker_enter enter;
+	struct home_later enter_later;
+	bool entering;
 };
 
 /* --- The revision ---------------------------------------------------------------- */
@@ -72,12 +80,42 @@ ask_revision(struct loop_timer *timer)
 }
 
 static void
+on_entered(void *arg)
+{
+	struct role *r = arg;
+
+	r->entering = false;
+	if (r->enter.job.rc != STORE_OK)
+		log_warn("worker-unknown", LOG_S("reason", store_rc_text(r->enter.job.rc)));
+}
+
+/*
+ * The connection that holds our lock is there (again): others may have taken
+ * us for gone. Leases that are taken before it is known run out by themselves.
+ */
+static void
+enter(struct role *r)
+{
+	if (r->entering)
+		return;
+	r->entering = true;
+	r->enter = (struct worker_enter){ .worker = r->home.worker,
+		                          .role = "home",
+		                          .now_us = clock_wall_us() };
+	r->enter.job.patience_ms = ENTER_PATIENCE_MS;
+	home_later(&r->enter_later, &r->home, &r->enter.job, on_entered, r);
+	store_worker_enter(r->home.store, &r->enter);
+}
+
+static void
 on_notified_task(struct loop_task *task)
 {
 	struct role *r =
 	    (struct role *)(void *)((char *)task - offsetof(struct role, notified_task));
 
 	atomic_store(&r->notified, false);
+	if (atomic_exchange(&r->notified_new, false))
+		enter(r);
 	/* A question that is under way sets the timer again when it is answered: soon enough. */
 	if (!r->home.draining && r->revision_timer.set)
 		loop_timer_set(&r->revision_timer, 0);
@@ -89,7 +127,8 @@ on_notified(const char *channel, void *arg)
 {
 	struct role *r = arg;
 
-	(void)channel;
+	if (channel == NULL)
+		atomic_store(&r->notified_new, true);
 	if (!atomic_exchange(&r->notified, true))
 		loop_post(r->home.loop, &r->notified_task);
 }
@@ -196,6 +235,7 @@ start_store(struct role *r)
 			.connections = { [STORE_WRITE] = 1,
 			                 [STORE_READ] = r->home.config->store_connections,
 			                 [STORE_ARRIVE] = 1 },
+			.worker = &r->home.worker,
 			.listen = channels,
 			.notified = on_notified,
 			.arg = r,
@@ -234,9 +274,10 @@ start_parts(struct role *r)
 	struct buffer error;
 
 	buffer_init(&error, 1024);
-	if ((h->live = live_new(h)) == NULL || (h->posts = posts_new(h)) == NULL ||
-	    (h->origins = origins_new(h, why)) == NULL || (h->cards = cards_new(h)) == NULL ||
-	    (h->auths = auths_new(h)) == NULL || (h->pickups = pickups_new(h)) == NULL ||
+	if ((h->rates = guard_make(RATES)) == NULL || (h->live = live_new(h)) == NULL ||
+	    (h->posts = posts_new(h)) == NULL || (h->origins = origins_new(h, why)) == NULL ||
+	    (h->cards = cards_new(h)) == NULL || (h->auths = auths_new(h)) == NULL ||
+	    (h->pickups = pickups_new(h)) == NULL ||
 	    (h->dmtp = dmtp_service_new(h, why)) == NULL) {
 		log_error("cannot-start", LOG_S("reason", why));
 	} else if ((h->api = api_start(h, &error)) == NULL) {
@@ -249,6 +290,7 @@ start_parts(struct role *r)
 static bool
 start(struct role *r)
 {
+	r->home.worker = uuid_make();
 	r->home.slot = (int)randombytes_uniform(16);
 	r->notified_task.run = on_notified_task;
 	r->home.loop = loop_new();
@@ -294,6 +336,7 @@ stop(struct role *r)
 	origins_free(&h->origins);
 	posts_free(&h->posts);
 	live_free(&h->live);
+	guard_free(&h->rates);
 	loop_free(&h->loop);
 }
 

@@ -6,6 +6,7 @@
  *   delivery  one claimed batch: reads its recipients, becomes POSTs, ends
  *   grants    GRANTs that wait for other domains
  *   signing   our domains' keys: signatures of messages, AUTH
+ *   catchup   what their members said, asked of other domains
  *   peer      one other domain: its sessions and its backoff
  *   session   one DMTP connection to it
  */
@@ -22,6 +23,7 @@
 struct peer;
 struct plan;
 struct grants;
+struct catchup;
 struct routes;
 struct signing;
 
@@ -35,9 +37,12 @@ struct relay {
 	struct peer *peers;    /* by domain_id */
 	struct plan *plan;
 	struct grants *grants;
+	struct catchup *catchup;
 	struct signing *signing; /* our domains' keys */
 	unsigned jobs;           /* of the store that are under way for this loop */
 	unsigned pages;          /* of ranges' recipients, read or being read */
+	unsigned deliveries;     /* under way, of all pairs */
+	bool begun; /* the store knows of this process and it of its peers: it may claim */
 	bool draining;
 };
 

@@ -16,6 +16,7 @@
 #define LANES 3
 #define BLOCKED_MAX 8
 #define OUT_MAX ((size_t)4 << 20)
+#define REFUSED_S 60 /* when a Z instead of a greeting doesn't say for how long */
 
 METRIC_DEFINE(sessions_begun, METRIC_COUNTER, "tmtp_relay_sessions_total", NULL,
               "DMTP sessions to peers that were greeted.");
@@ -54,14 +55,15 @@ struct session {
 
 	struct conn *conn;
 	struct dmtp_client *client;
-	struct loop_timer timer;  /* the client's deadline */
-	struct loop_timer paused; /* the peer asked for a pause */
-	struct loop_defer work;   /* connecting, sending */
+	struct loop_timer timer; /* the client's deadline */
+	struct loop_defer work;  /* connecting, sending */
 	struct loop_defer reap;
 	bool greeted, no_more, answered, dead;
 	enum proof proof;
 	int64_t proof_ms; /* PROOF_GIVEN: since */
 	struct command auth;
+	bool retired;       /* its end is our wish, or was told the peer already */
+	uint32_t refused_s; /* a target said Z instead of a greeting: for so long */
 
 	struct source *lanes[LANES], **ends[LANES];
 	unsigned bulk_out;
@@ -179,6 +181,16 @@ session_ready(struct session *s)
 		loop_defer(s->peer->relay->loop, &s->work);
 }
 
+static bool
+has_sources(const struct session *s)
+{
+	for (int lane = 0; lane < LANES; lane++)
+		if (s->lanes[lane] != NULL)
+			return true;
+	return false;
+}
+
+/* Each may enter another session from within its gone. */
 static void
 drop_sources(struct session *s, const char *reason)
 {
@@ -190,6 +202,13 @@ drop_sources(struct session *s, const char *reason)
 			source->gone(source, reason);
 		}
 	}
+}
+
+void
+session_give_back(struct session *s, const char *reason)
+{
+	if (!s->dead)
+		drop_sources(s, reason);
 }
 
 /* Streams in which something earlier waits, while a lane is walked. */
@@ -211,7 +230,7 @@ is_blocked(const struct blocked *b, const struct source *source)
 static bool
 has_room(const struct session *s, int lane)
 {
-	return !s->dead && !s->no_more && !s->paused.set &&
+	return !s->dead && !s->no_more && !peer_is_paused(s->peer) &&
 	       (s->proof == PROOF_NONE || s->proof == PROOF_GIVEN) &&
 	       dmtp_client_room(s->client) > 0 &&
 	       (lane < LANES - 1 || s->bulk_out < BULK_WINDOW) &&
@@ -244,17 +263,17 @@ serve_lane(struct session *s, int lane)
 	}
 }
 
-bool
+enum dmtp_client_rc
 session_send(struct session *s, enum dmtp_verb verb, struct slice encoded,
              struct command *command, bool bulk)
 {
 	enum dmtp_client_rc rc = dmtp_client_send(s->client, now_ms(s), verb, encoded, command);
 
 	if (rc != DMTP_CLIENT_OK)
-		return false;
+		return rc;
 	command->bulk = bulk;
 	s->bulk_out += bulk;
-	return true;
+	return rc;
 }
 
 /* --- Octets ------------------------------------------------------------------ */
@@ -321,7 +340,10 @@ proof_failed(struct session *s, const char *reason, uint32_t retry_s)
 	metric_add(&refused_auth, 1);
 	log_warn("auth-failed", LOG_S("peer", s->peer->domain), LOG_S("as", s->own),
 	         LOG_S("reason", reason));
-	peer_failed(s->peer, reason, retry_s);
+	if (retry_s > 0)
+		peer_wait(s->peer, reason, retry_s);
+	else
+		peer_failed(s->peer, reason);
 	session_quit(s);
 }
 
@@ -407,10 +429,13 @@ prove_then_again(struct session *s, const struct dmtp_response *r)
 	return true;
 }
 
+/* What it says of the session can't change within it: the next try is another one. */
 static void
 on_reply(struct session *s, const struct dmtp_client_event *event)
 {
 	struct command *command = event->tag;
+	bool spoilt = command != &s->auth && event->response.letter == DMTP_E &&
+	              dmtp_code_speaks(event->response.code) == DMTP_SPEAKS_SESSION;
 
 	s->bulk_out -= command->bulk;
 	if (command != &s->auth && prove_then_again(s, &event->response)) {
@@ -419,6 +444,8 @@ on_reply(struct session *s, const struct dmtp_client_event *event)
 	}
 	s->answered = true;
 	command->replied(command, &event->response);
+	if (spoilt && !s->dead && !s->no_more)
+		session_quit(s);
 }
 
 static void
@@ -428,7 +455,23 @@ on_info(struct session *s, const struct dmtp_response *r)
 	log_info("peer-informs", LOG_S("peer", s->peer->domain), LOG_S("reason", s->reason),
 	         LOG_I("retry_s", r->retry_s));
 	if (r->retry_s > 0)
-		loop_timer_set(&s->paused, (int64_t)r->retry_s * 1000);
+		peer_wait(s->peer, s->reason, r->retry_s);
+}
+
+/* X: what was sent is answered, the rest goes on in another session. */
+static void
+on_no_more(struct session *s, const struct dmtp_response *r)
+{
+	bool unserved = !s->answered && (has_sources(s) || session_unanswered(s) > 0);
+
+	s->no_more = true;
+	copy_reason(s, r);
+	if (r->retry_s > 0)
+		peer_wait(s->peer, s->reason, r->retry_s);
+	else if (unserved && session_unanswered(s) == 0)
+		peer_failed(s->peer, "it takes no commands: X before any was answered");
+	s->retired = s->answered || r->retry_s > 0;
+	drop_sources(s, "the peer takes no more commands in this session");
 }
 
 static void
@@ -481,18 +524,13 @@ handle(struct session *s, const struct dmtp_client_event *event)
 		on_info(s, &event->response);
 		break;
 	case DMTP_CLIENT_NO_MORE:
-		s->no_more = true;
-		if (event->response.retry_s > 0) {
-			copy_reason(s, &event->response);
-			peer_failed(s->peer, s->reason, event->response.retry_s);
-		}
-		drop_sources(s, "the peer takes no more commands in this session");
+		on_no_more(s, &event->response);
 		break;
 	case DMTP_CLIENT_REFUSED:
-		copy_reason(s, &event->response);
-		peer_failed(s->peer, s->reason,
-		            event->response.retry_s > 0 ? event->response.retry_s : 60);
-		s->no_more = true; /* the end that follows is no second failure */
+		copy_reason(s,
+		            &event->response); /* its end follows: the next target, or a wait */
+		s->refused_s =
+		    event->response.retry_s > 0 ? event->response.retry_s : REFUSED_S;
 		break;
 	case DMTP_CLIENT_CLOSED:
 		end(s, s->reason[0] != '\0' ? s->reason : dmtp_close_name(event->reason));
@@ -626,12 +664,6 @@ on_timer(struct loop_timer *timer)
 	take_events(s);
 }
 
-static void
-on_pause_over(struct loop_timer *timer)
-{
-	session_ready(timer->arg);
-}
-
 /* --- Finding the way ----------------------------------------------------------- */
 
 static void
@@ -727,6 +759,7 @@ reap(struct loop_defer *defer)
 	struct session *s = defer->arg;
 
 	dmtp_client_free(&s->client);
+	peer_unref(&s->peer);
 	free(s);
 }
 
@@ -748,15 +781,29 @@ hand_back_lost(struct session *s, const char *reason)
 	}
 }
 
+/*
+ * What its end says of the peer. One that was of use is no failure, nor one
+ * that nobody needed, nor one of which the peer was told already.
+ */
+static void
+tell_peer(struct session *s, const char *reason)
+{
+	bool idle = session_unanswered(s) == 0 && !has_sources(s);
+
+	if (s->retired || (s->greeted && (idle || s->answered)))
+		return;
+	if (!s->greeted && s->refused_s > 0)
+		peer_wait(s->peer, reason, s->refused_s);
+	else
+		peer_failed(s->peer, reason);
+}
+
 static void
 finish(struct session *s, const char *reason)
 {
-	bool idle = session_unanswered(s) == 0;
-
 	s->dead = true;
 	loop_defer_cancel(&s->work);
 	loop_timer_cancel(&s->timer);
-	loop_timer_cancel(&s->paused);
 	discover_cancel(&s->discovery);
 	if (s->resolving)
 		resolve_cancel(&s->query);
@@ -766,9 +813,7 @@ finish(struct session *s, const char *reason)
 	log_info("session-ended", LOG_S("peer", s->peer->domain), LOG_S("as", s->own),
 	         LOG_S("reason", reason));
 	peer_forget_session(s->peer, s);
-	/* A session that was of use and had nothing to do is no failure, nor one that said it would end. */
-	if (!s->no_more && !(s->greeted && (idle || s->answered)))
-		peer_failed(s->peer, reason, 0);
+	tell_peer(s, reason);
 	hand_back_lost(s, reason);
 	drop_sources(s, reason);
 	loop_defer(s->peer->relay->loop, &s->reap);
@@ -805,13 +850,12 @@ session_begin(struct peer *peer, const char *own, unsigned slot)
 
 	if (s == NULL)
 		return NULL;
-	s->peer = peer;
+	s->peer = peer_ref(peer);
 	s->slot = slot;
 	(void)snprintf(s->own, sizeof(s->own), "%s", own);
 	for (int lane = 0; lane < LANES; lane++)
 		s->ends[lane] = &s->lanes[lane];
 	loop_timer_init(&s->timer, peer->relay->loop, on_timer, s);
-	loop_timer_init(&s->paused, peer->relay->loop, on_pause_over, s);
 	loop_defer_init(&s->work, work, s);
 	loop_defer_init(&s->reap, reap, s);
 	metric_add(&sessions_open, 1);
@@ -825,13 +869,12 @@ session_quit(struct session *s)
 {
 	if (s->dead)
 		return;
+	s->no_more = s->retired = true;
 	if (!s->greeted) {
-		s->no_more = true;
 		finish(s, "shutting down");
 		return;
 	}
-	s->no_more = true;
-	drop_sources(s, "shutting down");
+	drop_sources(s, "the session ends");
 	dmtp_client_quit(s->client, now_ms(s));
 	session_ready(s);
 }
@@ -839,6 +882,7 @@ session_quit(struct session *s)
 void
 session_abort(struct session *s, const char *reason)
 {
+	s->retired = true;
 	if (!s->dead)
 		finish(s, reason);
 }

@@ -511,7 +511,8 @@ static const struct store_op pickup_claim_run = {
 	    "  WHERE state = 0 AND notification_id >= $3 AND (leased_until IS NULL OR leased_until < $1) "
 	    "  AND (not_before IS NULL OR not_before <= $1) "
 	    "  ORDER BY notification_id LIMIT $4 FOR UPDATE SKIP LOCKED), "
-	    "claimed AS (UPDATE tmtp.notification n SET leased_until = $2, attempts = n.attempts + 1 "
+	    "claimed AS (UPDATE tmtp.notification n SET leased_until = $2, "
+	    "  lease_owner = tmtp.this_worker(), attempts = n.attempts + 1 "
 	    "  FROM pick WHERE n.notification_id = pick.notification_id RETURNING n.*) "
 	    "SELECT c.notification_id, s.address, c.channel, c.recipient, c.digest, c.size, c.date_s, "
 	    " c.expires_at, c.uris, c.signing_key, c.signature, c.attempts::int4 "
@@ -779,11 +780,14 @@ static void
 bind_since(struct args *a, struct store_job *const *jobs, size_t n)
 {
 	const struct channels_since *s = (const struct channels_since *)jobs[0];
+	struct uuid before = uuid_floor(s->before_us);
 
 	(void)n;
 	args_slice(a, 0, s->from);
 	args_uuid(a, 1, &s->since);
 	args_i64(a, 2, s->limit);
+	if (s->before_us > 0)
+		args_uuid(a, 3, &before);
 }
 
 static void
@@ -824,8 +828,9 @@ static const struct store_op since_run = {
 	    "FROM tmtp.sender s JOIN tmtp.consent c ON c.sender_id = s.sender_id AND c.state > 0 "
 	    " AND c.changed_id > $2 "
 	    "JOIN tmtp.account a ON a.account_id = c.account_id "
-	    "WHERE s.address = $1 ORDER BY c.changed_id LIMIT $3",
-	.types = (const Oid[]){ T_TEXT, T_UUID, T_INT8, 0 },
+	    "WHERE s.address = $1 AND ($4::uuid IS NULL OR c.changed_id < $4) "
+	    "ORDER BY c.changed_id LIMIT $3",
+	.types = (const Oid[]){ T_TEXT, T_UUID, T_INT8, T_UUID, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
 	.bind = bind_since,

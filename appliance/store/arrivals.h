@@ -174,6 +174,7 @@ struct channels_since {
 	struct store_job job;
 	struct slice from;
 	struct uuid since; /* all zero: from the start */
+	int64_t before_us; /* only what changed before; 0: all */
 	unsigned limit;
 	struct consent_event *rows; /* out; freed by channels_since_clear */
 	size_t rows_n;

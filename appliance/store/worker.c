@@ -13,10 +13,10 @@
 
 void
 worker_init(struct worker *c, struct store *store, unsigned lanes, const char *conninfo,
-            const char *name)
+            const char *name, const char *process)
 {
 	*c = (struct worker){ .store = store, .lanes = lanes };
-	link_init(&c->link, conninfo, name);
+	link_init(&c->link, conninfo, name, process);
 	args_init(&c->args);
 	buffer_init(&c->message, 1024);
 }

@@ -45,8 +45,9 @@ struct worker {
 	struct args args;
 };
 
+/* The last three as link_init's. */
 void worker_init(struct worker *c, struct store *store, unsigned lanes, const char *conninfo,
-                 const char *name);
+                 const char *name, const char *process);
 void worker_deinit(struct worker *c);
 
 /* Connected and nothing in flight. */

@@ -324,7 +324,8 @@ export class Member {
 export class Pair {
 	// routes: further domains that the shop knows a way to; ways[domain] is its proxy, whose target the test sets.
 	// prepare: told of the pair when its authority is there; more of both configurations ({shop, home}).
-	async start({ routes = [], prepare = async () => ({}) } = {}) {
+	// home: more of home.test's section of that name.
+	async start({ routes = [], home: section = "", prepare = async () => ({}) } = {}) {
 		const names = ["site", "members", "dmtps", "dmtp", "siteMetrics", "homeMetrics", "relayMetrics"];
 		this.dir = fs.mkdtempSync(path.join(os.tmpdir(), "tf-"));
 		fs.chmodSync(this.dir, 0o755);
@@ -343,7 +344,7 @@ export class Pair {
 			this.ways[domain] = await Proxy.listen(numbers.pop(), 0);
 		const { shop = {}, home = {} } = await prepare(this);
 		this.shop.configure({ ...shop, routes: Object.fromEntries(Object.entries(this.ways).map(([domain, way]) => [domain, { dmtp: way.port }])) });
-		this.home.configure({ ...home, routes: { "shop.test": { dmtp: this.toShop.port, pickup: this.pickup.port, more: home.shop }, ...home.routes } });
+		this.home.configure({ home: section, ...home, routes: { "shop.test": { dmtp: this.toShop.port, pickup: this.pickup.port, more: home.shop }, ...home.routes } });
 		await Promise.all([this.shop.start(), this.home.start()]).catch(async (error) => {
 			await this.abort();
 			throw error;

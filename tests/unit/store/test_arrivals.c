@@ -1147,6 +1147,13 @@ test_channels_since(void **state)
 	}
 	channels_since_clear(&c);
 	assert_int_equal(seen, 4);
+	/* What is too young to be told waits for the next question. */
+	c = (struct channels_since){ .from = SLICE("shop@shop.test"),
+		                     .limit = 10,
+		                     .before_us = 1000 };
+	assert_int_equal(RUN(store_channels_since, home, &c), STORE_OK);
+	assert_int_equal(c.rows_n, 0);
+	channels_since_clear(&c);
 	c = (struct channels_since){ .from = SLICE("who@new.test"), .limit = 10 };
 	assert_int_equal(RUN(store_channels_since, home, &c), STORE_OK);
 	assert_int_equal(c.rows_n, 0);
