@@ -205,9 +205,9 @@ LINT_JOBS ?= $(shell nproc)
 
 .PHONY: format format-check lint cppcheck tidy
 format:
-	$(FORMAT) -i $(C_FILES)
+	@$(FORMAT) -i $(C_FILES)
 format-check:
-	$(FORMAT) --dry-run -Werror $(C_FILES)
+	@$(FORMAT) --dry-run -Werror $(C_FILES)
 lint: packages-lint cppcheck tidy
 cppcheck:
 	cppcheck --quiet -j$(LINT_JOBS) --error-exitcode=1 --inline-suppr --std=c11 -D_GNU_SOURCE -Iappliance \

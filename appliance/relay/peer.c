@@ -482,6 +482,28 @@ peer_narrow(struct peer *p, unsigned unanswered)
 
 /* --- Sessions ------------------------------------------------------------------ */
 
+/* A session that does nothing makes room for another domain of ours, which has none. */
+static void
+make_room(struct peer *p)
+{
+	for (struct session *s = p->sessions; s != NULL; s = *session_link(s)) {
+		if (session_is_idle(s)) {
+			session_quit(s);
+			return;
+		}
+	}
+	p->crowded = true; /* the first that has nothing more to do */
+}
+
+void
+peer_session_idle(struct peer *p, struct session *s)
+{
+	if (!p->crowded || !session_is_idle(s))
+		return;
+	p->crowded = false;
+	session_quit(s);
+}
+
 struct session *
 peer_session(struct peer *p, const char *own, int64_t hint)
 {
@@ -500,8 +522,10 @@ peer_session(struct peer *p, const char *own, int64_t hint)
 	}
 	if (any != NULL && (p->sessions_n >= max || peer_is_probing(p)))
 		return any;
-	if (p->sessions_n >= max)
-		return NULL; /* all are other domains' of ours: their end will tell */
+	if (p->sessions_n >= max) { /* all are other domains' of ours: an end will tell */
+		make_room(p);
+		return NULL;
+	}
 	s = session_begin(p, own, slot);
 	if (s == NULL)
 		return NULL;
@@ -522,4 +546,6 @@ peer_forget_session(struct peer *p, struct session *session)
 		}
 	}
 	plan_wake(p->relay->plan);
+	grants_wake(p->relay->grants);
+	catchup_wake(p->relay->catchup);
 }

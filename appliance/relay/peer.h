@@ -25,6 +25,7 @@ struct peer {
 	struct loop_timer retry;  /* runs while the peer is down */
 	struct session *sessions; /* a list */
 	unsigned sessions_n;
+	bool crowded;  /* one of our domains found no room for a session */
 	unsigned busy; /* claims and what they brought, that may still reach it */
 	unsigned refs; /* who keeps a pointer to it */
 	bool saving, save_again;
@@ -87,6 +88,9 @@ void peer_narrow(struct peer *peer, unsigned unanswered);
  * over sessions and keeps what shares it on one. NULL: not now.
  */
 struct session *peer_session(struct peer *peer, const char *own, int64_t hint);
+
+/* Told by sessions that have done what there was. */
+void peer_session_idle(struct peer *peer, struct session *session);
 
 /* Told by sessions that ended. */
 void peer_forget_session(struct peer *peer, struct session *session);

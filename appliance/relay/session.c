@@ -110,6 +110,15 @@ session_is_usable(const struct session *s)
 }
 
 bool
+session_is_idle(const struct session *s)
+{
+	for (int lane = 0; lane < LANES; lane++)
+		if (s->lanes[lane] != NULL)
+			return false;
+	return session_is_usable(s) && s->greeted && session_unanswered(s) == 0;
+}
+
+bool
 session_is_greeted(const struct session *s)
 {
 	return s->greeted;
@@ -749,6 +758,8 @@ work(struct loop_defer *defer)
 		serve_lane(s, lane);
 	if (!s->dead)
 		flush(s);
+	if (!s->dead)
+		peer_session_idle(s->peer, s);
 }
 
 /* --- Life ------------------------------------------------------------------------ */

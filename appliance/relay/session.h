@@ -76,6 +76,9 @@ unsigned session_ext(const struct session *s);
 /* At most so many commands unanswered; 0: what the peer allows. */
 void session_window(struct session *s, unsigned commands);
 
+/* Nothing is to be sent and nothing unanswered. */
+bool session_is_idle(const struct session *s);
+
 /* Commands unanswered. */
 size_t session_unanswered(const struct session *s);
 

@@ -69,15 +69,16 @@ export class Appliance {
 	}
 
 	// routes: {domain: {dmtp, pickup, more}}, ports of this machine; more of other sections; certificate: that of another file, or
-	// null for none; site: {tls, more}.
-	configure({ routes, relay = "", own = "", home = "", site = "", tls = true, certificate = this.domain, others = "" }) {
+	// null for none; site: {tls, more}; listen: further addresses for DMTP.
+	configure({ routes, relay = "", own = "", home = "", site = "", tls = true, certificate = this.domain, others = "", listen = {} }) {
 		const { ports, domain, authority } = this;
+		const addresses = (port, more = []) => [`127.0.0.1:${port}`, ...more].map((address) => `"${address}"`).join(", ");
 		fs.writeFileSync(this.conf, `roles = {"site", "relay", "home"}\nstate_directory = "${this.state}"\nuser = "${account}"\n` +
 			`embedded_memory_mb = 128\ndrain_timeout_s = 10\n` +
 			`domain "${domain}" { ${certificate === null ? "" : `certificate = "${authority.file(`${certificate}.pem`)}" key = "${authority.file(`${certificate}.key`)}"`} ${own} }\n${others}\n` +
 			`site { listen = {"127.0.0.1:${ports.site}"} url = "https://${domain}:${ports.site}" tls = ${tls} metrics_listen = "127.0.0.1:${ports.siteMetrics}" ${site} }\n` +
 			`home { listen = {"127.0.0.1:${ports.members}"} url = "https://${domain}:${ports.members}" tls = true ` +
-			`dmtps_listen = {"127.0.0.1:${ports.dmtps}"} dmtp_listen = {"127.0.0.1:${ports.dmtp}"} metrics_listen = "127.0.0.1:${ports.homeMetrics}" ${home} }\n` +
+			`dmtps_listen = {${addresses(ports.dmtps, listen.dmtps)}} dmtp_listen = {${addresses(ports.dmtp, listen.dmtp)}} metrics_listen = "127.0.0.1:${ports.homeMetrics}" ${home} }\n` +
 			`relay { retry_min_s = 1 retry_max_s = 4 metrics_listen = "127.0.0.1:${ports.relayMetrics}" ${relay} }\n` +
 			Object.entries(routes).map(([to, way]) => `route "${to}" { ${way.dmtp ? `dmtp = "127.0.0.1:${way.dmtp}" ` : ""}${way.more ?? ""} ` +
 				`${way.pickup ? `pickup = "127.0.0.1:${way.pickup}" ` : ""}ca = "${authority.file("ca.pem")}" allow_private = true }\n`).join(""));
@@ -196,8 +197,8 @@ export class Appliance {
 
 	// --- members ---
 
-	async makeAccount(name) {
-		const address = `${name}@${this.domain}`, password = crypto.randomBytes(12).toString("hex");
+	async makeAccount(name, domain = this.domain) {
+		const address = `${name}@${domain}`, password = crypto.randomBytes(12).toString("hex");
 		await this.ctl(["account", "create", address, "--password-file", "-"], `${password}\n`);
 		const { status, json } = await request(this.members, "POST", "/v1/login", { body: { address, password }, agent: this.agent });
 		assert.equal(status, 200, `logging in: ${JSON.stringify(json)}`);
@@ -343,7 +344,7 @@ export class Pair {
 		for (const domain of routes)
 			this.ways[domain] = await Proxy.listen(numbers.pop(), 0);
 		const { shop = {}, home = {} } = await prepare(this);
-		this.shop.configure({ ...shop, routes: Object.fromEntries(Object.entries(this.ways).map(([domain, way]) => [domain, { dmtp: way.port }])) });
+		this.shop.configure({ ...shop, routes: shop.routes ?? Object.fromEntries(Object.entries(this.ways).map(([domain, way]) => [domain, { dmtp: way.port }])) });
 		this.home.configure({ home: section, ...home, routes: { "shop.test": { dmtp: this.toShop.port, pickup: this.pickup.port, more: home.shop }, ...home.routes } });
 		await Promise.all([this.shop.start(), this.home.start()]).catch(async (error) => {
 			await this.abort();
