@@ -68,7 +68,7 @@ export class Appliance {
 		this.members = { domain, port: ports.members, ca: authority.pem };
 	}
 
-	// routes: {domain: {dmtp, pickup, more}}, ports of this machine; more of other sections; certificate: that of another file, or
+	// routes: {domain: {dmtp, pickup, public, more}}, ports of this machine; more of other sections; certificate: that of another file, or
 	// null for none; site: {tls, more}; listen: further addresses for DMTP.
 	configure({ routes, relay = "", own = "", home = "", site = "", tls = true, certificate = this.domain, others = "", listen = {} }) {
 		const { ports, domain, authority } = this;
@@ -81,7 +81,7 @@ export class Appliance {
 			`dmtps_listen = {${addresses(ports.dmtps, listen.dmtps)}} dmtp_listen = {${addresses(ports.dmtp, listen.dmtp)}} metrics_listen = "127.0.0.1:${ports.homeMetrics}" ${home} }\n` +
 			`relay { retry_min_s = 1 retry_max_s = 4 metrics_listen = "127.0.0.1:${ports.relayMetrics}" ${relay} }\n` +
 			Object.entries(routes).map(([to, way]) => `route "${to}" { ${way.dmtp ? `dmtp = "127.0.0.1:${way.dmtp}" ` : ""}${way.more ?? ""} ` +
-				`${way.pickup ? `pickup = "127.0.0.1:${way.pickup}" ` : ""}ca = "${authority.file("ca.pem")}" allow_private = true }\n`).join(""));
+				`${way.pickup ? `pickup = "127.0.0.1:${way.pickup}" ` : ""}ca = "${authority.file("ca.pem")}" ${way.public ? "" : "allow_private = true "}}\n`).join(""));
 	}
 
 	// Resolves when every role is ready.

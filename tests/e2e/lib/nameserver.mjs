@@ -22,7 +22,7 @@ export class NameServer {
 		Object.assign(server, { dir, port, zone, serial: 0, output: "" });
 		fs.mkdirSync(dir, { recursive: true });
 		server.conf = path.join(dir, "knot.conf");
-		fs.writeFileSync(server.conf, `server:
+		server.text = `server:
     listen: 127.0.0.1@${port}
     rundir: "${dir}"
     udp-workers: 1
@@ -41,9 +41,8 @@ template:
     journal-content: none
     zonefile-load: whole
     zonefile-sync: -1
-zone:
-  - domain: ${zone}
-`);
+`;
+		server.configure();
 		server.write([]);
 		await server.run();
 		return server;
@@ -60,6 +59,16 @@ zone:
 		}, { every: 50 });
 	}
 
+	configure({ lame = false } = {}) {
+		fs.writeFileSync(this.conf, this.text + (lame ? "" : `zone:\n  - domain: ${this.zone}\n`));
+	}
+
+	// It answers, but not for the zone, until set.
+	async lame() {
+		this.configure({ lame: true });
+		await this.control("reload");
+	}
+
 	control(...args) {
 		return run(program("knotc"), ["-s", path.join(this.dir, "ctl"), "-b", ...args]);
 	}
@@ -74,6 +83,8 @@ zone:
 	// From the answer on, the zone has these records and no others.
 	async set(...records) {
 		this.write(records);
+		this.configure();
+		await this.control("reload");
 		await this.control("zone-reload", this.zone);
 	}
 
