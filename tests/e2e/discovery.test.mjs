@@ -242,7 +242,7 @@ describe("discovery", () => {
 		try {
 			await zone(() => [local, srv("dmtps", 0, 0, port, "host")], guarded);
 			const id = await push();
-			await failed(id, /private/);
+			await failed(id, /not a public address/);
 			assert.equal(seen, 0);
 		} finally {
 			await new Promise((resolve) => server.close(resolve));
