@@ -179,7 +179,7 @@ conformance-server: all
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 .PHONY: asan
 asan: packages-test
-	@ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:exitcode=99 \
+	@ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:exitcode=99 \
 	    UBSAN_OPTIONS=print_stacktrace=1 \
 	    $(MAKE) --no-print-directory BUILD=$(BUILD)-asan SAN="$(ASAN_FLAGS)" OPT="-O1 -g" unit fuzz-replay conformance e2e
 
