@@ -17,6 +17,8 @@ METRIC_DEFINE(peers_down, METRIC_GAUGE, "tmtp_relay_peers_down", NULL,
 METRIC_DEFINE(tries_failed, METRIC_COUNTER, "tmtp_relay_peer_failures_total", NULL,
               "Tries to reach a domain that failed.");
 
+#define SENT_EVERY_MS 60000 /* so often is written down when something was last sent */
+
 struct loader {
 	struct peer_load load;
 	struct relay_later later;
@@ -163,6 +165,8 @@ save(struct peer *p)
 	p->save = (struct peer_save){ .state = p->state };
 	p->save.state.reason = p->state.reason == NULL ? NULL : strdup(p->state.reason);
 	p->save.sent_us = p->state.failures == 0 ? clock_wall_us() : -1;
+	if (p->state.failures == 0)
+		p->sent_saved_ms = clock_mono_ms();
 	relay_later(&p->later, p->relay, &p->save.job, on_saved, p);
 	store_peer_save(p->relay->store, &p->save);
 }
@@ -233,8 +237,12 @@ peer_answered(struct peer *p)
 	bool was_down = p->state.failures > 0;
 	bool narrowed = p->state.window_commands > 0;
 
-	if (!was_down && !narrowed)
+	if (!was_down && !narrowed) {
+		if (p->sent_saved_ms == 0 ||
+		    clock_mono_ms() - p->sent_saved_ms >= SENT_EVERY_MS)
+			save(p);
 		return;
+	}
 	if (narrowed) { /* doubles with success until it is the peer's own limit again */
 		p->state.window_commands *= 2;
 		if (p->state.window_commands >= 64)

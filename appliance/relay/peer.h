@@ -22,6 +22,8 @@ struct peer {
 	struct session *sessions; /* a list */
 	unsigned sessions_n;
 	bool saving, save_again;
+	int64_t
+	    sent_saved_ms; /* when it was last written down that something was sent; 0: never */
 	struct peer_save save;
 	struct relay_later later;
 	UT_hash_handle hh;

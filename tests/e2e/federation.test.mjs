@@ -59,6 +59,9 @@ describe("consent", () => {
 		assert.deepEqual(await cat.get("/v1/invitations"), []);
 		await site.push("orders", cat.address, "Welcome");
 		await cat.has("Welcome");
+		const peer = await until("the shop to know that it sent", () => its.shop.ctl(["peer", "show", "home.test"]).catch(() => null));
+		assert.equal(peer.state, "well");
+		assert.ok(Math.abs(Date.parse(peer.sent) - Date.now()) < 600_000);
 	});
 
 	test("a no comes back too, and is final", async () => {
