@@ -292,6 +292,14 @@ earlier_id_valid(struct slice earlier, struct slice id)
 	return earlier.len == 0 || (dmtp_id_valid(earlier) && !slice_eq(earlier, id));
 }
 
+/* What an invitation may offer: no channel of a site has the name of one that everybody has. */
+static bool
+may_be_offered(struct slice channel)
+{
+	return text_is_name(channel) && !slice_eq_str(channel, "invite") &&
+	       !slice_eq_str(channel, "smtp");
+}
+
 static bool
 post_values_valid(const struct dmtp_post *p, int64_t now_s)
 {
@@ -303,8 +311,9 @@ post_values_valid(const struct dmtp_post *p, int64_t now_s)
 	       (p->key.len > 0) == (p->signature.len > 0) &&
 	       (p->key.len == 0 ||
 	        (dmtp_id_valid(p->key) && p->signature.len == DMTP_SIGNATURE_LEN)) &&
-	       (!p->invites || text_is_name(p->channel)) && !(recall && p->replaces.len > 0) &&
-	       earlier_id_valid(p->recall, p->id) && earlier_id_valid(p->replaces, p->id);
+	       (!p->invites || may_be_offered(p->channel)) &&
+	       !(recall && p->replaces.len > 0) && earlier_id_valid(p->recall, p->id) &&
+	       earlier_id_valid(p->replaces, p->id);
 }
 
 static struct dmtp_verdict

@@ -25,6 +25,8 @@ METRIC_DEFINE(tries_failed, METRIC_COUNTER, "tmtp_relay_peer_failures_total", NU
 METRIC_DEFINE(waits_asked, METRIC_COUNTER, "tmtp_relay_peer_waits_total", NULL,
               "Pauses that domains asked for.");
 
+#define SENT_EVERY_MS 60000 /* so often is written down when something was last sent */
+
 struct loader {
 	struct peer_load load;
 	struct relay_later later;
@@ -258,6 +260,8 @@ save(struct peer *p)
 	p->save = (struct peer_save){ .state = p->state };
 	p->save.state.reason = p->state.reason == NULL ? NULL : strdup(p->state.reason);
 	p->save.sent_us = peer_is_probing(p) ? -1 : clock_wall_us();
+	if (!peer_is_probing(p))
+		p->sent_saved_ms = clock_mono_ms();
 	relay_later(&p->later, p->relay, &p->save.job, on_saved, p);
 	store_peer_save(p->relay->store, &p->save);
 }
@@ -446,7 +450,8 @@ peer_answered(struct peer *p)
 	if (narrowed)
 		widen(p);
 	if (!peer_is_probing(p) || peer_is_paused(p)) {
-		if (narrowed)
+		if (narrowed || p->sent_saved_ms == 0 ||
+		    clock_mono_ms() - p->sent_saved_ms >= SENT_EVERY_MS)
 			save(p);
 		return;
 	}

@@ -30,6 +30,8 @@ struct peer {
 	unsigned refs; /* who keeps a pointer to it */
 	bool saving, save_again;
 	bool wants_auth; /* it didn't take our certificate: new sessions begin with AUTH */
+	int64_t
+	    sent_saved_ms; /* when it was last written down that something was sent; 0: never */
 	struct peer_save save;
 	struct relay_later later;
 	struct peer_probe probe;

@@ -388,8 +388,9 @@ rows_invite(const PGresult *r, struct store_job *const *jobs, size_t n)
 /*
  * DMTP.md section 7: at most one unanswered for (registrable domain, member),
  * capped by day; a refusal (or a revocation) is final for that sender, a second
- * one for the domain. A consent that was never asked for or is granted needs no
- * invitation. A sender or domain that another process has just made known is
+ * one for the domain. Who granted needs no invitation: the site that still asks
+ * has removed the member since, or lost the grant, and is told it again, of a
+ * later date (not more than a second ahead, however often it asks). A sender or domain that another process has just made known is
  * not seen: the transaction is run again.
  */
 static const struct store_op invite_run = {
@@ -397,7 +398,7 @@ static const struct store_op invite_run = {
 	.sql =
 	    "WITH member AS MATERIALIZED (SELECT account_id FROM tmtp.account "
 	    "  WHERE domain = $4 AND name = $5 AND disabled_at IS NULL), "
-	    "theirs AS MATERIALIZED (SELECT c.* , s.address FROM member m "
+	    "theirs AS MATERIALIZED (SELECT c.* , s.address, s.domain_id FROM member m "
 	    "  JOIN tmtp.consent c ON c.account_id = m.account_id "
 	    "  JOIN tmtp.sender s ON s.sender_id = c.sender_id AND s.registrable = $3), "
 	    "wanted AS MATERIALIZED (SELECT m.account_id FROM member m WHERE "
@@ -407,6 +408,16 @@ static const struct store_op invite_run = {
 	    "  AND (SELECT count(*) FROM theirs WHERE state IN (2, 3)) < 2 "
 	    "  AND (SELECT count(*) FROM theirs WHERE asked_at > $15 - interval '1 day') < $22), "
 	    "counted AS (UPDATE tmtp.arrival_count SET recipients = recipients + $17 WHERE slot = $16), "
+	    "told AS (UPDATE tmtp.consent c SET changed_id = $19, "
+	    "  grant_date = greatest(floor(extract(epoch FROM $15))::int8, c.grant_date + 1) FROM theirs t "
+	    "  WHERE t.address = $1 AND t.channel = $6 AND c.account_id = t.account_id "
+	    "  AND c.sender_id = t.sender_id AND c.channel = t.channel AND c.state = 1 "
+	    "  AND c.changed_id = t.changed_id AND c.grant_date <= floor(extract(epoch FROM $15))::int8 "
+	    "  RETURNING c.account_id, c.sender_id, c.channel, t.domain_id), "
+	    "queued AS (INSERT INTO tmtp.grant_outbox (account_id, sender_id, channel, domain_id, changed_id) "
+	    "  SELECT account_id, sender_id, channel, domain_id, $19 FROM told "
+	    "  ON CONFLICT (account_id, sender_id, channel) DO UPDATE SET changed_id = EXCLUDED.changed_id, "
+	    "  attempts = 0, leased_until = NULL), "
 	    "dom AS (INSERT INTO tmtp.domain (domain_id, name, created_at) "
 	    "  SELECT $21, $2, $15 FROM wanted ON CONFLICT DO NOTHING RETURNING domain_id), "
 	    "their_domain AS MATERIALIZED (SELECT domain_id FROM tmtp.domain WHERE name = $2 "
@@ -436,6 +447,7 @@ static const struct store_op invite_run = {
 	                   T_UUID, T_INT8,        T_INT8,        T_INT8, 0 },
 	.lane = STORE_ARRIVE,
 	.repeatable = true,
+	.wakes = "tmtp_relay",
 	.bind = bind_invite,
 	.rows = rows_invite,
 };

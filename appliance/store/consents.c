@@ -150,7 +150,8 @@ rows_change(const PGresult *r, struct store_job *const *jobs, size_t n)
  * The row may change only from what this statement saw: another process's
  * change in between makes it run again (tmtp.race), else a no that meets a
  * yes could leave the yes's grant open. Dates grow by a second at least, so
- * that a site never has to break a tie. A revoked or refused consent keeps its
+ * that a site never has to break a tie. A yes that is said again is told again,
+ * at most once a second: the site may have removed the member since. A revoked or refused consent keeps its
  * grant's id (GRANT names it); open_grant doesn't.
  */
 static const struct store_op change_op = {
@@ -169,11 +170,11 @@ static const struct store_op change_op = {
 	    " ON CONFLICT DO NOTHING RETURNING sender_id, domain_id), "
 	    "whose AS MATERIALIZED (SELECT * FROM known UNION ALL SELECT * FROM made), "
 	    "old AS MATERIALIZED (SELECT c.* FROM whose CROSS JOIN LATERAL ("
-	    " SELECT k.state, k.receipts, k.changed_id FROM tmtp.consent k "
+	    " SELECT k.state, k.receipts, k.changed_id, k.grant_date FROM tmtp.consent k "
 	    " WHERE k.account_id = $1 AND k.sender_id = whose.sender_id AND k.channel = $3 LIMIT 1) c), "
 	    "wanted AS MATERIALIZED (SELECT whose.*, old.changed_id FROM whose LEFT JOIN old ON true "
 	    " WHERE CASE WHEN old.state IS NULL THEN $6 = 1 "
-	    "  WHEN $6 = 1 THEN old.state <> 1 OR old.receipts <> $7 "
+	    "  WHEN $6 = 1 THEN old.state <> 1 OR old.receipts <> $7 OR old.grant_date < $13 "
 	    "  WHEN $6 = 2 THEN old.state <> 2 ELSE old.state = 1 END), "
 	    "said AS (INSERT INTO tmtp.consent AS c "
 	    "  (account_id, sender_id, channel, state, grant_id, receipts, changed_id, grant_date) "

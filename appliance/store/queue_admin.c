@@ -71,7 +71,9 @@ static const struct store_op list_get = {
 	.sql =
 	    "SELECT s.name || '@' || s.domain, d.name, c.name, b.message_id, b.batch_no, b.lane::int4, "
 	    " b.state::int4, b.attempts::int4, b.recipients, m.accepted_at, b.not_before, "
-	    " coalesce(b.reason, p.reason), b.site_id "
+	    " CASE WHEN p.held AND b.state = 0 "
+	    "  THEN 'the domain is held: tmtpctl peer release ' || d.name || ' lets it go' "
+	    "  ELSE coalesce(b.reason, p.reason) END, b.site_id "
 	    "FROM tmtp.batch b JOIN tmtp.domain d ON d.domain_id = b.domain_id "
 	    "JOIN tmtp.site s ON s.site_id = b.site_id "
 	    "JOIN tmtp.channel c ON c.site_id = b.site_id AND c.channel_id = b.channel_id "
@@ -188,8 +190,9 @@ static const struct store_op change_run = {
 	    "  probe_until = NULL "
 	    " WHERE $11 AND p.domain_id IN (SELECT domain_id FROM changed)), "
 	    "audit AS (INSERT INTO tmtp.audit (audit_id, at, actor, action, subject, detail) "
-	    " SELECT $6, $7, $8, $9, $10, (SELECT count(*) FROM changed)::text), "
-	    "raised AS (UPDATE tmtp.revision SET number = number + 1) "
+	    " SELECT $6, $7, $8, $9, $10, (SELECT count(*) FROM changed)::text "
+	    "  WHERE EXISTS (SELECT FROM changed)), "
+	    "raised AS (UPDATE tmtp.revision SET number = number + 1 WHERE EXISTS (SELECT FROM changed)) "
 	    "SELECT count(*) FROM changed",
 	.types = (const Oid[]){ T_TEXT, T_UUID, T_UUID, T_INT4S, T_INT4, T_UUID, T_TIMESTAMPTZ,
 	                        T_TEXT, T_TEXT, T_TEXT, T_BOOL, T_BOOL, 0 },

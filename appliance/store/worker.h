@@ -38,7 +38,10 @@ struct worker {
 	size_t items_n, items_cap, at;
 	const struct item *failed; /* the first statement that failed */
 	char sqlstate[6];
+	bool no_partition; /* it failed because a day has no partition */
 	struct buffer message;
+	int64_t mended_ms; /* when partitions were last made for that, 0: never */
+	enum store_rc mend_rc;
 
 	const struct store_op *prepared[WORKER_OPS_MAX];
 	size_t prepared_n;

@@ -5,8 +5,8 @@
 
 #define NOW INT64_C(1800000000)
 #define TO "14:anna@b.example"
-#define POST_HEAD \
-	"l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D "4:from14:shop@a.example2:id2:n1"
+#define POST_BODY "4:datei1800000000e6:digest32:" DIGEST_D "4:from14:shop@a.example2:id2:n1"
+#define POST_HEAD "l4:POSTd" POST_BODY
 #define RCPTS "5:rcptsl20:" GRANT_A "e"
 #define POST_TAIL "4:sizei100e4:urisl21:https://a.example/m/xeee"
 
@@ -270,6 +270,11 @@ test_post_values(void **state)
 		  DMTP_CODE_MALFORMED },
 		/* invite needs a channel */
 		{ POST_HEAD "5:rcptsll5:a@b.c6:inviteee" POST_TAIL, DMTP_CODE_MALFORMED },
+		/* and one that a site can have */
+		{ "l4:POSTd7:channel6:invite" POST_BODY "5:rcptsll5:a@b.c6:inviteee" POST_TAIL,
+		  DMTP_CODE_MALFORMED },
+		{ "l4:POSTd7:channel4:smtp" POST_BODY "5:rcptsll5:a@b.c6:inviteee" POST_TAIL,
+		  DMTP_CODE_MALFORMED },
 		{ POST_HEAD RCPTS "4:sizei0e4:urisl1:ueee", DMTP_CODE_MALFORMED },
 		{ POST_HEAD RCPTS "4:sizei-1e4:urisl1:ueee", DMTP_CODE_MALFORMED },
 		{ POST_HEAD RCPTS "4:sizei1e4:urisl1:ueee", DMTP_CODE_NONE },
