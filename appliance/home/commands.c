@@ -10,11 +10,14 @@
 #include "dmtp/address.h"
 #include "home/auths.h"
 #include "home/guard.h"
+#include "home/contacts.h"
 #include "home/posts.h"
+#include "home/registrable.h"
 #include "store/arrivals.h"
 #include "store/inboxes.h"
 #include "store/members.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 
 #define DOWN_RETRY_S 5
@@ -76,25 +79,80 @@ struct grant_call {
 	struct dmtp_address from, to;
 	char channel[32];
 	uint8_t grant[DMTP_GRANT_LEN];
+	struct consent_change answer; /* of a person to a person */
+	struct buffer registrable;
 };
+
+/* The end of a GRANT; the one thing that is left is its reply. */
+static void
+grant_end(struct grant_call *c, enum store_rc rc)
+{
+	struct dmtp_response k = DMTP_RESPONSE_K;
+
+	if (rc != STORE_OK)
+		reply_down(c->session, c->seq);
+	else
+		dmtp_session_reply(c->session, c->seq, &k);
+	buffer_free(&c->registrable);
+	free(c);
+}
+
+static void
+on_answered(void *arg)
+{
+	struct grant_call *c = arg;
+	struct home *home = dmtp_session_home(c->session);
+
+	if (c->answer.job.rc == STORE_OK)
+		contact_tell(home->live, c->job.account_id, dmtp_address_slice(&c->from));
+	grant_end(c, c->answer.job.rc);
+}
+
+/*
+ * A person whom a member invited has said yes: her inbox is open to them, too.
+ * Before the K, so that a lost yes comes again.
+ */
+static void
+answer_person(struct grant_call *c)
+{
+	struct home *home = dmtp_session_home(c->session);
+	struct consent_change *a = &c->answer;
+
+	registrable_domain(c->job.domain, &c->registrable);
+	a->account_id = c->job.account_id;
+	a->sender = dmtp_address_slice(&c->from);
+	a->sender_domain = c->job.domain;
+	a->registrable = buffer_slice(&c->registrable);
+	a->channel = c->job.channel;
+	a->state = CONSENT_GRANTED;
+	a->why = c->job.joined ? CONSENT_ANSWER_ANEW : CONSENT_ANSWER;
+	randombytes_buf(a->grant_id, sizeof(a->grant_id));
+	a->changed_id = uuid_make();
+	a->sender_id = id_make();
+	a->domain_id = id_make();
+	a->now_us = c->job.now_us;
+	home_later(&c->later, home, &a->job, on_answered, c);
+	store_consent_change(home->store, a);
+}
 
 static void
 on_granted(void *arg)
 {
 	struct grant_call *c = arg;
-	struct dmtp_response k = DMTP_RESPONSE_K;
+	struct home *home = dmtp_session_home(c->session);
 
-	if (c->job.job.rc != STORE_OK) {
-		reply_down(c->session, c->seq);
-	} else {
-		if (c->job.changed)
-			log_info("grant-taken", LOG_B("from", dmtp_address_slice(&c->from)),
-			         LOG_B("to", dmtp_address_slice(&c->to)),
-			         LOG_S("channel", c->channel),
-			         LOG_S("state", member_state_name(c->job.state)));
-		dmtp_session_reply(c->session, c->seq, &k);
+	if (c->job.job.rc == STORE_OK && c->job.changed)
+		log_info("grant-taken", LOG_B("from", dmtp_address_slice(&c->from)),
+		         LOG_B("to", dmtp_address_slice(&c->to)), LOG_S("channel", c->channel),
+		         LOG_S("state", member_state_name(c->job.state)));
+	if (c->job.job.rc == STORE_OK && c->job.account_id != 0 &&
+	    c->job.state == MEMBER_GRANTED) {
+		answer_person(c);
+		return;
 	}
-	free(c);
+	if (c->job.job.rc == STORE_OK && c->job.account_id != 0)
+		contact_tell(home->live, c->job.account_id, dmtp_address_slice(&c->from));
+	grant_end(c, c->job.job.rc);
 }
 
 static enum member_state
@@ -125,6 +183,7 @@ take_grant(struct dmtp_session *s, uint64_t seq, const struct dmtp_grant *g)
 	}
 	c->session = s;
 	c->seq = seq;
+	buffer_init(&c->registrable, DMTP_DOMAIN_MAX + 1);
 	memcpy(c->channel, g->channel.data, g->channel.len);
 	if (g->grant.len == sizeof(c->grant))
 		memcpy(c->grant, g->grant.data, g->grant.len);

@@ -505,13 +505,21 @@ on_lost(struct command *command, bool alone, const char *reason)
 static void
 put_uris(struct delivery *d, struct buffer *inside)
 {
-	const struct config_site *site = &d->pair->relay->config->site;
+	const struct config *config = d->pair->relay->config;
+	const struct config_site *site = &config->site;
 	struct dmtp_pickup pickup = { .site_id = d->batch->site_id,
 		                      .message_id = d->batch->message_id };
 	struct buffer uri;
 
 	memcpy(pickup.digest, d->batch->digest, sizeof(pickup.digest));
 	buffer_init(&uri, 4096);
+	if (d->pair->names
+	        .person) { /* `home` serves them, and no cache in between keeps them */
+		dmtp_pickup_uri(&uri, slice_str(config->home.http.url), &pickup);
+		ben_put_str(inside, buffer_slice(&uri));
+		buffer_free(&uri);
+		return;
+	}
 	for (size_t i = 0; i <= site->message_hosts.count && i < DMTP_FLOOR_URIS; i++) {
 		/* the other hosts first: they are there to take the load */
 		const char *base = i < site->message_hosts.count ? site->message_hosts.items[i]

@@ -242,7 +242,12 @@ static const struct store_op changes[] = {
 		   "  AND s.kind = 'site') "
 		   " ON CONFLICT (domain, name) DO NOTHING RETURNING id), "
 		   "changed AS (INSERT INTO tmtp.account (account_id, domain, name, password_hash, created_at) "
-		   " SELECT id, $1, $2, $6, $3 FROM named RETURNING account_id)"
+		   " SELECT id, $1, $2, $6, $3 FROM named RETURNING account_id), "
+		   /* a person writes as a site does: schema/008_persons.sql */
+		   "sender AS (INSERT INTO tmtp.site (site_id, domain, name, title, created_at, kind) "
+		   " SELECT id, $1, $2, '', $3, 1 FROM named RETURNING site_id), "
+		   "inbox AS (INSERT INTO tmtp.channel (site_id, channel_id, name, title, created_at) "
+		   " SELECT site_id, site_id, 'inbox', '', $3 FROM sender)"
 		   TELL("account-create") "SELECT account_id FROM changed",
 	    .types = (const Oid[]){ COMMON_TYPES, T_TEXT, T_INT8, 0 },
 	    .wakes = "tmtp_revision",

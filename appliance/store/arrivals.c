@@ -389,7 +389,9 @@ rows_invite(const PGresult *r, struct store_job *const *jobs, size_t n)
  * DMTP.md section 7: at most one unanswered for (registrable domain, member),
  * capped by day; a refusal (or a revocation) is final for that sender, a second
  * one for the domain. A consent that was never asked for or is granted needs no
- * invitation. A sender or domain that another process has just made known is
+ * invitation: the GRANT is sent again, for the sender seems not to have it. Who
+ * is of the member's own domain answers for himself alone: its operator knows
+ * him. A sender or domain that another process has just made known is
  * not seen: the transaction is run again.
  */
 static const struct store_op invite_run = {
@@ -399,13 +401,24 @@ static const struct store_op invite_run = {
 	    "  WHERE domain = $4 AND name = $5 AND disabled_at IS NULL), "
 	    "theirs AS MATERIALIZED (SELECT c.* , s.address FROM member m "
 	    "  JOIN tmtp.consent c ON c.account_id = m.account_id "
-	    "  JOIN tmtp.sender s ON s.sender_id = c.sender_id AND s.registrable = $3), "
+	    "  JOIN tmtp.sender s ON s.sender_id = c.sender_id AND s.registrable = $3 "
+	    "  AND ($2 <> $4 OR s.address = $1)), "
 	    "wanted AS MATERIALIZED (SELECT m.account_id FROM member m WHERE "
 	    "  NOT EXISTS (SELECT FROM theirs WHERE state = 0) "
 	    "  AND NOT EXISTS (SELECT FROM theirs WHERE address = $1 AND channel = $6) "
 	    "  AND NOT EXISTS (SELECT FROM theirs WHERE address = $1 AND state IN (2, 3)) "
 	    "  AND (SELECT count(*) FROM theirs WHERE state IN (2, 3)) < 2 "
 	    "  AND (SELECT count(*) FROM theirs WHERE asked_at > $15 - interval '1 day') < $22), "
+	    "again AS (UPDATE tmtp.consent c SET changed_id = $19, "
+	    "  grant_date = greatest(extract(epoch FROM $15)::int8, c.grant_date + 1) FROM theirs t "
+	    "  WHERE t.address = $1 AND t.channel = $6 AND t.state = 1 AND c.account_id = t.account_id "
+	    "  AND c.sender_id = t.sender_id AND c.channel = t.channel AND c.state = 1 "
+	    "  RETURNING c.account_id, c.sender_id), "
+	    "told AS (INSERT INTO tmtp.grant_outbox (account_id, sender_id, channel, domain_id, changed_id) "
+	    "  SELECT a.account_id, a.sender_id, $6, s.domain_id, $19 FROM again a "
+	    "  JOIN tmtp.sender s ON s.sender_id = a.sender_id "
+	    "  ON CONFLICT (account_id, sender_id, channel) DO UPDATE SET changed_id = EXCLUDED.changed_id, "
+	    "   attempts = 0, leased_until = NULL), "
 	    "counted AS (UPDATE tmtp.arrival_count SET recipients = recipients + $17 WHERE slot = $16), "
 	    "dom AS (INSERT INTO tmtp.domain (domain_id, name, created_at) "
 	    "  SELECT $21, $2, $15 FROM wanted ON CONFLICT DO NOTHING RETURNING domain_id), "

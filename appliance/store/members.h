@@ -95,7 +95,9 @@ struct member_grant {
 	bool receipts;
 	int64_t date_s, now_us;
 	/* out */
-	bool changed; /* may be false when it was run again after a lost connection */
+	bool changed;       /* may be false when it was run again after a lost connection */
+	bool joined;        /* and she didn't hold the channel before */
+	int64_t account_id; /* the person whom it was told to; 0: a site, or nobody */
 };
 
 void store_member_grant(struct store *store, struct member_grant *grant);
