@@ -45,3 +45,56 @@ CREATE FUNCTION tmtp.uuid_ms(id uuid) RETURNS bigint
 LANGUAGE sql IMMUTABLE STRICT AS $$
 	SELECT ('x' || substr(replace(id::text, '-', ''), 1, 12))::bit(48)::bigint
 $$;
+
+-- Presence. What a process of `home` sees of its own members, and what other servers told of
+-- contacts: true for minutes, so no row of it survives a crash, and none costs WAL.
+CREATE UNLOGGED TABLE tmtp.presence_process (
+	account_id bigint NOT NULL,
+	process    uuid NOT NULL,
+	until      timestamptz NOT NULL, -- a process that died is forgotten then
+	PRIMARY KEY (account_id, process)
+);
+GRANT SELECT, INSERT, UPDATE, DELETE ON tmtp.presence_process TO tmtp_home;
+
+-- Only of members who show it to somebody.
+CREATE UNLOGGED TABLE tmtp.presence (
+	account_id bigint PRIMARY KEY,
+	state      smallint NOT NULL, -- 0 offline, 1 online, 2 away
+	away       boolean NOT NULL DEFAULT false, -- she says so herself
+	since      timestamptz NOT NULL,
+	told_at    timestamptz NOT NULL
+);
+GRANT SELECT, INSERT, UPDATE ON tmtp.presence TO tmtp_home;
+GRANT SELECT ON tmtp.presence TO tmtp_relay;
+
+-- PRESENCE commands that wait: the newest state goes to each domain once, however often it changed.
+CREATE UNLOGGED TABLE tmtp.presence_outbox (
+	account_id   bigint NOT NULL,
+	domain_id    bigint NOT NULL,
+	changed_at   timestamptz NOT NULL,
+	leased_until timestamptz,
+	PRIMARY KEY (account_id, domain_id)
+);
+GRANT SELECT, INSERT, UPDATE, DELETE ON tmtp.presence_outbox TO tmtp_home;
+GRANT SELECT, UPDATE, DELETE ON tmtp.presence_outbox TO tmtp_relay;
+
+CREATE UNLOGGED TABLE tmtp.contact_presence (
+	account_id bigint NOT NULL,
+	sender_id  bigint NOT NULL,
+	state      smallint NOT NULL,
+	since      timestamptz NOT NULL,
+	until      timestamptz, -- not when offline
+	PRIMARY KEY (account_id, sender_id)
+);
+GRANT SELECT, INSERT, UPDATE ON tmtp.contact_presence TO tmtp_home;
+
+-- Contacts who both agreed to see each other's presence. grant_id is what she shows to their server.
+CREATE VIEW tmtp.presence_contact AS
+	SELECT c.account_id, c.sender_id, s.address, s.domain_id, b.grant_id
+	FROM tmtp.consent c
+	JOIN tmtp.sender s ON s.sender_id = c.sender_id
+	CROSS JOIN LATERAL (SELECT k.grant_id FROM tmtp.subscription k WHERE k.site_id = c.account_id
+		AND k.channel_id = c.account_id AND k.domain_id = s.domain_id
+		AND k.member = split_part(s.address, '@', 1) AND k.state = 1 AND k.presence LIMIT 1) b
+	WHERE c.channel = 'inbox' AND c.state = 1 AND c.presence;
+GRANT SELECT ON tmtp.presence_contact TO tmtp_home, tmtp_relay;

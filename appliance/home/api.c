@@ -14,6 +14,7 @@
 #include "home/letters.h"
 #include "home/login.h"
 #include "home/origin.h"
+#include "home/presence.h"
 #include "web/reply.h"
 #include "web/server.h"
 
@@ -88,6 +89,8 @@ static const struct web_route routes[] = {
 	  WEB_JSON_BODY },
 	{ WEB_GET, "/v1/contacts/:address/messages", on_letter_list, 0, 0 },
 	{ WEB_GET, "/v1/contacts/:address/messages/:id", on_letter_get, 0, 0 },
+	{ WEB_GET, "/v1/presence", on_presence_get, 0, 0 },
+	{ WEB_PUT, "/v1/presence", on_presence_put, BODY_MAX, WEB_JSON_BODY },
 	{ WEB_GET, "/m/:site/:message/:digest", on_origin, 0, 0 },
 	{ WEB_GET, "/livez", on_livez, 0, 0 },
 	{ WEB_GET, "/readyz", on_readyz, 0, 0 },

@@ -12,6 +12,7 @@
 #include "home/guard.h"
 #include "home/contacts.h"
 #include "home/posts.h"
+#include "home/presence.h"
 #include "home/registrable.h"
 #include "store/arrivals.h"
 #include "store/inboxes.h"
@@ -83,6 +84,19 @@ struct grant_call {
 	struct buffer registrable;
 };
 
+/* A person heard something of a contact: it is looked at again, and presence agreed is told. */
+static void
+person_told(struct grant_call *c)
+{
+	struct home *home = dmtp_session_home(c->session);
+
+	if (c->job.account_id == 0 || !c->job.changed)
+		return;
+	contact_tell(home->live, c->job.account_id, dmtp_address_slice(&c->from));
+	if (c->job.presence)
+		presence_touch(home->presence, c->job.account_id);
+}
+
 /* The end of a GRANT; the one thing that is left is its reply. */
 static void
 grant_end(struct grant_call *c, enum store_rc rc)
@@ -101,10 +115,9 @@ static void
 on_answered(void *arg)
 {
 	struct grant_call *c = arg;
-	struct home *home = dmtp_session_home(c->session);
 
 	if (c->answer.job.rc == STORE_OK)
-		contact_tell(home->live, c->job.account_id, dmtp_address_slice(&c->from));
+		person_told(c);
 	grant_end(c, c->answer.job.rc);
 }
 
@@ -139,7 +152,6 @@ static void
 on_granted(void *arg)
 {
 	struct grant_call *c = arg;
-	struct home *home = dmtp_session_home(c->session);
 
 	if (c->job.job.rc == STORE_OK && c->job.changed)
 		log_info("grant-taken", LOG_B("from", dmtp_address_slice(&c->from)),
@@ -150,8 +162,8 @@ on_granted(void *arg)
 		answer_person(c);
 		return;
 	}
-	if (c->job.job.rc == STORE_OK && c->job.account_id != 0)
-		contact_tell(home->live, c->job.account_id, dmtp_address_slice(&c->from));
+	if (c->job.job.rc == STORE_OK)
+		person_told(c);
 	grant_end(c, c->job.job.rc);
 }
 
@@ -195,6 +207,7 @@ take_grant(struct dmtp_session *s, uint64_t seq, const struct dmtp_grant *g)
 	c->job.state = state_of(g->state);
 	c->job.grant_id = slice_mem(c->grant, g->grant.len);
 	c->job.receipts = g->receipts;
+	c->job.presence = g->presence;
 	c->job.date_s = g->date;
 	c->job.now_us = clock_wall_us();
 	home_later(&c->later, home, &c->job.job, on_granted, c);
@@ -396,6 +409,7 @@ put_events(const struct since_call *c, struct buffer *inside)
 			.channel = slice_str(e->channel),
 			.state = states[e->state & 3],
 			.receipts = e->receipts,
+			.presence = e->presence,
 			.date = e->date_s,
 		};
 
@@ -510,7 +524,7 @@ command_handle(struct dmtp_session *s, const struct dmtp_server_event *event)
 	struct dmtp_verdict v = { DMTP_E, DMTP_CODE_UNKNOWN_COMMAND };
 
 	if (c->verb == DMTP_POST || c->verb == DMTP_CHANNELS || c->verb == DMTP_GRANT ||
-	    c->verb == DMTP_AUTH)
+	    c->verb == DMTP_AUTH || c->verb == DMTP_PRESENCE)
 		v = dmtp_command_check(c, dmtp_session_limits(s),
 		                       dmtp_session_is_verified(s, from), clock_wall_s());
 	if (v.letter != 0)
@@ -523,6 +537,8 @@ command_handle(struct dmtp_session *s, const struct dmtp_server_event *event)
 		auths_take(dmtp_session_home(s)->auths, s, event->seq, &c->auth);
 	else if (c->verb == DMTP_GRANT)
 		take_grant(s, event->seq, &c->grant);
+	else if (c->verb == DMTP_PRESENCE)
+		presence_take(s, event->seq, &c->presence);
 	else if (c->channels.has_since)
 		take_since(s, event->seq, &c->channels);
 	else

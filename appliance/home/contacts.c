@@ -8,7 +8,9 @@
 #include "base/id.h"
 #include "home/compose.h"
 #include "home/consents.h"
+#include "home/presence.h"
 #include "home/view.h"
+#include "store/presence.h"
 #include "web/body.h"
 #include "web/reply.h"
 
@@ -128,8 +130,17 @@ contact_tell(struct live *live, int64_t account_id, struct slice address)
 static json_t *
 presence_json(const struct contact_row *row)
 {
-	return json_pack("{s:b, s:b}", "shown", (int)row->presence_mine, "agreed",
-	                 (int)(row->presence_mine && row->presence_theirs));
+	bool agreed = row->presence_mine && row->presence_theirs;
+	json_t *o = json_pack("{s:b, s:b, s:o, s:o}", "shown", (int)row->presence_mine, "agreed",
+	                      (int)agreed, "state", json_null(), "since", json_null());
+
+	if (agreed && row->presence >= 0) {
+		(void)json_object_set_new(
+		    o, "state",
+		    json_string(presence_state_name((enum presence_state)row->presence)));
+		(void)json_object_set_new(o, "since", view_time(row->presence_since_us));
+	}
+	return o;
 }
 
 static json_t *
@@ -559,6 +570,8 @@ after_patched(struct call *call)
 		rc = c->change.job.rc;
 	if (rc == STORE_OK) {
 		tell_own(c);
+		if (c->patch_presence > 0)
+			presence_touch(call->api->home->presence, call->who.account_id);
 		reply_contact(c, 200);
 	} else {
 		call_reply_store(call, rc);

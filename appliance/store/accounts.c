@@ -303,7 +303,7 @@ bind_list(struct args *a, struct store_job *const *jobs, size_t n)
 
 	(void)n;
 	args_slice(a, 0, list->domain);
-	args_slice(a, 1, list->after);
+	args_slice(a, 1, list->exact.len > 0 ? list->exact : list->after);
 	args_i64(a, 2, list->limit);
 }
 
@@ -349,10 +349,22 @@ static const struct store_op list_op = {
 	.rows = rows_list,
 };
 
+static const struct store_op exact_op = {
+	.name = "account_exact",
+	.sql = "SELECT account_id, name || '@' || domain, created_at, disabled_at FROM "
+	       "tmtp.account "
+	       "WHERE domain = $1 AND name = $2 LIMIT $3",
+	.types = (const Oid[]){ T_TEXT, T_TEXT, T_INT8, 0 },
+	.lane = STORE_READ,
+	.repeatable = true,
+	.bind = bind_list,
+	.rows = rows_list,
+};
+
 void
 store_account_list(struct store *store, struct account_list *list)
 {
-	list->job.op = &list_op;
+	list->job.op = list->exact.len > 0 ? &exact_op : &list_op;
 	list->rows = NULL;
 	list->rows_n = 0;
 	store_submit(store, &list->job);

@@ -829,6 +829,7 @@ rows_since(const PGresult *r, struct store_job *const *jobs, size_t n)
 		e->receipts = row_bool(r, row, 4);
 		e->date_s = row_i64(r, row, 5);
 		e->changed_id = row_uuid(r, row, 6);
+		e->presence = row_bool(r, row, 7);
 	}
 	s->rows_n = (size_t)count;
 }
@@ -837,7 +838,7 @@ static const struct store_op since_run = {
 	.name = "channels_since",
 	.sql =
 	    "SELECT a.name || '@' || a.domain, c.channel, c.state::int4, c.grant_id, c.receipts, "
-	    " c.grant_date, c.changed_id "
+	    " c.grant_date, c.changed_id, c.presence "
 	    "FROM tmtp.sender s JOIN tmtp.consent c ON c.sender_id = s.sender_id AND c.state > 0 "
 	    " AND c.changed_id > $2 "
 	    "JOIN tmtp.account a ON a.account_id = c.account_id "

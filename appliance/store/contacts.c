@@ -48,6 +48,7 @@ bind_list(struct args *a, struct store_job *const *jobs, size_t n)
 		args_slice(a, 1, list->after);
 		args_i64(a, 2, list->limit);
 	}
+	args_time(a, 3, list->now_us);
 }
 
 void
@@ -89,7 +90,8 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 		c->presence_mine = row_bool(r, row, 9);
 		c->presence_theirs = row_bool(r, row, 5);
 		c->receipts = row_bool(r, row, 10);
-		c->presence = -1;
+		c->presence = row_is_null(r, row, 11) ? -1 : row_i32(r, row, 11);
+		c->presence_since_us = row_time(r, row, 12);
 		c->since_us =
 		    c->mine == CONTACT_NOTHING ? c->invited_us : uuid_time_us(&changed);
 		if (joined_us > c->since_us)
@@ -102,28 +104,49 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 #define CONTACT_COLUMNS                                                                           \
 	" m.state::int4, t.state::int4, t.invited_at, t.joined_at, coalesce(t.presence, false), " \
 	" m.changed_id, coalesce(m.blocked, false), coalesce(m.muted, false), "                   \
-	" coalesce(m.presence, false), coalesce(m.receipts, false) "
+	" coalesce(m.presence, false), coalesce(m.receipts, false), "
+#define PRESENCE_COLUMNS " p.state::int4, p.since "
+
+/* What their server told, while both agree to it; online and away lapse. */
+#define PRESENCE_OF_M                                                                     \
+	"LEFT JOIN LATERAL (SELECT k.state, k.since FROM tmtp.contact_presence k "        \
+	" WHERE k.account_id = $1 AND k.sender_id = m.sender_id AND m.presence AND t.presence " \
+	" AND (k.until IS NULL OR k.until > $4) LIMIT 1) p ON true "
 
 /* What contact_state_of calls CONTACT_NONE isn't listed. */
+#define PAGE(presence_columns, presence_join)                                              \
+	"WITH m AS MATERIALIZED (SELECT s.address, c.sender_id, c.state, c.changed_id, "   \
+	"  c.blocked, c.muted, c.presence, c.receipts "                                    \
+	" FROM tmtp.consent c CROSS JOIN LATERAL (SELECT k.address FROM tmtp.sender k "    \
+	"  WHERE k.sender_id = c.sender_id LIMIT 1) s "                                    \
+	" WHERE c.account_id = $1 AND c.channel = 'inbox'), "                              \
+	"t AS MATERIALIZED (SELECT (s.member || '@' || d.name) COLLATE \"C\" AS address, " \
+	"  s.state, s.invited_at, s.joined_at, s.presence "                                \
+	" FROM tmtp.subscription s CROSS JOIN LATERAL (SELECT k.name FROM tmtp.domain k "  \
+	"  WHERE k.domain_id = s.domain_id LIMIT 1) d "                                    \
+	" WHERE s.site_id = $1 AND s.channel_id = $1) "                                    \
+	"SELECT address, " CONTACT_COLUMNS presence_columns                                \
+	"FROM m FULL JOIN t USING (address) " presence_join " WHERE address > $2 "         \
+	" AND CASE WHEN m.state IS NULL THEN t.invited_at IS NOT NULL "                    \
+	"   AND t.state IN (0, 2, 3) "                                                     \
+	"  WHEN m.state IN (2, 3) THEN m.blocked ELSE true END "                           \
+	"ORDER BY address LIMIT $3"
+
 static const struct store_op page_op = {
 	.name = "contact_list",
-	.sql =
-	    "WITH m AS MATERIALIZED (SELECT s.address, c.state, c.changed_id, c.blocked, c.muted, c.presence, "
-	    "  c.receipts "
-	    " FROM tmtp.consent c CROSS JOIN LATERAL (SELECT k.address FROM tmtp.sender k "
-	    "  WHERE k.sender_id = c.sender_id LIMIT 1) s "
-	    " WHERE c.account_id = $1 AND c.channel = 'inbox'), "
-	    "t AS MATERIALIZED (SELECT (s.member || '@' || d.name) COLLATE \"C\" AS address, s.state, "
-	    "  s.invited_at, s.joined_at, s.presence "
-	    " FROM tmtp.subscription s CROSS JOIN LATERAL (SELECT k.name FROM tmtp.domain k "
-	    "  WHERE k.domain_id = s.domain_id LIMIT 1) d "
-	    " WHERE s.site_id = $1 AND s.channel_id = $1) "
-	    "SELECT address, " CONTACT_COLUMNS
-	    "FROM m FULL JOIN t USING (address) WHERE address > $2 "
-	    " AND CASE WHEN m.state IS NULL THEN t.invited_at IS NOT NULL AND t.state IN (0, 2, 3) "
-	    "  WHEN m.state IN (2, 3) THEN m.blocked ELSE true END "
-	    "ORDER BY address LIMIT $3",
-	.types = (const Oid[]){ T_INT8, T_TEXT, T_INT8, 0 },
+	.sql = PAGE(PRESENCE_COLUMNS, PRESENCE_OF_M),
+	.types = (const Oid[]){ T_INT8, T_TEXT, T_INT8, T_TIMESTAMPTZ, 0 },
+	.lane = STORE_READ,
+	.repeatable = true,
+	.bind = bind_list,
+	.rows = rows_list,
+};
+
+/* Where somebody is is no matter of an administrator's. */
+static const struct store_op support_op = {
+	.name = "contact_list_support",
+	.sql = PAGE(" NULL::int4, $4::timestamptz ", ""),
+	.types = (const Oid[]){ T_INT8, T_TEXT, T_INT8, T_TIMESTAMPTZ, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
 	.bind = bind_list,
@@ -133,14 +156,14 @@ static const struct store_op page_op = {
 static const struct store_op exact_op = {
 	.name = "contact_get",
 	.sql =
-	    "SELECT $3 || '@' || $2, " CONTACT_COLUMNS "FROM (SELECT 1) AS one "
+	    "SELECT $3 || '@' || $2, " CONTACT_COLUMNS PRESENCE_COLUMNS "FROM (SELECT 1) AS one "
 	    "LEFT JOIN LATERAL (SELECT k.* FROM tmtp.sender s CROSS JOIN LATERAL ("
 	    "  SELECT c.* FROM tmtp.consent c WHERE c.account_id = $1 AND c.sender_id = s.sender_id "
 	    "  AND c.channel = 'inbox' LIMIT 1) k WHERE s.address = $3 || '@' || $2) m ON true "
 	    "LEFT JOIN LATERAL (SELECT k.* FROM tmtp.domain d CROSS JOIN LATERAL ("
 	    "  SELECT s.* FROM tmtp.subscription s WHERE s.site_id = $1 AND s.channel_id = $1 "
-	    "  AND s.domain_id = d.domain_id AND s.member = $3 LIMIT 1) k WHERE d.name = $2) t ON true",
-	.types = (const Oid[]){ T_INT8, T_TEXT, T_TEXT, 0 },
+	    "  AND s.domain_id = d.domain_id AND s.member = $3 LIMIT 1) k WHERE d.name = $2) t ON true " PRESENCE_OF_M,
+	.types = (const Oid[]){ T_INT8, T_TEXT, T_TEXT, T_TIMESTAMPTZ, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
 	.bind = bind_list,
@@ -150,7 +173,9 @@ static const struct store_op exact_op = {
 void
 store_contact_list(struct store *store, struct contact_list *list)
 {
-	list->job.op = list->member.len > 0 ? &exact_op : &page_op;
+	list->job.op = list->member.len > 0 ? &exact_op
+	               : list->support      ? &support_op
+	                                    : &page_op;
 	list->rows = NULL;
 	list->rows_n = 0;
 	store_submit(store, &list->job);

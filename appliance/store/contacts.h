@@ -45,6 +45,7 @@ struct contact_list {
 	int64_t account_id;
 	struct slice domain, member; /* only this one; empty: a page. Borrowed until done */
 	struct slice after;          /* an address of the page before */
+	bool support; /* a page for an administrator: without anybody's presence */
 	int64_t now_us;
 	unsigned limit;
 	struct contact_row *rows; /* out; freed by contact_list_clear */

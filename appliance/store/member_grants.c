@@ -24,6 +24,7 @@ bind_grant(struct args *a, struct store_job *const *jobs, size_t n)
 		args_i64(a, 9, g->date_s);
 		args_time(a, 10, g->now_us);
 		args_i64(a, 11, id_make());
+		args_bool(a, 12, g->presence);
 	}
 }
 
@@ -62,9 +63,10 @@ static const struct store_op grant_op = {
 	    "WITH told AS MATERIALIZED ("
 	    " SELECT DISTINCT ON (c.site_id, c.channel_id, i.domain, i.member) i.*, c.site_id, c.channel_id, t.kind "
 	    " FROM unnest($1::int4[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], "
-	    "  $7::int4[], $8::bytea[], $9::bool[], $10::int8[], $11::timestamptz[], $12::int8[]) "
+	    "  $7::int4[], $8::bytea[], $9::bool[], $10::int8[], $11::timestamptz[], $12::int8[], "
+	    "  $13::bool[]) "
 	    "  AS i(ord, domain, member, site_domain, site_name, channel, state, grant_id, receipts, "
-	    "  date_s, now, new_domain_id) "
+	    "  date_s, now, new_domain_id, presence) "
 	    " JOIN tmtp.site t ON t.domain = i.site_domain AND t.name = i.site_name "
 	    " CROSS JOIN LATERAL (SELECT k.site_id, k.channel_id FROM tmtp.channel k "
 	    "  WHERE k.site_id = t.site_id AND k.name = i.channel LIMIT 1) c "
@@ -85,13 +87,14 @@ static const struct store_op grant_op = {
 	    " FROM told a LEFT JOIN tmtp.domain d ON d.name = a.domain "
 	    " LEFT JOIN fresh f ON f.name = a.domain), "
 	    "changed AS (INSERT INTO tmtp.subscription AS s (site_id, channel_id, domain_id, member, "
-	    "  state, grant_id, receipts, joined_at, left_at, grant_date) "
+	    "  state, grant_id, receipts, joined_at, left_at, grant_date, presence) "
 	    " SELECT site_id, channel_id, domain_id, member, state, "
 	    "  CASE WHEN state = 1 THEN grant_id END, receipts AND state = 1, "
-	    "  CASE WHEN state = 1 THEN now END, CASE WHEN state <> 1 THEN now END, date_s "
+	    "  CASE WHEN state = 1 THEN now END, CASE WHEN state <> 1 THEN now END, date_s, "
+	    "  presence AND state = 1 "
 	    " FROM keyed WHERE domain_id IS NOT NULL ORDER BY site_id, channel_id, domain_id, member "
 	    " ON CONFLICT (site_id, channel_id, domain_id, member) DO UPDATE SET "
-	    "  state = EXCLUDED.state, receipts = EXCLUDED.receipts, grant_date = EXCLUDED.grant_date, "
+	    "  state = EXCLUDED.state, receipts = EXCLUDED.receipts, presence = EXCLUDED.presence, grant_date = EXCLUDED.grant_date, "
 	    "  grant_id = CASE WHEN EXCLUDED.state = 1 THEN EXCLUDED.grant_id ELSE s.grant_id END, "
 	    "  joined_at = CASE WHEN EXCLUDED.state = 1 AND s.state <> 1 THEN EXCLUDED.joined_at "
 	    "   ELSE s.joined_at END, "
@@ -118,7 +121,7 @@ static const struct store_op grant_op = {
 	    "FROM keyed k LEFT JOIN changed c ON c.site_id = k.site_id AND c.channel_id = k.channel_id "
 	    " AND c.domain_id = k.domain_id AND c.member = k.member",
 	.types = (const Oid[]){ T_INT4S, T_TEXTS, T_TEXTS, T_TEXTS, T_TEXTS, T_TEXTS, T_INT4S,
-	                        T_BYTEAS, T_BOOLS, T_INT8S, T_TIMESTAMPTZS, T_INT8S, 0 },
+	                        T_BYTEAS, T_BOOLS, T_INT8S, T_TIMESTAMPTZS, T_INT8S, T_BOOLS, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 128,
 	.repeatable = true,

@@ -92,7 +92,7 @@ struct member_grant {
 	struct slice channel;
 	enum member_state state; /* GRANTED, REFUSED or REVOKED */
 	struct slice grant_id;   /* 20 octets, or empty with REFUSED */
-	bool receipts;
+	bool receipts, presence;
 	int64_t date_s, now_us;
 	/* out */
 	bool changed;       /* may be false when it was run again after a lost connection */
