@@ -286,8 +286,9 @@ presence_take(struct dmtp_session *session, uint64_t seq, const struct dmtp_pres
 	s->job.from = dmtp_address_slice(&s->from);
 	s->job.state = states[said->state];
 	s->job.now_us = clock_wall_us();
-	s->job.since_us = said->since < s->job.now_us / 1000000 ? said->since * 1000000
-	                                                        : s->job.now_us;
+	s->job.since_us = said->since * 1000000;
+	if (s->job.since_us > s->job.now_us) /* their clock is ahead */
+		s->job.since_us = s->job.now_us / 1000000 * 1000000;
 	s->job.until_us = said->state == DMTP_OFFLINE ? -1 : said->until * 1000000;
 	s->job.grants = (const uint8_t(*)[20])s->grants;
 	home_later(&s->later, home, &s->job.job, on_said, s);
