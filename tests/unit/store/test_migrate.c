@@ -188,10 +188,10 @@ test_a_migration_of_another_text_is_told(void **state)
 	assert_int_equal(run(), STORE_REFUSED);
 	assert_non_null(strstr(why, migrations[1].name));
 	/* Also when it is the one behind which there would be more to do. */
-	cluster_sql("DELETE FROM tmtp.schema_migration WHERE number = 3");
+	cluster_sql("DELETE FROM tmtp.schema_migration WHERE number >= 3");
 	assert_int_equal(check(), MIGRATE_ALTERED);
-	cluster_sql("DELETE FROM tmtp.schema_migration WHERE number = 2");
-	cluster_sql("UPDATE tmtp.schema_migration SET number = number + 100");
+	cluster_sql("DELETE FROM tmtp.schema_migration WHERE number > 1");
+	cluster_sql("UPDATE tmtp.schema_migration SET number = 77");
 	assert_int_equal(check(), MIGRATE_ALTERED);
 	assert_int_equal(run(), STORE_REFUSED);
 }
