@@ -6,7 +6,6 @@
 #include "store/accounts.h"
 #include "store/contacts.h"
 
-
 static json_t *
 row_json(const struct contact_row *row)
 {
@@ -84,11 +83,11 @@ const struct ctl_command contact_commands[] = {
 	  .summary = "Shows whom a member knows: who invited, accepted, refused or blocked.",
 	  .more = "What they wrote to each other, and where they are, is not shown.",
 	  .example = "tmtpctl contact list ann@home.test",
-	  .options = (const struct ctl_option[]){ { "after", "ADDRESS", "those behind this one",
-	                                            false },
-	                                          { "limit", "N",
-	                                            "at most so many, 1 to 100000 (100)", false },
-	                                          { NULL, NULL, NULL, false } },
+	  .options =
+	      (const struct ctl_option[]){
+		  { "after", "ADDRESS", "those behind this one", false },
+		  { "limit", "N", "at most so many, 1 to 100000 (100)", false },
+		  { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,
 	  .run = contact_list },
 	{ .name = NULL },

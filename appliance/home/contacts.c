@@ -131,8 +131,9 @@ static json_t *
 presence_json(const struct contact_row *row)
 {
 	bool agreed = row->presence_mine && row->presence_theirs;
-	json_t *o = json_pack("{s:b, s:b, s:o, s:o}", "shown", (int)row->presence_mine, "agreed",
-	                      (int)agreed, "state", json_null(), "since", json_null());
+	json_t *o =
+	    json_pack("{s:b, s:b, s:o, s:o}", "shown", (int)row->presence_mine, "agreed",
+	              (int)agreed, "state", json_null(), "since", json_null());
 
 	if (agreed && row->presence >= 0) {
 		(void)json_object_set_new(

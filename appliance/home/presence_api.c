@@ -71,8 +71,7 @@ put_own(struct call *call)
 	                slice_mem(&call->who.account_id, sizeof(call->who.account_id))) ||
 	    !web_body_read(call->req, fields, 1, &state, &json))
 		return;
-	c->own.what =
-	    slice_eq_str(state, "away") ? PRESENCE_SAY_AWAY : PRESENCE_SAY_BACK;
+	c->own.what = slice_eq_str(state, "away") ? PRESENCE_SAY_AWAY : PRESENCE_SAY_BACK;
 	json_decref(json);
 	ask(c);
 }

@@ -204,10 +204,9 @@ begin(struct presences *presence, struct presence_out *row)
 	t->presence = presence;
 	t->row = *row;
 	*row = (struct presence_out){ .address = NULL };
-	t->source = (struct source){ .make = make,
-		                     .gone = gone,
-		                     .stream = t->row.account_id,
-		                     .order = uuid_make() };
+	t->source = (struct source){
+		.make = make, .gone = gone, .stream = t->row.account_id, .order = uuid_make()
+	};
 	t->peer = peer_get(presence->relay, t->row.domain_id, t->row.domain);
 	if (t->row.grants_n == 0) { /* nobody there agrees any more */
 		end(t);

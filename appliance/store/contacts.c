@@ -108,8 +108,8 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 #define PRESENCE_COLUMNS " p.state::int4, p.since "
 
 /* What their server told, while both agree to it; online and away lapse. */
-#define PRESENCE_OF_M                                                                     \
-	"LEFT JOIN LATERAL (SELECT k.state, k.since FROM tmtp.contact_presence k "        \
+#define PRESENCE_OF_M                                                                           \
+	"LEFT JOIN LATERAL (SELECT k.state, k.since FROM tmtp.contact_presence k "              \
 	" WHERE k.account_id = $1 AND k.sender_id = m.sender_id AND m.presence AND t.presence " \
 	" AND (k.until IS NULL OR k.until > $4) LIMIT 1) p ON true "
 
@@ -156,7 +156,8 @@ static const struct store_op support_op = {
 static const struct store_op exact_op = {
 	.name = "contact_get",
 	.sql =
-	    "SELECT $3 || '@' || $2, " CONTACT_COLUMNS PRESENCE_COLUMNS "FROM (SELECT 1) AS one "
+	    "SELECT $3 || '@' || $2, " CONTACT_COLUMNS PRESENCE_COLUMNS
+	    "FROM (SELECT 1) AS one "
 	    "LEFT JOIN LATERAL (SELECT k.* FROM tmtp.sender s CROSS JOIN LATERAL ("
 	    "  SELECT c.* FROM tmtp.consent c WHERE c.account_id = $1 AND c.sender_id = s.sender_id "
 	    "  AND c.channel = 'inbox' LIMIT 1) k WHERE s.address = $3 || '@' || $2) m ON true "

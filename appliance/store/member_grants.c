@@ -120,8 +120,9 @@ static const struct store_op grant_op = {
 	    " CASE WHEN k.domain_id IS NULL THEN tmtp.race() END "
 	    "FROM keyed k LEFT JOIN changed c ON c.site_id = k.site_id AND c.channel_id = k.channel_id "
 	    " AND c.domain_id = k.domain_id AND c.member = k.member",
-	.types = (const Oid[]){ T_INT4S, T_TEXTS, T_TEXTS, T_TEXTS, T_TEXTS, T_TEXTS, T_INT4S,
-	                        T_BYTEAS, T_BOOLS, T_INT8S, T_TIMESTAMPTZS, T_INT8S, T_BOOLS, 0 },
+	.types =
+	    (const Oid[]){ T_INT4S, T_TEXTS, T_TEXTS, T_TEXTS, T_TEXTS, T_TEXTS, T_INT4S,
+	                   T_BYTEAS, T_BOOLS, T_INT8S, T_TIMESTAMPTZS, T_INT8S, T_BOOLS, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 128,
 	.repeatable = true,

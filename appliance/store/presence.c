@@ -19,11 +19,11 @@ presence_state_name(enum presence_state state)
 }
 
 /* Behind a CTE "changed" of accounts, with the time in `now`. */
-#define QUEUE(now)                                                                             \
-	"queued AS (INSERT INTO tmtp.presence_outbox (account_id, domain_id, changed_at) "     \
-	" SELECT DISTINCT c.account_id, k.domain_id, " now " FROM changed c "                  \
-	" CROSS JOIN LATERAL (SELECT v.domain_id FROM tmtp.presence_contact v "                \
-	"  WHERE v.account_id = c.account_id) k ORDER BY 1, 2 "                                \
+#define QUEUE(now)                                                                              \
+	"queued AS (INSERT INTO tmtp.presence_outbox (account_id, domain_id, changed_at) "      \
+	" SELECT DISTINCT c.account_id, k.domain_id, " now " FROM changed c "                   \
+	" CROSS JOIN LATERAL (SELECT v.domain_id FROM tmtp.presence_contact v "                 \
+	"  WHERE v.account_id = c.account_id) k ORDER BY 1, 2 "                                 \
 	" ON CONFLICT (account_id, domain_id) DO UPDATE SET changed_at = EXCLUDED.changed_at, " \
 	"  leased_until = NULL) "
 
@@ -69,8 +69,8 @@ static const struct store_op note_op = {
 	    "  since = CASE WHEN p.state = EXCLUDED.state THEN p.since ELSE EXCLUDED.since END, "
 	    "  away = p.away AND EXCLUDED.state > 0, told_at = EXCLUDED.told_at "
 	    " RETURNING account_id), " QUEUE("$5") "SELECT count(*) FROM changed",
-	.types = (const Oid[]){ T_INT8S, T_BOOLS, T_BOOLS, T_UUID, T_TIMESTAMPTZ, T_TIMESTAMPTZ,
-	                        0 },
+	.types =
+	    (const Oid[]){ T_INT8S, T_BOOLS, T_BOOLS, T_UUID, T_TIMESTAMPTZ, T_TIMESTAMPTZ, 0 },
 	.lane = STORE_WRITE,
 	.repeatable = true,
 	.wakes = "tmtp_relay",
@@ -147,10 +147,10 @@ static const struct store_op own_op = {
 	.sql =
 	    "WITH changed AS (UPDATE tmtp.presence p SET away = $3, state = CASE WHEN $3 THEN 2 ELSE 1 END, "
 	    "  since = $2, told_at = $2 WHERE p.account_id = $1 AND p.state > 0 AND p.away <> $3 "
-	    " RETURNING p.account_id, p.state), " QUEUE("$2")
-	    "SELECT state::int4 FROM changed UNION ALL "
-	    "SELECT p.state::int4 FROM tmtp.presence p WHERE p.account_id = $1 "
-	    " AND NOT EXISTS (SELECT FROM changed)",
+	    " RETURNING p.account_id, p.state), " QUEUE(
+		"$2") "SELECT state::int4 FROM changed UNION ALL "
+		      "SELECT p.state::int4 FROM tmtp.presence p WHERE p.account_id = $1 "
+		      " AND NOT EXISTS (SELECT FROM changed)",
 	.types = (const Oid[]){ T_INT8, T_TIMESTAMPTZ, T_BOOL, 0 },
 	.lane = STORE_WRITE,
 	.repeatable = true,

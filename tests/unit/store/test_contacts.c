@@ -21,9 +21,12 @@ setup(void **state)
 	if (cluster_setup(state) != 0)
 		return -1;
 	cluster_sql("SELECT tmtp.ensure_partitions('2027-01-14', '2027-01-18')");
-	cluster_sql("INSERT INTO tmtp.account VALUES (1, 'a.test', 'ann', 'x', now()), (2, 'a.test', 'carl', 'x', now())");
-	cluster_sql("INSERT INTO tmtp.site SELECT account_id, domain, name, '', created_at, NULL, 1 FROM tmtp.account");
-	cluster_sql("INSERT INTO tmtp.channel SELECT account_id, account_id, 'inbox', '', created_at FROM tmtp.account");
+	cluster_sql(
+	    "INSERT INTO tmtp.account VALUES (1, 'a.test', 'ann', 'x', now()), (2, 'a.test', 'carl', 'x', now())");
+	cluster_sql(
+	    "INSERT INTO tmtp.site SELECT account_id, domain, name, '', created_at, NULL, 1 FROM tmtp.account");
+	cluster_sql(
+	    "INSERT INTO tmtp.channel SELECT account_id, account_id, 'inbox', '', created_at FROM tmtp.account");
 	home = cluster_store("tmtp_home", 2);
 	relay = cluster_store("tmtp_relay", 1);
 	ctl = cluster_store("tmtp_ctl", 1);
@@ -43,9 +46,10 @@ static int
 empty(void **state)
 {
 	(void)state;
-	cluster_sql("TRUNCATE tmtp.subscription, tmtp.subscription_past, tmtp.chunk, tmtp.message, tmtp.batch, tmtp.failure, "
-	            "tmtp.push_key, tmtp.consent, tmtp.open_grant, tmtp.grant_outbox, tmtp.notification, tmtp.notification_digest, "
-	            "tmtp.posted, tmtp.inbox, tmtp.presence, tmtp.presence_process, tmtp.presence_outbox, tmtp.contact_presence");
+	cluster_sql(
+	    "TRUNCATE tmtp.subscription, tmtp.subscription_past, tmtp.chunk, tmtp.message, tmtp.batch, tmtp.failure, "
+	    "tmtp.push_key, tmtp.consent, tmtp.open_grant, tmtp.grant_outbox, tmtp.notification, tmtp.notification_digest, "
+	    "tmtp.posted, tmtp.inbox, tmtp.presence, tmtp.presence_process, tmtp.presence_outbox, tmtp.contact_presence");
 	cluster_sql("DELETE FROM tmtp.sender");
 	cluster_sql("DELETE FROM tmtp.domain");
 	cluster_sql("INSERT INTO tmtp.domain VALUES (7, 'b.test', now())");
@@ -222,9 +226,11 @@ test_a_person_is_told_only_by_whom_she_knows(void **state)
 	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.chunk"), 0);
 	g = told("bob", MEMBER_GRANTED, true, NOW_S + 1); /* a change, but no joining */
 	assert_true(g.changed && !g.joined);
-	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.subscription WHERE presence"), 1);
+	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.subscription WHERE presence"),
+	                 1);
 	assert_true(told("bob", MEMBER_REVOKED, true, NOW_S + 2).changed);
-	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.subscription WHERE presence"), 0);
+	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.subscription WHERE presence"),
+	                 0);
 
 	/* Whom she answered may tell her, too, though she never asked. */
 	cluster_sql("DELETE FROM tmtp.subscription");
@@ -264,7 +270,8 @@ test_a_late_yes_does_not_open_what_was_closed(void **state)
 	assert_true(told("bob", MEMBER_GRANTED, false, NOW_S).joined);
 	assert_false(said(CONSENT_GRANTED, CONSENT_ANSWER_ANEW, NOW));
 	assert_string_equal(state_of_bob(), "none");
-	cluster_sql("UPDATE tmtp.subscription SET invited_at = to_timestamp(%lld)", (long long)NOW_S);
+	cluster_sql("UPDATE tmtp.subscription SET invited_at = to_timestamp(%lld)",
+	            (long long)NOW_S);
 	assert_true(said(CONSENT_GRANTED, CONSENT_ANSWER, NOW + S));
 	assert_string_equal(state_of_bob(), "contact");
 }
@@ -281,7 +288,8 @@ test_blocking_and_letting_go(void **state)
 	c.blocked = true;
 	assert_int_equal(RUN(store_consent_change, home, &c), STORE_OK);
 	assert_string_equal(state_of_bob(), "blocked");
-	assert_true(said(CONSENT_REFUSED, CONSENT_UNASKED, NOW + S)); /* no longer blocked, merely gone */
+	assert_true(said(CONSENT_REFUSED, CONSENT_UNASKED,
+	                 NOW + S)); /* no longer blocked, merely gone */
 	assert_string_equal(state_of_bob(), "none");
 	assert_true(said(CONSENT_GRANTED, CONSENT_SAID, NOW + 2 * S));
 	assert_string_equal(state_of_bob(), "open");
@@ -296,7 +304,9 @@ test_blocking_and_letting_go(void **state)
 static void
 test_settings(void **state)
 {
-	struct contact_mute mute = { .account_id = 1, .address = SLICE("bob@b.test"), .muted = true };
+	struct contact_mute mute = { .account_id = 1,
+		                     .address = SLICE("bob@b.test"),
+		                     .muted = true };
 	struct consent_change c;
 
 	(void)state;
@@ -327,8 +337,9 @@ test_lists(void **state)
 	make_contact();
 	assert_true(invite("anna", NOW));
 	assert_true(invite("zoe", NOW));
-	cluster_sql("INSERT INTO tmtp.subscription (site_id, channel_id, domain_id, member, state, joined_at) "
-	            "VALUES (1, 1, 7, 'unasked', 1, now()), (2, 2, 7, 'of-carl', 1, now())");
+	cluster_sql(
+	    "INSERT INTO tmtp.subscription (site_id, channel_id, domain_id, member, state, joined_at) "
+	    "VALUES (1, 1, 7, 'unasked', 1, now()), (2, 2, 7, 'of-carl', 1, now())");
 	for (int round = 0; round < 2; round++) {
 		struct store *s = round == 0 ? home : ctl;
 
@@ -388,8 +399,11 @@ test_an_invitation_of_a_contact_is_answered_by_the_grant(void **state)
 	cluster_sql("DELETE FROM tmtp.grant_outbox");
 	before = cluster_int("SELECT grant_date FROM tmtp.consent");
 	assert_false(asks("bob@b.test", "b.test", NOW).shown);
-	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.grant_outbox o JOIN tmtp.consent c USING (account_id, "
-	                             "sender_id, channel) WHERE o.changed_id = c.changed_id"), 1);
+	assert_int_equal(
+	    cluster_int(
+		"SELECT count(*) FROM tmtp.grant_outbox o JOIN tmtp.consent c USING (account_id, "
+		"sender_id, channel) WHERE o.changed_id = c.changed_id"),
+	    1);
 	assert_true(cluster_int("SELECT grant_date FROM tmtp.consent") > before);
 	/* A no isn't told again. */
 	assert_true(said(CONSENT_REFUSED, CONSENT_UNASKED, NOW + S));
@@ -403,7 +417,8 @@ test_neighbours_answer_for_themselves(void **state)
 {
 	(void)state;
 	assert_true(asks("x@b.test", "b.test", NOW).shown);
-	assert_false(asks("y@b.test", "b.test", NOW).shown); /* one of a domain waits at a time */
+	assert_false(
+	    asks("y@b.test", "b.test", NOW).shown); /* one of a domain waits at a time */
 	assert_true(asks("carl@a.test", "a.test", NOW).shown);
 	assert_true(asks("dora@a.test", "a.test", NOW).shown);
 	assert_false(asks("dora@a.test", "a.test", NOW).shown);
@@ -442,11 +457,12 @@ arrives(int64_t account_id, int64_t now_us, const char *more)
 	char text[UUID_TEXT];
 
 	uuid_format(&id, text);
-	cluster_sql("INSERT INTO tmtp.notification (notification_id, sender_id, channel, digest, size, date_s, uris, state, "
-	            "verified_at, only_account, body) VALUES ('%s', 70, 'inbox', 'x', 3, %lld, 'u', 1, to_timestamp(%lld), %lld, 'got')",
-	            text, (long long)(now_us / S), (long long)(now_us / S), (long long)account_id);
-	cluster_sql("INSERT INTO tmtp.inbox VALUES (%lld, '%s', to_timestamp(%lld))", (long long)account_id, text,
-	            (long long)(now_us / S));
+	cluster_sql(
+	    "INSERT INTO tmtp.notification (notification_id, sender_id, channel, digest, size, date_s, uris, state, "
+	    "verified_at, only_account, body) VALUES ('%s', 70, 'inbox', 'x', 3, %lld, 'u', 1, to_timestamp(%lld), %lld, 'got')",
+	    text, (long long)(now_us / S), (long long)(now_us / S), (long long)account_id);
+	cluster_sql("INSERT INTO tmtp.inbox VALUES (%lld, '%s', to_timestamp(%lld))",
+	            (long long)account_id, text, (long long)(now_us / S));
 	if (more != NULL)
 		cluster_sql("UPDATE tmtp.%s WHERE notification_id = '%s'", more, text);
 }
@@ -454,7 +470,10 @@ arrives(int64_t account_id, int64_t now_us, const char *more)
 static struct letter_list
 letters(struct uuid before, unsigned limit)
 {
-	struct letter_list l = { .account_id = 1, .address = SLICE("bob@b.test"), .before = before, .limit = limit };
+	struct letter_list l = { .account_id = 1,
+		                 .address = SLICE("bob@b.test"),
+		                 .before = before,
+		                 .limit = limit };
 
 	assert_int_equal(RUN(store_letter_list, home, &l), STORE_OK);
 	return l;
@@ -473,10 +492,11 @@ test_a_conversation_has_both_directions_and_nobody_else(void **state)
 	(void)write_to(1, "bob", NOW + S);
 	arrives(1, NOW + 2 * S, NULL);
 	(void)write_to(1, "zoe", NOW + 3 * S);
-	arrives(2, NOW + 4 * S, NULL);                              /* to carl */
+	arrives(2, NOW + 4 * S, NULL); /* to carl */
 	arrives(1, NOW + 5 * S, "inbox SET dropped_at = now()");
-	arrives(1, NOW + 6 * S, "notification SET state = 0, verified_at = NULL"); /* not verified yet */
-	arrives(1, NOW + 7 * S, "notification SET state = 3, body = NULL");        /* withdrawn */
+	arrives(1, NOW + 6 * S,
+	        "notification SET state = 0, verified_at = NULL"); /* not verified yet */
+	arrives(1, NOW + 7 * S, "notification SET state = 3, body = NULL"); /* withdrawn */
 	l = letters((struct uuid){ { 0 } }, 2);
 	assert_int_equal(l.rows_n, 2);
 	assert_true(l.rows[0].withdrawn && !l.rows[0].sent && l.rows[0].body == NULL);
@@ -485,14 +505,17 @@ test_a_conversation_has_both_directions_and_nobody_else(void **state)
 	letter_list_clear(&l);
 	l = letters(last, 2);
 	assert_int_equal(l.rows_n, 1);
-	assert_true(l.rows[0].sent && l.rows[0].state == RECIPIENT_WAITING && l.rows[0].size == 4);
+	assert_true(l.rows[0].sent && l.rows[0].state == RECIPIENT_WAITING &&
+	            l.rows[0].size == 4);
 	letter_list_clear(&l);
 }
 
 static int
 state_of(struct uuid id)
 {
-	struct letter_list l = { .account_id = 1, .address = SLICE("bob@b.test"), .before = id, .one = true };
+	struct letter_list l = {
+		.account_id = 1, .address = SLICE("bob@b.test"), .before = id, .one = true
+	};
 	enum store_rc rc = RUN(store_letter_list, home, &l);
 	int state = rc == STORE_NOT_FOUND ? -1 : l.rows[0].state;
 
@@ -515,12 +538,16 @@ test_what_became_of_a_message(void **state)
 	assert_int_equal(state_of(id), RECIPIENT_WAITING); /* held */
 	cluster_sql("UPDATE tmtp.batch SET state = 1 WHERE message_id = '%s'", text);
 	assert_int_equal(state_of(id), RECIPIENT_DELIVERED);
-	cluster_sql("INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, lane, members, recipients) "
-	            "VALUES (1, '%s', 1000001, 1, 7, 0, ARRAY['bob'], 1)", text);
+	cluster_sql(
+	    "INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, lane, members, recipients) "
+	    "VALUES (1, '%s', 1000001, 1, 7, 0, ARRAY['bob'], 1)",
+	    text);
 	assert_int_equal(state_of(id), RECIPIENT_WAITING); /* put off: the last batch speaks */
 	cluster_sql("UPDATE tmtp.batch SET state = 2 WHERE batch_no = 1000001");
 	assert_int_equal(state_of(id), RECIPIENT_DEAD);
-	cluster_sql("INSERT INTO tmtp.failure VALUES (1, '%s', 7, 'bob', 'channel-closed', NULL, now())", text);
+	cluster_sql(
+	    "INSERT INTO tmtp.failure VALUES (1, '%s', 7, 'bob', 'channel-closed', NULL, now())",
+	    text);
 	assert_int_equal(state_of(id), RECIPIENT_FAILED);
 	assert_int_equal(state_of(id_at(NOW)), -1);
 	cluster_sql("UPDATE tmtp.message SET recipient = 'zoe@b.test'");
@@ -532,17 +559,27 @@ static void
 test_only_persons_messages_have_a_recipient(void **state)
 {
 	struct push_rcpt rcpt = { .domain = SLICE("b.test"), .member = SLICE("bob") };
-	struct push p = { .site_id = 1, .channel_id = 1, .message_id = id_at(NOW), .audience = PUSH_ONE,
-		          .accepted_us = NOW, .date_s = NOW_S, .expires_us = -1, .body = SLICE("x"), .digest = digest,
-		          .rcpts = &rcpt, .rcpts_n = 1 };
+	struct push p = { .site_id = 1,
+		          .channel_id = 1,
+		          .message_id = id_at(NOW),
+		          .audience = PUSH_ONE,
+		          .accepted_us = NOW,
+		          .date_s = NOW_S,
+		          .expires_us = -1,
+		          .body = SLICE("x"),
+		          .digest = digest,
+		          .rcpts = &rcpt,
+		          .rcpts_n = 1 };
 
 	(void)state;
 	make_contact();
 	assert_int_equal(RUN(store_push, home, &p), STORE_OK);
 	assert_int_equal(p.outcome, PUSH_STORED);
-	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.message WHERE recipient IS NOT NULL"), 0);
+	assert_int_equal(
+	    cluster_int("SELECT count(*) FROM tmtp.message WHERE recipient IS NOT NULL"), 0);
 	(void)write_to(1, "bob", NOW + S);
-	assert_string_equal(cluster_text("SELECT string_agg(recipient, ' ') FROM tmtp.message"), "bob@b.test");
+	assert_string_equal(cluster_text("SELECT string_agg(recipient, ' ') FROM tmtp.message"),
+	                    "bob@b.test");
 }
 
 /* --- Presence -------------------------------------------------------------------- */
@@ -553,7 +590,11 @@ static void
 note(const struct uuid *process, bool online, bool anew, int64_t now_us)
 {
 	struct presence_seen seen[] = { { 1, online, anew }, { 2, online, anew } };
-	struct presence_note n = { .process = *process, .now_us = now_us, .until_us = now_us + 150 * S, .seen = seen, .seen_n = 2 };
+	struct presence_note n = { .process = *process,
+		                   .now_us = now_us,
+		                   .until_us = now_us + 150 * S,
+		                   .seen = seen,
+		                   .seen_n = 2 };
 
 	assert_int_equal(RUN(store_presence_note, home, &n), STORE_OK);
 }
@@ -563,18 +604,24 @@ static const char *
 claimed(int64_t now_us, bool told_them)
 {
 	static char text[256];
-	struct presence_claim c = { .now_us = now_us, .lease_until_us = now_us + 60 * S, .limit = 10 };
+	struct presence_claim c = { .now_us = now_us,
+		                    .lease_until_us = now_us + 60 * S,
+		                    .limit = 10 };
 	size_t at = 0;
 
 	assert_int_equal(RUN(store_presence_claim, relay, &c), STORE_OK);
 	text[0] = '\0';
 	for (size_t i = 0; i < c.rows_n; i++) {
-		struct presence_finish f = { .account_id = c.rows[i].account_id, .domain_id = c.rows[i].domain_id,
-			                     .changed_us = c.rows[i].changed_us, .told = told_them,
+		struct presence_finish f = { .account_id = c.rows[i].account_id,
+			                     .domain_id = c.rows[i].domain_id,
+			                     .changed_us = c.rows[i].changed_us,
+			                     .told = told_them,
 			                     .not_before_us = now_us + 30 * S };
 
-		at += (size_t)snprintf(text + at, sizeof(text) - at, "%s%s>%s:%s*%zu", i == 0 ? "" : " ", c.rows[i].address,
-		                       c.rows[i].domain, presence_state_name(c.rows[i].state), c.rows[i].grants_n);
+		at +=
+		    (size_t)snprintf(text + at, sizeof(text) - at, "%s%s>%s:%s*%zu",
+		                     i == 0 ? "" : " ", c.rows[i].address, c.rows[i].domain,
+		                     presence_state_name(c.rows[i].state), c.rows[i].grants_n);
 		assert_int_equal(RUN(store_presence_finish, relay, &f), STORE_OK);
 	}
 	presence_claim_clear(&c);
@@ -603,7 +650,8 @@ test_nobody_is_told_who_did_not_agree(void **state)
 	make_contact();
 	cluster_sql("DELETE FROM tmtp.grant_outbox");
 	note(&first, true, true, NOW);
-	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.presence"), 0); /* nor is anything kept */
+	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.presence"),
+	                 0); /* nor is anything kept */
 	assert_string_equal(claimed(NOW, true), "");
 	c.presence = PRESENCE_SHOWN;
 	assert_int_equal(RUN(store_consent_change, home, &c), STORE_OK);
@@ -618,7 +666,9 @@ test_nobody_is_told_who_did_not_agree(void **state)
 static void
 test_changes_are_told_once_and_again_before_they_lapse(void **state)
 {
-	struct presence_own own = { .account_id = 1, .now_us = NOW + 30 * S, .what = PRESENCE_SAY_AWAY };
+	struct presence_own own = { .account_id = 1,
+		                    .now_us = NOW + 30 * S,
+		                    .what = PRESENCE_SAY_AWAY };
 
 	(void)state;
 	agree();
@@ -628,17 +678,23 @@ test_changes_are_told_once_and_again_before_they_lapse(void **state)
 	assert_string_equal(claimed(NOW + 10 * S, true), "");
 	assert_int_equal(RUN(store_presence_own, home, &own), STORE_OK);
 	assert_int_equal(own.state, PRESENCE_AWAY);
-	assert_string_equal(claimed(NOW + 30 * S, false), "ann@a.test>b.test:away*1"); /* they couldn't be told … */
+	assert_string_equal(claimed(NOW + 30 * S, false),
+	                    "ann@a.test>b.test:away*1"); /* they couldn't be told … */
 	assert_string_equal(claimed(NOW + 40 * S, true), "");
-	assert_string_equal(claimed(NOW + 61 * S, true), "ann@a.test>b.test:away*1"); /* … until later */
+	assert_string_equal(claimed(NOW + 61 * S, true),
+	                    "ann@a.test>b.test:away*1"); /* … until later */
 	note(&first, true, false, NOW + 400 * S);
-	assert_string_equal(claimed(NOW + 400 * S, true), "ann@a.test>b.test:away*1"); /* lest it lapse */
-	own = (struct presence_own){ .account_id = 1, .now_us = NOW + 401 * S, .what = PRESENCE_LOOK };
+	assert_string_equal(claimed(NOW + 400 * S, true),
+	                    "ann@a.test>b.test:away*1"); /* lest it lapse */
+	own = (struct presence_own){ .account_id = 1,
+		                     .now_us = NOW + 401 * S,
+		                     .what = PRESENCE_LOOK };
 	assert_int_equal(RUN(store_presence_own, home, &own), STORE_OK);
 	assert_int_equal(own.state, PRESENCE_AWAY);
 	/* Behind a GRANT for the same domain it waits. */
 	own.what = PRESENCE_SAY_BACK;
-	cluster_sql("INSERT INTO tmtp.grant_outbox VALUES (1, 70, 'inbox', 7, gen_random_uuid())");
+	cluster_sql(
+	    "INSERT INTO tmtp.grant_outbox VALUES (1, 70, 'inbox', 7, gen_random_uuid())");
 	assert_int_equal(RUN(store_presence_own, home, &own), STORE_OK);
 	assert_string_equal(claimed(NOW + 402 * S, true), "");
 	cluster_sql("DELETE FROM tmtp.grant_outbox");
@@ -671,9 +727,13 @@ static size_t
 hears(const char *from, uint8_t grant, enum presence_state what, int64_t since_us)
 {
 	uint8_t grants[1][20] = { { grant } };
-	struct presence_arrival a = { .from = slice_str(from), .state = what, .since_us = since_us,
-		                      .until_us = what == PRESENCE_OFFLINE ? -1 : NOW + 600 * S, .now_us = NOW,
-		                      .grants = (const uint8_t(*)[20])grants, .grants_n = 1 };
+	struct presence_arrival a = { .from = slice_str(from),
+		                      .state = what,
+		                      .since_us = since_us,
+		                      .until_us = what == PRESENCE_OFFLINE ? -1 : NOW + 600 * S,
+		                      .now_us = NOW,
+		                      .grants = (const uint8_t(*)[20])grants,
+		                      .grants_n = 1 };
 	size_t n;
 
 	assert_int_equal(RUN(store_presence_arrival, home, &a), STORE_OK);
@@ -692,15 +752,18 @@ test_what_others_tell(void **state)
 	agree();
 	grant = (uint8_t)cluster_int("SELECT get_byte(grant_id, 0) FROM tmtp.open_grant");
 	cluster_sql("INSERT INTO tmtp.sender VALUES (71, 'eve@b.test', 7, 'b.test', now())");
-	assert_int_equal(hears("eve@b.test", grant, PRESENCE_ONLINE, NOW), 0); /* another's grant */
+	assert_int_equal(hears("eve@b.test", grant, PRESENCE_ONLINE, NOW),
+	                 0); /* another's grant */
 	assert_int_equal(hears("bob@b.test", (uint8_t)(grant + 1), PRESENCE_ONLINE, NOW), 0);
 	assert_int_equal(bob().presence, -1);
 	assert_int_equal(hears("bob@b.test", grant, PRESENCE_ONLINE, NOW), 1);
 	assert_int_equal(bob().presence, PRESENCE_ONLINE);
 	assert_int_equal(hears("bob@b.test", grant, PRESENCE_ONLINE, NOW), 0); /* no news */
-	assert_int_equal(hears("bob@b.test", grant, PRESENCE_OFFLINE, NOW - S), 0); /* of before */
+	assert_int_equal(hears("bob@b.test", grant, PRESENCE_OFFLINE, NOW - S),
+	                 0); /* of before */
 	assert_int_equal(bob().presence, PRESENCE_ONLINE);
-	cluster_sql("UPDATE tmtp.contact_presence SET until = to_timestamp(%lld)", (long long)NOW_S);
+	cluster_sql("UPDATE tmtp.contact_presence SET until = to_timestamp(%lld)",
+	            (long long)NOW_S);
 	assert_int_equal(bob().presence, -1); /* it lapsed */
 	assert_int_equal(hears("bob@b.test", grant, PRESENCE_OFFLINE, NOW), 1);
 	assert_int_equal(bob().presence, PRESENCE_OFFLINE);
@@ -717,18 +780,22 @@ main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_states),
 		cmocka_unit_test_setup(test_a_person_is_told_only_by_whom_she_knows, empty),
-		cmocka_unit_test_setup(test_an_accepted_invitation_opens_the_inviters_inbox, empty),
+		cmocka_unit_test_setup(test_an_accepted_invitation_opens_the_inviters_inbox,
+		                       empty),
 		cmocka_unit_test_setup(test_a_late_yes_does_not_open_what_was_closed, empty),
 		cmocka_unit_test_setup(test_blocking_and_letting_go, empty),
 		cmocka_unit_test_setup(test_settings, empty),
 		cmocka_unit_test_setup(test_lists, empty),
-		cmocka_unit_test_setup(test_an_invitation_of_a_contact_is_answered_by_the_grant, empty),
+		cmocka_unit_test_setup(test_an_invitation_of_a_contact_is_answered_by_the_grant,
+		                       empty),
 		cmocka_unit_test_setup(test_neighbours_answer_for_themselves, empty),
-		cmocka_unit_test_setup(test_a_conversation_has_both_directions_and_nobody_else, empty),
+		cmocka_unit_test_setup(test_a_conversation_has_both_directions_and_nobody_else,
+		                       empty),
 		cmocka_unit_test_setup(test_what_became_of_a_message, empty),
 		cmocka_unit_test_setup(test_only_persons_messages_have_a_recipient, empty),
 		cmocka_unit_test_setup(test_nobody_is_told_who_did_not_agree, empty),
-		cmocka_unit_test_setup(test_changes_are_told_once_and_again_before_they_lapse, empty),
+		cmocka_unit_test_setup(test_changes_are_told_once_and_again_before_they_lapse,
+		                       empty),
 		cmocka_unit_test_setup(test_another_process_sees_her_still, empty),
 		cmocka_unit_test_setup(test_what_others_tell, empty),
 	};
