@@ -320,8 +320,9 @@ store_push(struct store *store, struct push *p)
 		[PUSH_CHANNEL] = &push_channel,
 	};
 
-	p->job.op =
-	    p->audience == PUSH_ONE && p->key.len == 0 ? &push_one_new : ops[p->audience];
+	p->job.op = p->audience == PUSH_ONE && p->key.len == 0 && !p->conversation
+	                ? &push_one_new
+	                : ops[p->audience];
 	store_submit(store, &p->job);
 }
 
