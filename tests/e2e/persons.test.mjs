@@ -427,18 +427,27 @@ describe("persons of two homes", () => {
 		JOIN tmtp.sender s USING (sender_id) JOIN tmtp.account a USING (account_id)
 		WHERE a.name = '${member.address.split("@")[0]}' AND s.address = '${sender.address}'`), "hex");
 
-	it("strangers post nothing: neither by name, nor with somebody else's grant, nor as somebody else", async () => {
-		const [a, b] = await pair(), grant = await grantOf(b, a), s = session("b");
-		// c.test is trusted only for its own name; it shows no certificate that b's routes know for others.
-		const { post } = compose({ from: "mallory@c.test", to: b.address, uris: ["https://c.test/m/x"], rcpts: [grant] });
+	it("strangers change nothing: not by name, nor with somebody else's grant, nor as somebody else", async () => {
+		const [a, b] = await pair(), grant = await grantOf(b, a), s = session("b"), mallory = "mallory@c.test";
 		const before = (await b.get("/v1/inbox")).entries.length;
-		const first = await s.ask("POST", post);
-		assert.ok(first[0] === "E" || first[1].failed?.[0][2] === "channel-closed", JSON.stringify(first));
-		const named = await s.ask("POST", { ...post, id: "n2", rcpts: [[b.address, "inbox"]] });
-		assert.ok(named[0] === "E" || named[1].failed?.[0][2] === "channel-closed", JSON.stringify(named));
+		const { post } = compose({ from: mallory, to: b.address, uris: ["https://c.test/m/x"], rcpts: [grant] });
+		assert.deepEqual(await s.ask("POST", post), ["K", { failed: [[0, "E", "channel-closed"]] }]);
+		assert.deepEqual(await s.ask("POST", { ...post, id: "n2", rcpts: [[b.address, "inbox"]] }), ["K", { failed: [[0, "E", "channel-closed"]] }]);
 		const forged = await s.ask("POST", { ...post, id: "n3", from: a.address });
-		assert.equal(forged[0], "E");
 		assert.equal(forged[1].code, "unverified-sender");
+		// A yes that nobody asked for: taken with K, and nowhere.
+		assert.deepEqual(await s.ask("GRANT", { from: mallory, to: b.address, channel: "inbox", grant: crypto.randomBytes(20), state: "granted", date: post.date }), ["K"]);
+		assert.deepEqual((await b.get("/v1/contacts")).contacts.map((c) => c.address), [a.address]);
+		assert.equal(await homes.b.number("SELECT count(*) FROM tmtp.subscription WHERE member = 'mallory'"), 0);
+		// Presence with a grant that isn't theirs, or is none at all: the same answer.
+		for (const rcpt of [grant, crypto.randomBytes(20)])
+			assert.deepEqual(await s.ask("PRESENCE", { from: mallory, rcpts: [rcpt], state: "offline", since: post.date }), ["K"]);
+		const other = await s.ask("PRESENCE", { from: a.address, rcpts: [grant], state: "offline", since: post.date });
+		assert.equal(other[1].code, "unverified-sender");
+		assert.equal((await b.now(a)).presence.state, null);
+		// An invitation is all that a stranger has; and nobody learns whether the address is somebody's.
+		for (const to of [b.address, "nobody-at-all@b.test"])
+			assert.deepEqual(await s.ask("POST", { ...compose({ from: mallory, to, uris: ["https://c.test/m/x"], rcpts: [[to, "invite"]] }).post, channel: "inbox" }), ["K"]);
 		assert.equal((await b.get("/v1/inbox")).entries.length, before);
 		await s.close();
 	});

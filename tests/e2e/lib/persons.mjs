@@ -16,7 +16,7 @@ export class Homes {
 		this.dir = fs.mkdtempSync(path.join(os.tmpdir(), "tp-"));
 		fs.chmodSync(this.dir, 0o755);
 		this.authority = new Authority(this.dir);
-		const numbers = await freePorts(2 * names.length + 4);
+		const numbers = await freePorts(2 * names.length + 5);
 		for (const name of ["a", "b"]) {
 			this.authority.issue(`${name}.test`);
 			this[name] = new Appliance(this.dir, `${name}.test`, this.authority, Object.fromEntries(names.map((n) => [n, numbers.pop()])));
@@ -25,6 +25,8 @@ export class Homes {
 		this.dmtp = { a: await Proxy.listen(numbers.pop(), this.a.ports.dmtps), b: await Proxy.listen(numbers.pop(), this.b.ports.dmtps) };
 		this.pickup = { a: await Proxy.listen(numbers.pop(), this.a.ports.members), b: await Proxy.listen(numbers.pop(), this.b.ports.members) };
 		const routes = Object.fromEntries(["a", "b"].map((name) => [`${name}.test`, { dmtp: this.dmtp[name].port, pickup: this.pickup[name].port }]));
+		// A stranger, who is known to be who it says: a test plays it.
+		routes["c.test"] = { dmtp: numbers.pop() };
 		for (const name of ["a", "b"])
 			this[name].configure({ routes, home, roles: ["relay", "home"] });
 		await Promise.all([this.a.start(), this.b.start()]).catch(async (error) => {
