@@ -276,10 +276,9 @@ start_parts(struct role *r)
 
 	buffer_init(&error, 1024);
 	if ((h->rates = guard_make(RATES)) == NULL || (h->live = live_new(h)) == NULL ||
-	    (h->presence = presence_new(h)) == NULL ||
-	    (h->posts = posts_new(h)) == NULL || (h->origins = origins_new(h, why)) == NULL ||
-	    (h->cards = cards_new(h)) == NULL || (h->auths = auths_new(h)) == NULL ||
-	    (h->pickups = pickups_new(h)) == NULL ||
+	    (h->presence = presence_new(h)) == NULL || (h->posts = posts_new(h)) == NULL ||
+	    (h->origins = origins_new(h, why)) == NULL || (h->cards = cards_new(h)) == NULL ||
+	    (h->auths = auths_new(h)) == NULL || (h->pickups = pickups_new(h)) == NULL ||
 	    (h->dmtp = dmtp_service_new(h, why)) == NULL) {
 		log_error("cannot-start", LOG_S("reason", why));
 	} else if ((h->api = api_start(h, &error)) == NULL) {

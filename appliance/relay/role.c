@@ -377,9 +377,8 @@ start(struct role *r)
 	r->relay.catchup = catchup_new(&r->relay);
 	r->relay.presences = presences_new(&r->relay);
 	if (r->relay.plan == NULL || r->relay.grants == NULL || r->relay.catchup == NULL ||
-	    r->relay.signing == NULL || r->relay.presences == NULL ||
-	    !start_store(r) || !start_health(r) ||
-	    (r->upkeep = relay_upkeep_new(&r->relay)) == NULL)
+	    r->relay.signing == NULL || r->relay.presences == NULL || !start_store(r) ||
+	    !start_health(r) || (r->upkeep = relay_upkeep_new(&r->relay)) == NULL)
 		return false;
 	if (!loop_fd_init(&r->signals, r->relay.loop, r->signal_fd, on_signal, r) ||
 	    !loop_fd_want(&r->signals, LOOP_READ))

@@ -28,8 +28,11 @@ contact_state_of(const struct contact_row *row)
 		return CONTACT_REFUSED;
 	if (row->mine == CONSENT_GRANTED)
 		return row->theirs == MEMBER_GRANTED ? CONTACT_BOTH : CONTACT_OPEN;
-	return row->invited_by_me && row->theirs == MEMBER_INVITED ? CONTACT_INVITED
-	                                                           : CONTACT_NONE;
+	/* A yes that was learnt late (CHANNELS since) still wants hers: inviting again gives it. */
+	return row->invited_by_me &&
+	               (row->theirs == MEMBER_INVITED || row->theirs == MEMBER_GRANTED)
+	           ? CONTACT_INVITED
+	           : CONTACT_NONE;
 }
 
 /* --- Contacts -------------------------------------------------------------- */
@@ -128,7 +131,7 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 	"SELECT address, " CONTACT_COLUMNS presence_columns                                \
 	"FROM m FULL JOIN t USING (address) " presence_join " WHERE address > $2 "         \
 	" AND CASE WHEN m.state IS NULL THEN t.invited_at IS NOT NULL "                    \
-	"   AND t.state IN (0, 2, 3) "                                                     \
+	"   AND t.state IN (0, 1, 2, 3) "                                                  \
 	"  WHEN m.state IN (2, 3) THEN m.blocked ELSE true END "                           \
 	"ORDER BY address LIMIT $3"
 
