@@ -116,7 +116,10 @@ struct config_home {
 	unsigned max_rcpts_per_second;    /* of one sender's domain; 0: no limit */
 	struct config_limits limits;
 	bool invitations;
-	unsigned invitations_per_day; /* of one registrable domain to one member */
+	unsigned invitations_per_day;         /* of one registrable domain to one member */
+	unsigned contact_invitations_per_day; /* that one member sends */
+	unsigned messages_per_minute;         /* that one member writes */
+	unsigned contact_messages_per_minute; /* that one contact gets through to a member */
 };
 
 struct config_panel {

@@ -180,6 +180,16 @@ static const struct option options[] = {
 	{ SEC_HOME, "invitations_per_day", NUMBER(1, 10000),
 	  AT(config_home, invitations_per_day), false, "5",
 	  "Such questions a day from one registrable domain to one member." },
+	{ SEC_HOME, "contact_invitations_per_day", NUMBER(1, 100000),
+	  AT(config_home, contact_invitations_per_day), false, "50",
+	  "Invitations to other persons that one member may send a day." },
+	{ SEC_HOME, "messages_per_minute", NUMBER(1, 100000),
+	  AT(config_home, messages_per_minute), false, "60",
+	  "Messages that one member may write a minute." },
+	{ SEC_HOME, "contact_messages_per_minute", NUMBER(1, 100000),
+	  AT(config_home, contact_messages_per_minute), false, "120",
+	  "Messages a minute that are taken from one contact for one member; what is more waits "
+	  "at the contact's server." },
 
 	{ SEC_PANEL, "listen", KIND(VALUE_ADDRESSES), AT(config_panel, http.listen), false,
 	  "127.0.0.1:8082", "Where administrators find the panel; [::] takes IPv4 too." },

@@ -10,11 +10,15 @@
 #include "dmtp/address.h"
 #include "home/auths.h"
 #include "home/guard.h"
+#include "home/contacts.h"
 #include "home/posts.h"
+#include "home/presence.h"
+#include "home/registrable.h"
 #include "store/arrivals.h"
 #include "store/inboxes.h"
 #include "store/members.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 
 #define DOWN_RETRY_S 5
@@ -76,25 +80,91 @@ struct grant_call {
 	struct dmtp_address from, to;
 	char channel[32];
 	uint8_t grant[DMTP_GRANT_LEN];
+	struct consent_change answer; /* of a person to a person */
+	struct buffer registrable;
 };
+
+/* A person heard something of a contact: it is looked at again, and presence agreed is told. */
+static void
+person_told(struct grant_call *c)
+{
+	struct home *home = dmtp_session_home(c->session);
+
+	if (c->job.account_id == 0 || !c->job.changed)
+		return;
+	contact_tell(home->live, c->job.account_id, dmtp_address_slice(&c->from));
+	if (c->job.presence)
+		presence_touch(home->presence, c->job.account_id);
+}
+
+/* The end of a GRANT; the one thing that is left is its reply. */
+static void
+grant_end(struct grant_call *c, enum store_rc rc)
+{
+	struct dmtp_response k = DMTP_RESPONSE_K;
+
+	if (rc != STORE_OK)
+		reply_down(c->session, c->seq);
+	else
+		dmtp_session_reply(c->session, c->seq, &k);
+	buffer_free(&c->registrable);
+	free(c);
+}
+
+static void
+on_answered(void *arg)
+{
+	struct grant_call *c = arg;
+
+	if (c->answer.job.rc == STORE_OK)
+		person_told(c);
+	grant_end(c, c->answer.job.rc);
+}
+
+/*
+ * A person whom a member invited has said yes: her inbox is open to them, too.
+ * Before the K, so that a lost yes comes again.
+ */
+static void
+answer_person(struct grant_call *c)
+{
+	struct home *home = dmtp_session_home(c->session);
+	struct consent_change *a = &c->answer;
+
+	registrable_domain(c->job.domain, &c->registrable);
+	a->account_id = c->job.account_id;
+	a->sender = dmtp_address_slice(&c->from);
+	a->sender_domain = c->job.domain;
+	a->registrable = buffer_slice(&c->registrable);
+	a->channel = c->job.channel;
+	a->state = CONSENT_GRANTED;
+	a->why = c->job.joined ? CONSENT_ANSWER_ANEW : CONSENT_ANSWER;
+	randombytes_buf(a->grant_id, sizeof(a->grant_id));
+	a->changed_id = uuid_make();
+	a->sender_id = id_make();
+	a->domain_id = id_make();
+	a->now_us = c->job.now_us;
+	home_later(&c->later, home, &a->job, on_answered, c);
+	store_consent_change(home->store, a);
+}
 
 static void
 on_granted(void *arg)
 {
 	struct grant_call *c = arg;
-	struct dmtp_response k = DMTP_RESPONSE_K;
 
-	if (c->job.job.rc != STORE_OK) {
-		reply_down(c->session, c->seq);
-	} else {
-		if (c->job.changed)
-			log_info("grant-taken", LOG_B("from", dmtp_address_slice(&c->from)),
-			         LOG_B("to", dmtp_address_slice(&c->to)),
-			         LOG_S("channel", c->channel),
-			         LOG_S("state", member_state_name(c->job.state)));
-		dmtp_session_reply(c->session, c->seq, &k);
+	if (c->job.job.rc == STORE_OK && c->job.changed)
+		log_info("grant-taken", LOG_B("from", dmtp_address_slice(&c->from)),
+		         LOG_B("to", dmtp_address_slice(&c->to)), LOG_S("channel", c->channel),
+		         LOG_S("state", member_state_name(c->job.state)));
+	if (c->job.job.rc == STORE_OK && c->job.account_id != 0 &&
+	    c->job.state == MEMBER_GRANTED) {
+		answer_person(c);
+		return;
 	}
-	free(c);
+	if (c->job.job.rc == STORE_OK)
+		person_told(c);
+	grant_end(c, c->job.job.rc);
 }
 
 static enum member_state
@@ -125,6 +195,7 @@ take_grant(struct dmtp_session *s, uint64_t seq, const struct dmtp_grant *g)
 	}
 	c->session = s;
 	c->seq = seq;
+	buffer_init(&c->registrable, DMTP_DOMAIN_MAX + 1);
 	memcpy(c->channel, g->channel.data, g->channel.len);
 	if (g->grant.len == sizeof(c->grant))
 		memcpy(c->grant, g->grant.data, g->grant.len);
@@ -136,6 +207,7 @@ take_grant(struct dmtp_session *s, uint64_t seq, const struct dmtp_grant *g)
 	c->job.state = state_of(g->state);
 	c->job.grant_id = slice_mem(c->grant, g->grant.len);
 	c->job.receipts = g->receipts;
+	c->job.presence = g->presence;
 	c->job.date_s = g->date;
 	c->job.now_us = clock_wall_us();
 	home_later(&c->later, home, &c->job.job, on_granted, c);
@@ -337,6 +409,7 @@ put_events(const struct since_call *c, struct buffer *inside)
 			.channel = slice_str(e->channel),
 			.state = states[e->state & 3],
 			.receipts = e->receipts,
+			.presence = e->presence,
 			.date = e->date_s,
 		};
 
@@ -451,7 +524,7 @@ command_handle(struct dmtp_session *s, const struct dmtp_server_event *event)
 	struct dmtp_verdict v = { DMTP_E, DMTP_CODE_UNKNOWN_COMMAND };
 
 	if (c->verb == DMTP_POST || c->verb == DMTP_CHANNELS || c->verb == DMTP_GRANT ||
-	    c->verb == DMTP_AUTH)
+	    c->verb == DMTP_AUTH || c->verb == DMTP_PRESENCE)
 		v = dmtp_command_check(c, dmtp_session_limits(s),
 		                       dmtp_session_is_verified(s, from), clock_wall_s());
 	if (v.letter != 0)
@@ -464,6 +537,8 @@ command_handle(struct dmtp_session *s, const struct dmtp_server_event *event)
 		auths_take(dmtp_session_home(s)->auths, s, event->seq, &c->auth);
 	else if (c->verb == DMTP_GRANT)
 		take_grant(s, event->seq, &c->grant);
+	else if (c->verb == DMTP_PRESENCE)
+		presence_take(s, event->seq, &c->presence);
 	else if (c->channels.has_since)
 		take_since(s, event->seq, &c->channels);
 	else

@@ -123,6 +123,23 @@ guard_spend(struct guard *guard, const struct guard_rule *rule, struct slice nam
 	return good;
 }
 
+bool
+guard_is_empty(struct guard *guard, const struct guard_rule *rule, struct slice name,
+               int64_t now_us)
+{
+	uint64_t hash = hash_of(guard, rule, name);
+	const struct bucket *set = &guard->buckets[(hash & (guard->sets - 1)) * WAYS];
+	bool empty = false;
+
+	pthread_mutex_lock(&guard->lock);
+	for (size_t i = 0; i < WAYS; i++)
+		if (set[i].name == hash)
+			empty = set[i].full_us - now_us >
+			        ((int64_t)rule->burst - 1) * rule->every_us;
+	pthread_mutex_unlock(&guard->lock);
+	return empty;
+}
+
 void
 guard_give(struct guard *guard, const struct guard_rule *rule, struct slice name,
            int64_t now_us)

@@ -11,6 +11,7 @@
  *   auths    AUTH: who proves a domain by a key of its card
  *   judge    whether a notification is its sender's, by the card
  *   live     members who watch their inbox now
+ *   presence which of them contacts are told of
  *   api      what a member may ask and say over HTTP
  */
 #ifndef TMTP_HOME_HOME_H
@@ -28,6 +29,7 @@ struct origins;
 struct cards;
 struct auths;
 struct live;
+struct presence;
 struct api;
 struct guard;
 
@@ -42,6 +44,7 @@ struct home {
 	struct auths *auths;
 	struct pickups *pickups;
 	struct live *live;
+	struct presence *presence;
 	struct api *api;
 	struct guard *rates; /* of other servers */
 	struct uuid worker;  /* this process, as owner of leases */

@@ -31,6 +31,16 @@ struct live_entry {
 void live_arrived(struct live *live, const struct live_entry *entry, const int64_t *accounts,
                   size_t n);
 
+/*
+ * Something that isn't an entry, and isn't told again to who comes back: an
+ * event by its name with its data (JSON). On the loop's thread.
+ */
+void live_tell(struct live *live, int64_t account_id, const char *event, struct slice data);
+
+/* The same from any thread, soon; event stands for ever, data is copied. */
+void live_tell_soon(struct live *live, int64_t account_id, const char *event,
+                    struct slice data);
+
 /* An invitation has arrived for this account: watchers are told to look. */
 void live_invited(struct live *live, int64_t account_id);
 

@@ -18,6 +18,7 @@
 #include "home/origins.h"
 #include "home/pickups.h"
 #include "home/posts.h"
+#include "home/presence.h"
 #include "home/upkeep.h"
 #include "store/embedded.h"
 #include "store/sites.h"
@@ -275,9 +276,9 @@ start_parts(struct role *r)
 
 	buffer_init(&error, 1024);
 	if ((h->rates = guard_make(RATES)) == NULL || (h->live = live_new(h)) == NULL ||
-	    (h->posts = posts_new(h)) == NULL || (h->origins = origins_new(h, why)) == NULL ||
-	    (h->cards = cards_new(h)) == NULL || (h->auths = auths_new(h)) == NULL ||
-	    (h->pickups = pickups_new(h)) == NULL ||
+	    (h->presence = presence_new(h)) == NULL || (h->posts = posts_new(h)) == NULL ||
+	    (h->origins = origins_new(h, why)) == NULL || (h->cards = cards_new(h)) == NULL ||
+	    (h->auths = auths_new(h)) == NULL || (h->pickups = pickups_new(h)) == NULL ||
 	    (h->dmtp = dmtp_service_new(h, why)) == NULL) {
 		log_error("cannot-start", LOG_S("reason", why));
 	} else if ((h->api = api_start(h, &error)) == NULL) {
@@ -335,6 +336,7 @@ stop(struct role *r)
 	cards_free(&h->cards);
 	origins_free(&h->origins);
 	posts_free(&h->posts);
+	presence_free(&h->presence);
 	live_free(&h->live);
 	guard_free(&h->rates);
 	loop_free(&h->loop);

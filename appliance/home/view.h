@@ -12,7 +12,7 @@
 
 #include <jansson.h>
 
-/* Octets of a subject in the list form; a longer one is cut at a character. */
+/* Octets of a subject and a text in the list form; a longer one is cut at a character. */
 #define VIEW_SUBJECT_MAX 1000
 /* As much of a body as the list form looks at: a subject that begins behind it isn't shown. */
 #define VIEW_LIST_OCTETS 16384
@@ -32,8 +32,9 @@ struct view_entry {
 struct view_entry view_of_row(const struct inbox_row *row);
 
 /*
- * {"id","from","channel","subject","date","arrived","read","withdrawn"?}; the
- * subject is null when there is none. Never fails for a body's sake.
+ * {"id","from","channel","subject","text"?,"date","arrived","read","withdrawn"?};
+ * the subject is null when there is none; text is a person's message, or its
+ * beginning. Never fails for a body's sake.
  */
 json_t *view_list_form(const struct view_entry *entry);
 
@@ -53,6 +54,9 @@ bool view_attachment(struct slice body, uint64_t n, struct slice *out);
  * most VIEW_WORDS_MAX characters, without what looks like a link. null: none.
  */
 json_t *view_words(struct slice body);
+
+/* Nothing in the words looks like a link or an address. */
+bool view_words_are_plain(struct slice words);
 
 /* "2026-11-21T23:01:24Z"; null below 0. */
 json_t *view_time(int64_t wall_us);

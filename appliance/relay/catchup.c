@@ -317,6 +317,7 @@ read_event(struct asking *q, const struct dmtp_grant *g, struct event *e)
 		                                    : MEMBER_REVOKED,
 		.grant_id = g->grant,
 		.receipts = g->receipts,
+		.presence = g->presence,
 		.date_s = g->date,
 		.now_us = clock_wall_us(),
 	};

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/metric.h"
 #include "dmtp/pickup.h"
+#include "dmtp/uri.h"
 #include "relay/session.h"
 #include "store/pushes.h"
 
@@ -502,6 +503,26 @@ on_lost(struct command *command, bool alone, const char *reason)
 
 /* --- Making POSTs ---------------------------------------------------------------------- */
 
+/*
+ * A person's message is picked up where `home` serves it, and from no cache.
+ * Its host must be her own domain: when the role's URL has another name the
+ * domain's proxy leads there.
+ */
+static void
+person_uri(const struct delivery *d, const struct dmtp_pickup *pickup, struct buffer *uri)
+{
+	const char *domain = d->pair->names.site_domain;
+	char base[sizeof("https://") + RESOLVE_NAME];
+	struct dmtp_uri parts;
+
+	dmtp_pickup_uri(uri, slice_str(d->pair->relay->config->home.http.url), pickup);
+	if (dmtp_uri_split(buffer_slice(uri), &parts) && slice_eq_str(parts.host, domain))
+		return;
+	buffer_clear(uri);
+	(void)snprintf(base, sizeof(base), "https://%s", domain);
+	dmtp_pickup_uri(uri, slice_str(base), pickup);
+}
+
 static void
 put_uris(struct delivery *d, struct buffer *inside)
 {
@@ -512,6 +533,12 @@ put_uris(struct delivery *d, struct buffer *inside)
 
 	memcpy(pickup.digest, d->batch->digest, sizeof(pickup.digest));
 	buffer_init(&uri, 4096);
+	if (d->pair->names.person) {
+		person_uri(d, &pickup, &uri);
+		ben_put_str(inside, buffer_slice(&uri));
+		buffer_free(&uri);
+		return;
+	}
 	for (size_t i = 0; i <= site->message_hosts.count && i < DMTP_FLOOR_URIS; i++) {
 		/* the other hosts first: they are there to take the load */
 		const char *base = i < site->message_hosts.count ? site->message_hosts.items[i]

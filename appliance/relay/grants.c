@@ -138,6 +138,7 @@ make(struct source *source)
 		.channel = slice_str(row->channel),
 		.state = states[row->state & 3],
 		.receipts = row->receipts,
+		.presence = row->presence,
 		.date = row->date_s,
 	};
 

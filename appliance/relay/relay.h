@@ -7,6 +7,7 @@
  *   grants    GRANTs that wait for other domains
  *   signing   our domains' keys: signatures of messages, AUTH
  *   catchup   what their members said, asked of other domains
+ *   presences who of our members is online, for contacts who agreed
  *   peer      one other domain: its sessions and its backoff
  *   session   one DMTP connection to it
  */
@@ -24,6 +25,7 @@ struct peer;
 struct plan;
 struct grants;
 struct catchup;
+struct presences;
 struct routes;
 struct signing;
 
@@ -43,6 +45,7 @@ struct relay {
 	unsigned pages;          /* of ranges' recipients, read or being read */
 	unsigned deliveries;     /* under way, of all pairs */
 	bool begun; /* the store knows of this process and it of its peers: it may claim */
+	struct presences *presences;
 	bool draining;
 };
 

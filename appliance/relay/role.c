@@ -11,6 +11,7 @@
 #include "relay/catchup.h"
 #include "relay/grants.h"
 #include "relay/plan.h"
+#include "relay/presences.h"
 #include "relay/routes.h"
 #include "relay/session.h"
 #include "relay/signing.h"
@@ -104,6 +105,7 @@ on_notified_task(struct loop_task *task)
 		plan_wake(r->relay.plan);
 		grants_wake(r->relay.grants);
 		catchup_wake(r->relay.catchup);
+		presences_wake(r->relay.presences);
 	}
 	/* A question that is under way sets the timer again when it is answered: soon enough. */
 	if (atomic_exchange(&r->notified_revision, false) && r->revision_timer.set)
@@ -373,9 +375,10 @@ start(struct role *r)
 	r->relay.plan = plan_new(&r->relay);
 	r->relay.grants = grants_new(&r->relay);
 	r->relay.catchup = catchup_new(&r->relay);
+	r->relay.presences = presences_new(&r->relay);
 	if (r->relay.plan == NULL || r->relay.grants == NULL || r->relay.catchup == NULL ||
-	    r->relay.signing == NULL || !start_store(r) || !start_health(r) ||
-	    (r->upkeep = relay_upkeep_new(&r->relay)) == NULL)
+	    r->relay.signing == NULL || r->relay.presences == NULL || !start_store(r) ||
+	    !start_health(r) || (r->upkeep = relay_upkeep_new(&r->relay)) == NULL)
 		return false;
 	if (!loop_fd_init(&r->signals, r->relay.loop, r->signal_fd, on_signal, r) ||
 	    !loop_fd_want(&r->signals, LOOP_READ))
@@ -408,6 +411,7 @@ stop(struct role *r)
 	relay_upkeep_free(&r->upkeep);
 	catchup_free(&r->relay.catchup);
 	grants_free(&r->relay.grants);
+	presences_free(&r->relay.presences);
 	plan_free(&r->relay.plan);
 	signing_free(&r->relay.signing);
 	peer_free_all(&r->relay);

@@ -242,7 +242,12 @@ static const struct store_op changes[] = {
 		   "  AND s.kind = 'site') "
 		   " ON CONFLICT (domain, name) DO NOTHING RETURNING id), "
 		   "changed AS (INSERT INTO tmtp.account (account_id, domain, name, password_hash, created_at) "
-		   " SELECT id, $1, $2, $6, $3 FROM named RETURNING account_id)"
+		   " SELECT id, $1, $2, $6, $3 FROM named RETURNING account_id), "
+		   /* a person writes as a site does: schema/008_persons.sql */
+		   "sender AS (INSERT INTO tmtp.site (site_id, domain, name, title, created_at, kind) "
+		   " SELECT id, $1, $2, '', $3, 1 FROM named RETURNING site_id), "
+		   "inbox AS (INSERT INTO tmtp.channel (site_id, channel_id, name, title, created_at) "
+		   " SELECT site_id, site_id, 'inbox', '', $3 FROM sender)"
 		   TELL("account-create") "SELECT account_id FROM changed",
 	    .types = (const Oid[]){ COMMON_TYPES, T_TEXT, T_INT8, 0 },
 	    .wakes = "tmtp_revision",
@@ -298,7 +303,7 @@ bind_list(struct args *a, struct store_job *const *jobs, size_t n)
 
 	(void)n;
 	args_slice(a, 0, list->domain);
-	args_slice(a, 1, list->after);
+	args_slice(a, 1, list->exact.len > 0 ? list->exact : list->after);
 	args_i64(a, 2, list->limit);
 }
 
@@ -344,10 +349,22 @@ static const struct store_op list_op = {
 	.rows = rows_list,
 };
 
+static const struct store_op exact_op = {
+	.name = "account_exact",
+	.sql = "SELECT account_id, name || '@' || domain, created_at, disabled_at FROM "
+	       "tmtp.account "
+	       "WHERE domain = $1 AND name = $2 LIMIT $3",
+	.types = (const Oid[]){ T_TEXT, T_TEXT, T_INT8, 0 },
+	.lane = STORE_READ,
+	.repeatable = true,
+	.bind = bind_list,
+	.rows = rows_list,
+};
+
 void
 store_account_list(struct store *store, struct account_list *list)
 {
-	list->job.op = &list_op;
+	list->job.op = list->exact.len > 0 ? &exact_op : &list_op;
 	list->rows = NULL;
 	list->rows_n = 0;
 	store_submit(store, &list->job);

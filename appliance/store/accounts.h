@@ -74,6 +74,7 @@ struct account_row {
 struct account_list {
 	struct store_job job;
 	struct slice domain, after; /* after: a name of the page before */
+	struct slice exact;         /* only the account of this name; empty: a page */
 	unsigned limit;
 	struct account_row *rows; /* out; freed by account_list_clear */
 	size_t rows_n;

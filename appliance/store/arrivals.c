@@ -390,7 +390,9 @@ rows_invite(const PGresult *r, struct store_job *const *jobs, size_t n)
  * capped by day; a refusal (or a revocation) is final for that sender, a second
  * one for the domain. Who granted needs no invitation: the site that still asks
  * has removed the member since, or lost the grant, and is told it again, of a
- * later date (not more than a second ahead, however often it asks). A sender or domain that another process has just made known is
+ * later date (not more than a second ahead, however often it asks). Who is of
+ * the member's own domain answers for himself alone: its operator knows him. A
+ * sender or domain that another process has just made known is
  * not seen: the transaction is run again.
  */
 static const struct store_op invite_run = {
@@ -400,7 +402,8 @@ static const struct store_op invite_run = {
 	    "  WHERE domain = $4 AND name = $5 AND disabled_at IS NULL), "
 	    "theirs AS MATERIALIZED (SELECT c.* , s.address, s.domain_id FROM member m "
 	    "  JOIN tmtp.consent c ON c.account_id = m.account_id "
-	    "  JOIN tmtp.sender s ON s.sender_id = c.sender_id AND s.registrable = $3), "
+	    "  JOIN tmtp.sender s ON s.sender_id = c.sender_id AND s.registrable = $3 "
+	    "  AND ($2 <> $4 OR s.address = $1)), "
 	    "wanted AS MATERIALIZED (SELECT m.account_id FROM member m WHERE "
 	    "  NOT EXISTS (SELECT FROM theirs WHERE state = 0) "
 	    "  AND NOT EXISTS (SELECT FROM theirs WHERE address = $1 AND channel = $6) "
@@ -828,6 +831,7 @@ rows_since(const PGresult *r, struct store_job *const *jobs, size_t n)
 		e->receipts = row_bool(r, row, 4);
 		e->date_s = row_i64(r, row, 5);
 		e->changed_id = row_uuid(r, row, 6);
+		e->presence = row_bool(r, row, 7);
 	}
 	s->rows_n = (size_t)count;
 }
@@ -836,7 +840,7 @@ static const struct store_op since_run = {
 	.name = "channels_since",
 	.sql =
 	    "SELECT a.name || '@' || a.domain, c.channel, c.state::int4, c.grant_id, c.receipts, "
-	    " c.grant_date, c.changed_id "
+	    " c.grant_date, c.changed_id, c.presence "
 	    "FROM tmtp.sender s JOIN tmtp.consent c ON c.sender_id = s.sender_id AND c.state > 0 "
 	    " AND c.changed_id > $2 "
 	    "JOIN tmtp.account a ON a.account_id = c.account_id "

@@ -163,7 +163,7 @@ void channels_get_clear(struct channels_get *get);
 struct consent_event {
 	char *address, *channel;
 	int state; /* enum consent_state */
-	bool has_grant, receipts;
+	bool has_grant, receipts, presence;
 	uint8_t grant[20];
 	int64_t date_s;
 	struct uuid changed_id;

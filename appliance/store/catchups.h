@@ -38,7 +38,7 @@ void store_catchup_ask(struct store *store, struct catchup_ask *ask);
 
 struct catchup_out {
 	int64_t site_id, domain_id;
-	char site_name[32], site_domain[254], domain[254];
+	char site_name[65], site_domain[254], domain[254];
 	char cursor[DMTP_CURSOR_MAX + 1];
 	int attempts; /* this one included */
 };

@@ -100,10 +100,12 @@ struct member_grant {
 	struct slice channel;
 	enum member_state state; /* GRANTED, REFUSED or REVOKED */
 	struct slice grant_id;   /* 20 octets, or empty with REFUSED */
-	bool receipts;
+	bool receipts, presence;
 	int64_t date_s, now_us;
 	/* out */
-	bool changed; /* may be false when it was run again after a lost connection */
+	bool changed;       /* may be false when it was run again after a lost connection */
+	bool joined;        /* and she didn't hold the channel before */
+	int64_t account_id; /* the person whom it was told to; 0: a site, or nobody */
 };
 
 void store_member_grant(struct store *store, struct member_grant *grant);

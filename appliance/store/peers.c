@@ -316,6 +316,7 @@ read_grant(struct grant_out *g, const PGresult *r, int row)
 	g->changed_id = row_uuid(r, row, 10);
 	g->attempts = row_i32(r, row, 11);
 	g->domain = row_text(r, row, 12);
+	g->presence = row_bool(r, row, 13);
 }
 
 static void
@@ -347,7 +348,7 @@ static const struct store_op grant_claim_run = {
 	    " RETURNING o.account_id, o.sender_id, o.channel, o.domain_id, o.attempts) "
 	    "SELECT o.account_id, o.sender_id, o.domain_id, a.name || '@' || a.domain, s.address, "
 	    " o.channel, c.state::int4, c.grant_id, c.receipts, c.grant_date, c.changed_id, "
-	    " o.attempts::int4, d.name "
+	    " o.attempts::int4, d.name, c.presence "
 	    "FROM claimed o JOIN tmtp.consent c ON c.account_id = o.account_id "
 	    " AND c.sender_id = o.sender_id AND c.channel = o.channel "
 	    "JOIN tmtp.account a ON a.account_id = o.account_id "

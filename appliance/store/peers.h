@@ -88,7 +88,7 @@ struct grant_out {
 	char *sender;  /* address */
 	char *channel;
 	int state; /* enum consent_state: 1 granted, 2 refused, 3 revoked */
-	bool has_grant, receipts;
+	bool has_grant, receipts, presence;
 	uint8_t grant[20];
 	int64_t date_s;
 	struct uuid changed_id;

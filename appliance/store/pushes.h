@@ -34,6 +34,7 @@ struct push {
 	int64_t expires_us; /* -1: never */
 	struct slice body; /* the canonical message; borrowed until done, as are the next two */
 	const uint8_t *digest; /* 32 octets */
+	bool conversation;     /* PUSH_ONE, of a person: kept with its recipient */
 	struct slice key;      /* idempotency key; len 0: none */
 	uint8_t body_hash[32]; /* of the request, with a key */
 	struct push_rcpt *rcpts;

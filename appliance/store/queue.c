@@ -119,13 +119,14 @@ rows_names(const PGresult *r, struct store_job *const *jobs, size_t n)
 		copy_text(q->site_domain, sizeof(q->site_domain), row_slice(r, row, 2));
 		copy_text(q->domain, sizeof(q->domain), row_slice(r, row, 3));
 		q->suspended = row_bool(r, row, 4);
+		q->person = row_bool(r, row, 5);
 		q->job.rc = STORE_OK;
 	}
 }
 
 static const struct store_op names_get = {
 	.name = "queue_names",
-	.sql = "SELECT i.ord, s.name, s.domain, d.name, s.suspended_at IS NOT NULL "
+	.sql = "SELECT i.ord, s.name, s.domain, d.name, s.suspended_at IS NOT NULL, s.kind = 1 "
 	       "FROM unnest($1::int4[], $2::int8[], $3::int8[]) AS i(ord, site_id, domain_id) "
 	       "JOIN tmtp.site s ON s.site_id = i.site_id "
 	       "JOIN tmtp.domain d ON d.domain_id = i.domain_id",

@@ -35,7 +35,9 @@ struct queue_names {
 	struct store_job job;
 	struct queue_pair pair;
 	/* out; STORE_NOT_FOUND when either is gone */
-	char site_name[32], site_domain[254], domain[254];
+	char site_name[65], site_domain[254],
+	    domain[254]; /* a person's name is longer than a site's */
+	bool person;
 	bool suspended;
 };
 

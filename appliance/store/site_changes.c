@@ -12,8 +12,9 @@
 #define COMMON_TYPES T_TEXT, T_TEXT, T_TIMESTAMPTZ, T_UUID, T_TEXT
 #define COMMON_N 5
 
-#define FOUND \
-	"WITH found AS MATERIALIZED (SELECT site_id FROM tmtp.site WHERE domain = $1 AND name = $2), "
+#define FOUND                                                        \
+	"WITH found AS MATERIALIZED (SELECT site_id FROM tmtp.site " \
+	" WHERE domain = $1 AND name = $2 AND kind = 0), "
 
 /* Behind a CTE "changed" that has a row when something changed. */
 #define TELL(action, detail)                                                                \

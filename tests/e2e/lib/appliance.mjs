@@ -70,10 +70,11 @@ export class Appliance {
 
 	// routes: {domain: {dmtp, pickup, public, more}}, ports of this machine; more of other sections; certificate: that of another file, or
 	// null for none; site: {tls, more}; listen: further addresses for DMTP.
-	configure({ routes, relay = "", own = "", home = "", site = "", tls = true, certificate = this.domain, others = "", listen = {} }) {
+	configure({ routes, relay = "", own = "", home = "", site = "", tls = true, certificate = this.domain, others = "", listen = {},
+		roles = ["site", "relay", "home"] }) {
 		const { ports, domain, authority } = this;
 		const addresses = (port, more = []) => [`127.0.0.1:${port}`, ...more].map((address) => `"${address}"`).join(", ");
-		fs.writeFileSync(this.conf, `roles = {"site", "relay", "home"}\nstate_directory = "${this.state}"\nuser = "${account}"\n` +
+		fs.writeFileSync(this.conf, `roles = {${roles.map((role) => `"${role}"`).join(", ")}}\nstate_directory = "${this.state}"\nuser = "${account}"\n` +
 			`embedded_memory_mb = 128\ndrain_timeout_s = 10\n` +
 			`domain "${domain}" { ${certificate === null ? "" : `certificate = "${authority.file(`${certificate}.pem`)}" key = "${authority.file(`${certificate}.key`)}"`} ${own} }\n${others}\n` +
 			`site { listen = {"127.0.0.1:${ports.site}"} url = "https://${domain}:${ports.site}" tls = ${tls} metrics_listen = "127.0.0.1:${ports.siteMetrics}" ${site} }\n` +

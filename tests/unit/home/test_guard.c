@@ -38,6 +38,26 @@ test_a_burst_then_one_each_interval(void **state)
 }
 
 static void
+test_looking_takes_nothing(void **state)
+{
+	struct guard *g = guard_make(64);
+	int64_t now = 1000 * SECOND;
+	unsigned wait_s;
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		assert_false(guard_is_empty(g, &rule, SLICE("ann"), now));
+		assert_true(guard_take(g, &rule, SLICE("ann"), now, &wait_s));
+	}
+	assert_true(guard_is_empty(g, &rule, SLICE("ann"), now));
+	assert_false(guard_is_empty(g, &rule, SLICE("bob"), now));
+	assert_false(guard_is_empty(g, &other, SLICE("ann"), now));
+	assert_true(guard_is_empty(g, &rule, SLICE("ann"), now + 10 * SECOND - 1));
+	assert_false(guard_is_empty(g, &rule, SLICE("ann"), now + 10 * SECOND));
+	guard_free(&g);
+}
+
+static void
 test_names_and_rules_are_apart(void **state)
 {
 	struct guard *g = guard_make(64);
@@ -141,6 +161,7 @@ main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_burst_then_one_each_interval),
+		cmocka_unit_test(test_looking_takes_nothing),
 		cmocka_unit_test(test_names_and_rules_are_apart),
 		cmocka_unit_test(test_spending_may_go_into_debt_once),
 		cmocka_unit_test(test_what_is_given_back_counts_again_but_no_further),

@@ -362,10 +362,37 @@ test_registrable_domains(void **state)
 	buffer_free(&out);
 }
 
+/* A person's braces are braces, and her text is there before the entry is opened. */
+static void
+test_what_a_person_wrote_is_no_template(void **state)
+{
+	struct dmtp_field fields[] = { field(DMTP_SUBJECT, "text/plain", "{{a}}"),
+		                       field(DMTP_MESSAGE, "text/plain", "x {{a}} y") };
+	struct view_entry entry = entry_of(fields, 2, "d1:a1:Ze");
+	json_t *list, *inside;
+
+	(void)state;
+	list = view_list_form(&entry);
+	assert_null(json_object_get(list, "text"));
+	assert_string_equal(json_string_value(json_object_get(list, "subject")), "Z");
+	json_decref(list);
+	entry.channel = SLICE("inbox");
+	list = view_list_form(&entry);
+	assert_string_equal(json_string_value(json_object_get(list, "text")), "x {{a}} y");
+	assert_string_equal(json_string_value(json_object_get(list, "subject")), "{{a}}");
+	json_decref(list);
+	inside = view_fields(&entry);
+	assert_string_equal(json_string_value(json_object_get(
+				json_array_get(json_object_get(inside, "message"), 0), "text")),
+	                    "x {{a}} y");
+	json_decref(inside);
+}
+
 int
 main(void)
 {
 	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test_teardown(test_what_a_person_wrote_is_no_template, teardown),
 		cmocka_unit_test_teardown(test_the_list_form, teardown),
 		cmocka_unit_test_teardown(test_the_list_form_of_every_prefix_and_of_damage,
 		                          teardown),
