@@ -27,6 +27,10 @@ view_of_row(const struct inbox_row *row)
 		.body = slice_mem(row->body, row->body == NULL ? 0 : row->size),
 		.variables =
 		    slice_mem(row->variables, row->variables == NULL ? 0 : row->variables_len),
+		.mail = row->mail_sender != NULL,
+		.mail_sender = slice_str(row->mail_sender),
+		.mail_from = slice_str(row->mail_from),
+		.mail_address = slice_str(row->mail_address),
 	};
 }
 
@@ -70,14 +74,16 @@ cut_text(struct slice text, size_t max)
 /* The field's text as this member reads it, of which max octets are wanted; null when it grows
  * beyond measure. */
 static json_t *
-field_text(const struct dmtp_field *f, struct slice variables, size_t max)
+field_text(const struct dmtp_field *f, const struct view_entry *e, size_t max)
 {
 	struct slice from = max < SIZE_MAX / 4 ? cut_text(f->data, 4 * max) : f->data;
 	struct buffer out;
 	json_t *string;
 
+	if (e->mail)
+		return text_json(cut_text(f->data, max));
 	buffer_init(&out, from.len + EXPANSION_MAX);
-	dmtp_template_expand(from, dmtp_escape_for(f->type), variables, &out);
+	dmtp_template_expand(from, dmtp_escape_for(f->type), e->variables, &out);
 	string = out.failed ? json_null() : text_json(cut_text(buffer_slice(&out), max));
 	buffer_free(&out);
 	return string;
@@ -120,6 +126,17 @@ find_subject(struct slice body, struct dmtp_field *out)
 	return false;
 }
 
+/* What mail says of itself, apart from what is true of it. */
+static void
+add_mail(json_t *o, const struct view_entry *e)
+{
+	(void)json_object_set_new(o, "verified", json_false());
+	(void)json_object_set_new(o, "mail",
+	                          json_pack("{s:o, s:o, s:o}", "from", text_json(e->mail_from),
+	                                    "address", text_json(e->mail_address), "sender",
+	                                    text_json(e->mail_sender)));
+}
+
 json_t *
 view_list_form(const struct view_entry *e)
 {
@@ -133,7 +150,7 @@ view_list_form(const struct view_entry *e)
 	                                             ? e->body.len
 	                                             : VIEW_LIST_OCTETS),
 	                 &subject))
-		line = field_text(&subject, e->variables, VIEW_SUBJECT_MAX);
+		line = field_text(&subject, e, VIEW_SUBJECT_MAX);
 	(void)json_object_set_new(o, "id", json_string(id));
 	(void)json_object_set_new(o, "from", text_json(e->from));
 	(void)json_object_set_new(o, "channel", text_json(e->channel));
@@ -143,6 +160,8 @@ view_list_form(const struct view_entry *e)
 	(void)json_object_set_new(o, "read", view_time(e->read_us));
 	if (e->withdrawn)
 		(void)json_object_set_new(o, "withdrawn", json_true());
+	if (e->mail)
+		add_mail(o, e);
 	return o;
 }
 
@@ -213,12 +232,12 @@ add_actions(json_t *actions, const struct dmtp_field *f)
 /* --- the whole entry ---------------------------------------------------------------------- */
 
 static void
-add_message(json_t *messages, const struct dmtp_field *f, struct slice variables)
+add_message(json_t *messages, const struct dmtp_field *f, const struct view_entry *e)
 {
 	json_t *o = json_pack("{s:o}", "type", text_json(f->type));
 
 	if (text_is_utf8(f->data))
-		(void)json_object_set_new(o, "text", field_text(f, variables, SIZE_MAX));
+		(void)json_object_set_new(o, "text", field_text(f, e, SIZE_MAX));
 	else
 		(void)json_object_set_new(o, "size", json_integer((json_int_t)f->data.len));
 	if (f->lang.len > 0)
@@ -258,9 +277,9 @@ view_fields(const struct view_entry *e)
 	ben_reader_init(&it, m.fields);
 	while (dmtp_field_next(&it, &f)) {
 		if (f.name == DMTP_SUBJECT && subject == NULL)
-			subject = field_text(&f, e->variables, SIZE_MAX);
+			subject = field_text(&f, e, SIZE_MAX);
 		else if (f.name == DMTP_MESSAGE)
-			add_message(messages, &f, e->variables);
+			add_message(messages, &f, e);
 		else if (f.name == DMTP_ACTION)
 			add_actions(actions, &f);
 		else if (f.name == DMTP_ATTACHMENT)
