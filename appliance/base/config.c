@@ -722,7 +722,8 @@ static bool
 is_loopback(const struct config_address *a)
 {
 	if (a->addr.ss_family == AF_INET6)
-		return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)&a->addr)->sin6_addr);
+		return IN6_IS_ADDR_LOOPBACK(
+		    &((const struct sockaddr_in6 *)&a->addr)->sin6_addr);
 	return ntohl(((const struct sockaddr_in *)&a->addr)->sin_addr.s_addr) >> 24 == 127;
 }
 
@@ -738,10 +739,11 @@ check_lmtp(struct loader *l)
 
 		if (a->addr.ss_family == AF_UNIX || is_loopback(a) || lmtp->allow_remote)
 			continue;
-		fail(l, line_of(l, home, "lmtp_listen"),
-		     "home.lmtp_listen: other machines may reach %s; name a loopback address or "
-		     "unix:/path, or set lmtp_allow_remote = true",
-		     a->text);
+		fail(
+		    l, line_of(l, home, "lmtp_listen"),
+		    "home.lmtp_listen: other machines may reach %s; name a loopback address or "
+		    "unix:/path, or set lmtp_allow_remote = true",
+		    a->text);
 		return;
 	}
 }

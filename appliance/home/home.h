@@ -10,6 +10,8 @@
  *   cards    other domains' site cards: their keys, their hosts
  *   auths    AUTH: who proves a domain by a key of its card
  *   judge    whether a notification is its sender's, by the card
+ *   smtp     the local mail server's sessions
+ *   mails    mail that arrives, read apart, and its commit
  *   live     members who watch their inbox now
  *   api      what a member may ask and say over HTTP
  */
@@ -27,6 +29,8 @@ struct pickups;
 struct origins;
 struct cards;
 struct auths;
+struct smtp;
+struct mails;
 struct live;
 struct api;
 struct guard;
@@ -41,6 +45,8 @@ struct home {
 	struct cards *cards;
 	struct auths *auths;
 	struct pickups *pickups;
+	struct mails *mails;
+	struct smtp *smtp;
 	struct live *live;
 	struct api *api;
 	struct guard *rates; /* of other servers */

@@ -25,7 +25,7 @@ struct live_entry {
 	struct slice body;          /* the canonical message */
 	bool has_variables; /* members' own values are in their rows: each is read from the
 	                       store */
-	bool mail; /* as in view.h */
+	bool mail;          /* as in view.h */
 	struct slice mail_sender, mail_from, mail_address;
 };
 

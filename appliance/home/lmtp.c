@@ -205,7 +205,9 @@ flush_slots(struct lmtp *s)
 		if (slot->reply == NULL)
 			return;
 		s->first_seq++;
-		if (slot->answer == LMTP_YES && !keep_rcpt(s, &slot->address))
+		if (slot->answer == LMTP_YES && s->rcpts_n >= s->options.rcpts)
+			slot->reply = R_TOO_MANY;
+		else if (slot->answer == LMTP_YES && !keep_rcpt(s, &slot->address))
 			slot->reply = R_TOO_MUCH;
 		say(s, slot->reply);
 	}
@@ -282,7 +284,7 @@ on_rcpt(struct lmtp *s, struct slice args)
 	} else if ((rc = lmtp_line_rcpt(args, s->utf8, &slot->address)) != LMTP_LINE_OK) {
 		slot->reply = line_reply(rc, R_BAD_RCPT);
 		s->bad_commands++;
-	} else if (s->rcpts_n + unanswered(s) >= s->options.rcpts) {
+	} else if (s->rcpts_n >= s->options.rcpts) {
 		slot->reply = R_TOO_MANY;
 	}
 	s->next_seq++;
@@ -623,8 +625,8 @@ lmtp_next(struct lmtp *s, struct lmtp_event *out)
 {
 	if (s->tell_refused) {
 		s->tell_refused = false;
-		*out = (struct lmtp_event){ .kind = LMTP_EVENT_REFUSED,
-			                    .reason = s->told_reason };
+		*out =
+		    (struct lmtp_event){ .kind = LMTP_EVENT_REFUSED, .reason = s->told_reason };
 		return true;
 	}
 	if (s->phase == CLOSING) {

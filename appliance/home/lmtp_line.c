@@ -69,8 +69,8 @@ lmtp_line_verb(struct slice line, struct slice *args)
 static void
 skip_route(struct slice *s)
 {
-	const uint8_t *colon = s->len > 0 && s->data[0] == '@' ? memchr(s->data, ':', s->len)
-	                                                       : NULL;
+	const uint8_t *colon =
+	    s->len > 0 && s->data[0] == '@' ? memchr(s->data, ':', s->len) : NULL;
 
 	if (colon != NULL)
 		skip(s, (size_t)(colon - s->data) + 1);
@@ -168,8 +168,8 @@ take_param(struct slice word, struct lmtp_mail *m)
 	const uint8_t *equals = memchr(word.data, '=', word.len);
 	size_t len = equals == NULL ? word.len : (size_t)(equals - word.data);
 	struct slice name = slice_mem(word.data, len);
-	struct slice value = equals == NULL ? slice_mem(NULL, 0)
-	                                    : slice_mem(equals + 1, word.len - len - 1);
+	struct slice value =
+	    equals == NULL ? slice_mem(NULL, 0) : slice_mem(equals + 1, word.len - len - 1);
 
 	if (is_word(name, "SIZE")) {
 		m->has_size = true;

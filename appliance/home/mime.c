@@ -34,10 +34,7 @@ struct walk {
 static size_t
 char_len(struct slice s)
 {
-	size_t n = s.data[0] < 0x80   ? 1
-	           : s.data[0] < 0xe0 ? 2
-	           : s.data[0] < 0xf0 ? 3
-	                              : 4;
+	size_t n = s.data[0] < 0x80 ? 1 : s.data[0] < 0xe0 ? 2 : s.data[0] < 0xf0 ? 3 : 4;
 
 	return n <= s.len && text_is_utf8(slice_mem(s.data, n)) ? n : 0;
 }
@@ -75,8 +72,7 @@ add_clean(struct buffer *out, struct slice s, bool line, size_t max)
 			n = char_len(slice_mem(s.data + at, s.len - at));
 			if (end - out->len < (n == 0 ? 3 : n))
 				return;
-			buffer_add_slice(out, n == 0 ? REPLACEMENT
-			                             : slice_mem(s.data + at, n));
+			buffer_add_slice(out, n == 0 ? REPLACEMENT : slice_mem(s.data + at, n));
 			n += n == 0;
 		}
 		at += n;
@@ -104,8 +100,8 @@ add_latin1(struct buffer *out, struct slice s)
 static void
 add_charset(struct buffer *out, struct slice s, const char *charset)
 {
-	GMimeFilter *filter = charset == NULL ? NULL
-	                                      : g_mime_filter_charset_new(charset, "UTF-8");
+	GMimeFilter *filter =
+	    charset == NULL ? NULL : g_mime_filter_charset_new(charset, "UTF-8");
 	size_t len = 0, prespace = 0;
 	char *text = NULL;
 

@@ -313,8 +313,8 @@ is_stale(const char *path, const struct net_address *a)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return false;
-	refused = connect(fd, (const struct sockaddr *)&a->ss, a->len) != 0 &&
-	          errno == ECONNREFUSED;
+	refused =
+	    connect(fd, (const struct sockaddr *)&a->ss, a->len) != 0 && errno == ECONNREFUSED;
 	(void)close(fd);
 	return refused;
 }

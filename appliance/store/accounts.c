@@ -1,6 +1,7 @@
 /* Accounts and log-ins: see accounts.h. */
 #include "store/accounts.h"
 
+#include "store/mails.h"
 #include "store/rows.h"
 
 #include <sodium.h>
@@ -235,9 +236,10 @@ rows_created(const PGresult *r, struct store_job *const *jobs, size_t n)
 static const struct store_op changes[] = {
 	[ACCOUNT_CREATE] = {
 	    .name = "account_create",
-	    /* "channel.site" is a channel's address: no account of a site's domain is called so. */
+	    /* "channel.site" is a channel's address: no account of a site's domain is called so.
+	     * Nor is it called as the domain's mail gateway. */
 	    .sql = "WITH named AS (INSERT INTO tmtp.local_name (domain, name, kind, id) "
-		   " SELECT $1, $2, 'account', $7 WHERE NOT EXISTS (SELECT FROM tmtp.local_name s "
+		   " SELECT $1, $2, 'account', $7 WHERE $2 <> '" MAIL_GATEWAY "' AND NOT EXISTS (SELECT FROM tmtp.local_name s "
 		   "  WHERE s.domain = $1 AND s.name = substring($2 from '^[a-z0-9-]+[.]([a-z0-9-]+)$') "
 		   "  AND s.kind = 'site') "
 		   " ON CONFLICT (domain, name) DO NOTHING RETURNING id), "

@@ -4,10 +4,10 @@
 #include "store/rows.h"
 
 /* A member's account, as a; whether it takes mail, as c. */
-#define ACCOUNT_OF(domain, name)                                                     \
+#define ACCOUNT_OF(domain, name)                                                              \
 	"LEFT JOIN LATERAL (SELECT k.account_id FROM tmtp.account k WHERE k.domain = " domain \
-	" AND k.name = " name " AND k.disabled_at IS NULL LIMIT 1) a ON true "       \
-	"LEFT JOIN LATERAL (SELECT k.account_id FROM tmtp.mail_channel k "           \
+	" AND k.name = " name " AND k.disabled_at IS NULL LIMIT 1) a ON true "                \
+	"LEFT JOIN LATERAL (SELECT k.account_id FROM tmtp.mail_channel k "                    \
 	" WHERE k.account_id = a.account_id AND k.open LIMIT 1) c ON true "
 #define IS_BLOCKED(address)                                                            \
 	"EXISTS (SELECT FROM tmtp.mail_block k WHERE k.account_id = a.account_id AND " \
@@ -39,9 +39,9 @@ rows_ask(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op ask_op = {
 	.name = "mail_ask",
-	.sql = "SELECT i.ord, c.account_id IS NOT NULL AND NOT " IS_BLOCKED("i.sender")
-	    " FROM unnest($1::int4[], $2::text[], $3::text[], $4::text[]) AS i(ord, domain, name, sender) "
-	    ACCOUNT_OF("i.domain", "i.name"),
+	.sql =
+	    "SELECT i.ord, c.account_id IS NOT NULL AND NOT " IS_BLOCKED("i.sender") " FROM unnest($1::int4[], $2::text[], $3::text[], $4::text[]) AS i(ord, domain, name, sender) " ACCOUNT_OF(
+		"i.domain", "i.name"),
 	.types = (const Oid[]){ T_INT4S, T_TEXTS, T_TEXTS, T_TEXTS, 0 },
 	.lane = STORE_READ,
 	.batch_max = 64,
@@ -122,39 +122,45 @@ static const struct store_op arrival_op = {
 	.name = "mail_arrival",
 	.sql =
 	    "WITH r AS MATERIALIZED (SELECT i.ord, a.account_id, "
-	    "  CASE WHEN c.account_id IS NULL OR " IS_BLOCKED("$7") " THEN 1 "
-	    "   WHEN " IS_BLOCKED("$8") " THEN 2 ELSE 0 END AS fate "
-	    " FROM unnest($17::int4[], $18::text[]) AS i(ord, name) " ACCOUNT_OF("$2", "i.name") "), "
-	    "wanted AS MATERIALIZED (SELECT DISTINCT account_id FROM r WHERE fate = 0), "
-	    "seen AS MATERIALIZED (SELECT notification_id FROM tmtp.mail_seen WHERE digest = $4), "
-	    "any_wanted AS MATERIALIZED (SELECT FROM wanted LIMIT 1), "
-	    "one AS MATERIALIZED (SELECT coalesce((SELECT notification_id FROM seen), $14) AS nid, "
-	    "  EXISTS (SELECT FROM any_wanted) AND NOT EXISTS (SELECT FROM seen) AS is_new), "
-	    "known_domain AS MATERIALIZED (SELECT domain_id FROM tmtp.domain WHERE name = $2), "
-	    "dom AS (INSERT INTO tmtp.domain (domain_id, name, created_at) SELECT $16, $2, $13 "
-	    "  FROM any_wanted WHERE NOT EXISTS (SELECT FROM known_domain) ON CONFLICT DO NOTHING RETURNING domain_id), "
-	    "known_sender AS MATERIALIZED (SELECT sender_id FROM tmtp.sender WHERE address = $1), "
-	    "new_sender AS (INSERT INTO tmtp.sender (sender_id, address, domain_id, registrable, created_at) "
-	    "  SELECT $15, $1, d.domain_id, $3, $13 FROM any_wanted "
-	    "  CROSS JOIN (SELECT domain_id FROM known_domain UNION ALL SELECT domain_id FROM dom) d "
-	    "  WHERE NOT EXISTS (SELECT FROM known_sender) ON CONFLICT DO NOTHING RETURNING sender_id), "
-	    "whose AS MATERIALIZED (SELECT sender_id FROM known_sender UNION ALL SELECT sender_id FROM new_sender), "
-	    "ms AS (INSERT INTO tmtp.mail_seen (digest, notification_id, kept_until) "
-	    "  SELECT $4, nid, $13 + interval '30 days' FROM one WHERE is_new ON CONFLICT DO NOTHING RETURNING 1), "
-	    "nt AS (INSERT INTO tmtp.notification (notification_id, sender_id, channel, digest, size, date_s, "
-	    "  uris, state, verified_at, body, mail_sender, mail_from, mail_address) "
-	    "  SELECT one.nid, whose.sender_id, '" MAIL_CHANNEL "', $5, $19, $12, '', 1, $13, $6, $9, $10, $11 "
-	    "  FROM one CROSS JOIN whose WHERE one.is_new), "
-	    "ib AS (INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at) "
-	    "  SELECT wanted.account_id, one.nid, $13 FROM wanted CROSS JOIN one "
-	    "  ON CONFLICT DO NOTHING RETURNING account_id) "
-	    "SELECT r.ord, r.fate, r.account_id, r.account_id IN (SELECT account_id FROM ib), one.nid, "
-	    " CASE WHEN one.is_new AND (NOT EXISTS (SELECT FROM ms) OR NOT EXISTS (SELECT FROM whose)) "
-	    "  THEN tmtp.race() END "
-	    "FROM r CROSS JOIN one",
-	.types = (const Oid[]){ T_TEXT, T_TEXT, T_TEXT, T_BYTEA, T_BYTEA, T_BYTEA, T_TEXT, T_TEXT,
-	                        T_TEXT, T_TEXT, T_TEXT, T_INT8, T_TIMESTAMPTZ, T_UUID, T_INT8,
-	                        T_INT8, T_INT4S, T_TEXTS, T_INT8, 0 },
+	    "  CASE WHEN c.account_id IS NULL OR " IS_BLOCKED(
+		"$7") " THEN 1 "
+		      "   WHEN " IS_BLOCKED(
+			  "$8") " THEN 2 ELSE 0 END AS fate "
+				" FROM unnest($17::int4[], $18::text[]) AS i(ord, name) " ACCOUNT_OF(
+				    "$2",
+				    "i.name") "), "
+					      "wanted AS MATERIALIZED (SELECT DISTINCT account_id FROM r WHERE fate = 0), "
+					      "seen AS MATERIALIZED (SELECT notification_id FROM tmtp.mail_seen WHERE digest = $4), "
+					      "any_wanted AS MATERIALIZED (SELECT FROM wanted LIMIT 1), "
+					      "one AS MATERIALIZED (SELECT coalesce((SELECT notification_id FROM seen), $14) AS nid, "
+					      "  EXISTS (SELECT FROM any_wanted) AND NOT EXISTS (SELECT FROM seen) AS is_new), "
+					      "known_domain AS MATERIALIZED (SELECT domain_id FROM tmtp.domain WHERE name = $2), "
+					      "dom AS (INSERT INTO tmtp.domain (domain_id, name, created_at) SELECT $16, $2, $13 "
+					      "  FROM any_wanted WHERE NOT EXISTS (SELECT FROM known_domain) ON CONFLICT DO NOTHING RETURNING domain_id), "
+					      "known_sender AS MATERIALIZED (SELECT sender_id FROM tmtp.sender WHERE address = $1), "
+					      "new_sender AS (INSERT INTO tmtp.sender (sender_id, address, domain_id, registrable, created_at) "
+					      "  SELECT $15, $1, d.domain_id, $3, $13 FROM any_wanted "
+					      "  CROSS JOIN (SELECT domain_id FROM known_domain UNION ALL SELECT domain_id FROM dom) d "
+					      "  WHERE NOT EXISTS (SELECT FROM known_sender) ON CONFLICT DO NOTHING RETURNING sender_id), "
+					      "whose AS MATERIALIZED (SELECT sender_id FROM known_sender UNION ALL SELECT sender_id FROM new_sender), "
+					      "ms AS (INSERT INTO tmtp.mail_seen (digest, notification_id, kept_until) "
+					      "  SELECT $4, nid, $13 + interval '30 days' FROM one WHERE is_new ON CONFLICT DO NOTHING RETURNING 1), "
+					      "nt AS (INSERT INTO tmtp.notification (notification_id, sender_id, channel, digest, size, date_s, "
+					      "  uris, state, verified_at, body, mail_sender, mail_from, mail_address) "
+					      "  SELECT one.nid, whose.sender_id, '" MAIL_CHANNEL
+					      "', $5, $19, $12, '', 1, $13, $6, $9, $10, $11 "
+					      "  FROM one CROSS JOIN whose WHERE one.is_new), "
+					      "ib AS (INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at) "
+					      "  SELECT wanted.account_id, one.nid, $13 FROM wanted CROSS JOIN one "
+					      "  ON CONFLICT DO NOTHING RETURNING account_id) "
+					      "SELECT r.ord, r.fate, r.account_id, r.account_id IN (SELECT account_id FROM ib), one.nid, "
+					      " CASE WHEN one.is_new AND (NOT EXISTS (SELECT FROM ms) OR NOT EXISTS (SELECT FROM whose)) "
+					      "  THEN tmtp.race() END "
+					      "FROM r CROSS JOIN one",
+	.types = (const Oid[]){ T_TEXT,  T_TEXT,  T_TEXT,        T_BYTEA, T_BYTEA,
+	                        T_BYTEA, T_TEXT,  T_TEXT,        T_TEXT,  T_TEXT,
+	                        T_TEXT,  T_INT8,  T_TIMESTAMPTZ, T_UUID,  T_INT8,
+	                        T_INT8,  T_INT4S, T_TEXTS,       T_INT8,  0 },
 	.lane = STORE_ARRIVE,
 	.repeatable = true,
 	.octets = octets_arrival,
@@ -184,9 +190,10 @@ bind_channel_set(struct args *a, struct store_job *const *jobs, size_t n)
 
 static const struct store_op channel_set_op = {
 	.name = "mail_channel_set",
-	.sql = "INSERT INTO tmtp.mail_channel AS m (account_id, open, changed_at) VALUES ($1, $2, $3) "
-	       "ON CONFLICT (account_id) DO UPDATE SET open = excluded.open, "
-	       " changed_at = CASE WHEN m.open = excluded.open THEN m.changed_at ELSE excluded.changed_at END",
+	.sql =
+	    "INSERT INTO tmtp.mail_channel AS m (account_id, open, changed_at) VALUES ($1, $2, $3) "
+	    "ON CONFLICT (account_id) DO UPDATE SET open = excluded.open, "
+	    " changed_at = CASE WHEN m.open = excluded.open THEN m.changed_at ELSE excluded.changed_at END",
 	.types = (const Oid[]){ T_INT8, T_BOOL, T_TIMESTAMPTZ, 0 },
 	.lane = STORE_WRITE,
 	.repeatable = true,
@@ -240,10 +247,11 @@ rows_channel_get(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op channel_get_op = {
 	.name = "mail_channel_get",
-	.sql = "SELECT coalesce(m.open, false), m.changed_at, b.address, b.blocked_at FROM (SELECT 1) AS one "
-	       "LEFT JOIN LATERAL (SELECT k.* FROM tmtp.mail_channel k WHERE k.account_id = $1 LIMIT 1) m ON true "
-	       "LEFT JOIN LATERAL (SELECT k.* FROM tmtp.mail_block k WHERE k.account_id = $1) b ON true "
-	       "ORDER BY b.address",
+	.sql =
+	    "SELECT coalesce(m.open, false), m.changed_at, b.address, b.blocked_at FROM (SELECT 1) AS one "
+	    "LEFT JOIN LATERAL (SELECT k.* FROM tmtp.mail_channel k WHERE k.account_id = $1 LIMIT 1) m ON true "
+	    "LEFT JOIN LATERAL (SELECT k.* FROM tmtp.mail_block k WHERE k.account_id = $1) b ON true "
+	    "ORDER BY b.address",
 	.types = (const Oid[]){ T_INT8, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
@@ -288,12 +296,13 @@ rows_block(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op block_op = {
 	.name = "mail_block",
-	.sql = "WITH had AS MATERIALIZED (SELECT FROM tmtp.mail_block WHERE account_id = $1 AND address = $2), "
-	       "added AS (INSERT INTO tmtp.mail_block (account_id, address, blocked_at) SELECT $1, $2, $3 "
-	       " WHERE NOT EXISTS (SELECT FROM had) "
-	       "  AND (SELECT count(*) FROM tmtp.mail_block WHERE account_id = $1) < $4 "
-	       " ON CONFLICT (account_id, address) DO UPDATE SET blocked_at = mail_block.blocked_at RETURNING 1) "
-	       "SELECT 1 WHERE EXISTS (SELECT FROM had) OR EXISTS (SELECT FROM added)",
+	.sql =
+	    "WITH had AS MATERIALIZED (SELECT FROM tmtp.mail_block WHERE account_id = $1 AND address = $2), "
+	    "added AS (INSERT INTO tmtp.mail_block (account_id, address, blocked_at) SELECT $1, $2, $3 "
+	    " WHERE NOT EXISTS (SELECT FROM had) "
+	    "  AND (SELECT count(*) FROM tmtp.mail_block WHERE account_id = $1) < $4 "
+	    " ON CONFLICT (account_id, address) DO UPDATE SET blocked_at = mail_block.blocked_at RETURNING 1) "
+	    "SELECT 1 WHERE EXISTS (SELECT FROM had) OR EXISTS (SELECT FROM added)",
 	.types = (const Oid[]){ T_INT8, T_TEXT, T_TIMESTAMPTZ, T_INT8, 0 },
 	.lane = STORE_WRITE,
 	.repeatable = true,
@@ -339,9 +348,10 @@ rows_forget(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op forget_op = {
 	.name = "mail_forget",
-	.sql = "WITH old AS (DELETE FROM tmtp.mail_seen WHERE digest IN (SELECT digest FROM tmtp.mail_seen "
-	       "  WHERE kept_until < $1 ORDER BY kept_until LIMIT $2) RETURNING 1) "
-	       "SELECT count(*) FROM old",
+	.sql =
+	    "WITH old AS (DELETE FROM tmtp.mail_seen WHERE digest IN (SELECT digest FROM tmtp.mail_seen "
+	    "  WHERE kept_until < $1 ORDER BY kept_until LIMIT $2) RETURNING 1) "
+	    "SELECT count(*) FROM old",
 	.types = (const Oid[]){ T_TIMESTAMPTZ, T_INT8, 0 },
 	.lane = STORE_WRITE,
 	.repeatable = true,

@@ -29,8 +29,8 @@ struct mail_ask {
 void store_mail_ask(struct store *store, struct mail_ask *ask);
 
 enum mail_fate {
-	MAIL_STORED, /* now, or already before */
-	MAIL_CLOSED, /* as in mail_ask */
+	MAIL_STORED,   /* now, or already before */
+	MAIL_CLOSED,   /* as in mail_ask */
 	MAIL_UNWANTED, /* the author in its header is blocked: accepted, and not kept */
 };
 
@@ -46,11 +46,12 @@ struct mail_rcpt {
 struct mail_arrival {
 	struct store_job job;
 	/* borrowed until done */
-	struct slice domain;                /* the members' and the gateway's */
-	struct slice gateway, registrable;  /* of the gateway: its address; its registrable domain */
-	struct slice seen;                  /* SHA-256: the same mail has the same */
-	struct slice digest, body;          /* the canonical message, its SHA-256 */
-	struct slice sender, author;        /* normalised, for blocks; empty: none */
+	struct slice domain; /* the members' and the gateway's */
+	struct slice gateway,
+	    registrable;             /* of the gateway: its address; its registrable domain */
+	struct slice seen;           /* SHA-256: the same mail has the same */
+	struct slice digest, body;   /* the canonical message, its SHA-256 */
+	struct slice sender, author; /* normalised, for blocks; empty: none */
 	struct slice mail_sender, mail_from, mail_address; /* to be kept */
 	int64_t date_s, now_us;
 	struct uuid fresh_id;

@@ -147,7 +147,7 @@ load_good(const struct fixture *f, const char *text)
 	return c;
 }
 
-#define LONG_PATH                                                                     \
+#define LONG_PATH                                                                       \
 	"a-directory-with-a-long-name/a-directory-with-a-long-name/a-directory-with-a-" \
 	"long-name/a-socket-with-a-long-name"
 #define USER "user = \"" ACCOUNT "\"\n"
