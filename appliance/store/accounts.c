@@ -329,6 +329,7 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 		out->address = row_text(r, row, 1);
 		out->created_us = row_time(r, row, 2);
 		out->disabled_us = row_time(r, row, 3);
+		out->takes_mail = row_bool(r, row, 4);
 		if (out->address == NULL)
 			list->job.rc = STORE_DOWN;
 	}
@@ -336,9 +337,11 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op list_op = {
 	.name = "account_list",
-	.sql = "SELECT account_id, name || '@' || domain, created_at, disabled_at FROM "
-	       "tmtp.account "
-	       "WHERE domain = $1 AND name > $2 ORDER BY name LIMIT $3",
+	.sql =
+	    "SELECT a.account_id, a.name || '@' || a.domain, a.created_at, a.disabled_at, "
+	    " EXISTS (SELECT FROM tmtp.mail_channel m WHERE m.account_id = a.account_id AND m.open) "
+	    "FROM tmtp.account a "
+	    "WHERE a.domain = $1 AND a.name > $2 ORDER BY a.name LIMIT $3",
 	.types = (const Oid[]){ T_TEXT, T_TEXT, T_INT8, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,

@@ -70,7 +70,7 @@ export class Appliance {
 
 	// routes: {domain: {dmtp, pickup, more}}, ports of this machine; more of other sections; certificate: that of another file, or
 	// null for none; site: {tls, more}.
-	configure({ routes, relay = "", own = "", home = "", site = "", tls = true, certificate = this.domain, others = "" }) {
+	configure({ routes = {}, relay = "", own = "", home = "", site = "", tls = true, certificate = this.domain, others = "" }) {
 		const { ports, domain, authority } = this;
 		fs.writeFileSync(this.conf, `roles = {"site", "relay", "home"}\nstate_directory = "${this.state}"\nuser = "${account}"\n` +
 			`embedded_memory_mb = 128\ndrain_timeout_s = 10\n` +
