@@ -1,7 +1,7 @@
 /*
  * Mail as fields: see mime.h. Text is brought to UTF-8 whatever it claims to
- * be: what isn't text in its charset shows as U+FFFD, an unknown charset as
- * UTF-8 or else Latin 1.
+ * be: what isn't text in UTF-8 shows as U+FFFD, an unknown charset as UTF-8 or
+ * else as Latin 1.
  */
 #include "home/mime.h"
 
@@ -96,17 +96,25 @@ add_latin1(struct buffer *out, struct slice s)
 	}
 }
 
+static bool
+is_charset(const char *charset, const char *name)
+{
+	return charset != NULL && g_ascii_strcasecmp(charset, name) == 0;
+}
+
 /* Octets of a charset into UTF-8, more or less: add_clean makes it true. */
 static void
 add_charset(struct buffer *out, struct slice s, const char *charset)
 {
-	GMimeFilter *filter =
-	    charset == NULL ? NULL : g_mime_filter_charset_new(charset, "UTF-8");
+	bool utf8 = is_charset(charset, "utf-8"), ascii = is_charset(charset, "us-ascii");
+	GMimeFilter *filter = charset == NULL || utf8 || ascii
+	                          ? NULL
+	                          : g_mime_filter_charset_new(charset, "UTF-8");
 	size_t len = 0, prespace = 0;
 	char *text = NULL;
 
 	if (filter == NULL) {
-		if (text_is_utf8(s))
+		if (utf8 || text_is_utf8(s))
 			buffer_add_slice(out, s);
 		else
 			add_latin1(out, s);
