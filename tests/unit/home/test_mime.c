@@ -58,7 +58,8 @@ static const struct {
 	{ "X: y\n", "a\nb\n", "a\nb\n" },
 	{ "Content-Type: text/plain; charset=iso-8859-1\n", "\xe4", "\xc3\xa4" },
 	{ "Content-Type: text/plain; charset=windows-1252\n", "\x80", "\xe2\x82\xac" },
-	{ "Content-Type: text/plain; charset=utf-8\n", "a\xff\xc3", "a\xef\xbf\xbd\xef\xbf\xbd" },
+	{ "Content-Type: text/plain; charset=utf-8\n", "a\xff\xc3",
+	  "a\xef\xbf\xbd\xef\xbf\xbd" },
 	{ "Content-Type: text/plain; charset=x-none\n", "\xc3\xa4", "\xc3\xa4" },
 	{ "Content-Type: text/plain; charset=x-none\n", "\xe4", "\xc3\xa4" },
 	{ "Content-Type: text/plain\n", "\xe4", "\xc3\xa4" },
@@ -91,9 +92,10 @@ test_text_becomes_utf8(void **state)
 static void
 test_header(void **state)
 {
-	struct mime_mail *m = read_mail("From: =?utf-8?q?J=C3=BC?= <ju@b.test>, x@y.test\n"
-	                                "Subject: =?iso-8859-1?q?=E4?=\n =?utf-8?b?w7Y=?= a\tb\n"
-	                                "Date: Tue, 24 Nov 2026 11:00:00 +0100\n\nx");
+	struct mime_mail *m =
+	    read_mail("From: =?utf-8?q?J=C3=BC?= <ju@b.test>, x@y.test\n"
+	              "Subject: =?iso-8859-1?q?=E4?=\n =?utf-8?b?w7Y=?= a\tb\n"
+	              "Date: Tue, 24 Nov 2026 11:00:00 +0100\n\nx");
 
 	(void)state;
 	text_is(&m->from, "J\xc3\xbc <ju@b.test>, x@y.test");
@@ -101,7 +103,8 @@ test_header(void **state)
 	assert_int_equal(m->date_s, 1795514400);
 	field_is(m, 0, DMTP_SUBJECT, PLAIN, "\xc3\xa4\xc3\xb6 a b");
 	mime_free(&m);
-	m = read_mail("From: friends: ;\nSubject: =?utf-8?q?a=0Ab=00c=1B?=\nDate: nonsense\n\nx");
+	m = read_mail(
+	    "From: friends: ;\nSubject: =?utf-8?q?a=0Ab=00c=1B?=\nDate: nonsense\n\nx");
 	assert_int_equal(m->address.len, 0);
 	for (size_t i = 0; i < m->fields[0].data.len; i++)
 		assert_true(m->fields[0].data.data[i] >= 0x20);
@@ -188,16 +191,19 @@ test_names_of_attachments(void **state)
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		struct mime_mail *m;
 
-		(void)snprintf(mail, sizeof(mail),
-		               "Content-Type: application/x\nContent-Disposition: attachment; %s\n\nx",
-		               names[i][0]);
+		(void)snprintf(
+		    mail, sizeof(mail),
+		    "Content-Type: application/x\nContent-Disposition: attachment; %s\n\nx",
+		    names[i][0]);
 		(void)snprintf(type, sizeof(type), "application/x%s", names[i][1]);
 		m = read_mail(mail);
 		field_is(m, 0, DMTP_ATTACHMENT, type, "x");
 		mime_free(&m);
 	}
-	(void)snprintf(mail, sizeof(mail),
-	               "Content-Type: application/x\nContent-Disposition: attachment; filename=%0300d\n\nx", 0);
+	(void)snprintf(
+	    mail, sizeof(mail),
+	    "Content-Type: application/x\nContent-Disposition: attachment; filename=%0300d\n\nx",
+	    0);
 	for (struct mime_mail *m = read_mail(mail); m != NULL; mime_free(&m))
 		field_is(m, 0, DMTP_ATTACHMENT, "application/x", "x"); /* too long to be kept */
 }
@@ -250,7 +256,8 @@ test_mail_beyond_measure_stays_whole(void **state)
 	                "--x\nContent-Type: multipart/mixed; boundary=x\n\n",
 	                MIME_CONTAINERS_MAX, ""),
 	         true);
-	is_whole(repeat("", "Content-Type:\n message/rfc822\n\n", MIME_CONTAINERS_MAX + 1, ""), true);
+	is_whole(repeat("", "Content-Type:\n message/rfc822\n\n", MIME_CONTAINERS_MAX + 1, ""),
+	         true);
 	is_whole(repeat("Content-Type: multipart/mixed; boundary=x\n\n", "--x\n\nx\n",
 	                MIME_ATTACHMENTS_MAX + 1, "--x--\n"),
 	         false);
@@ -269,7 +276,8 @@ test_mail_beyond_measure_stays_whole(void **state)
 static void
 test_the_header_of_what_stays_whole(void **state)
 {
-	char *text = repeat("From: a@b.test\nSubject: too much\n\n", "--x\n", MIME_BOUNDARIES_MAX + 1, "");
+	char *text = repeat("From: a@b.test\nSubject: too much\n\n", "--x\n",
+	                    MIME_BOUNDARIES_MAX + 1, "");
 	struct mime_mail *m = read_mail(text);
 
 	(void)state;

@@ -15,9 +15,10 @@ setup(void **state)
 	if (cluster_setup(state) != 0)
 		return -1;
 	cluster_sql("SELECT tmtp.ensure_partitions('2027-01-10', '2027-01-18')");
-	cluster_sql("INSERT INTO tmtp.account VALUES (1, 'home.test', 'ann', 'x', now(), NULL), "
-	            "(2, 'home.test', 'ben', 'x', now(), NULL), (3, 'home.test', 'cy', 'x', now(), now()), "
-	            "(4, 'b.test', 'ann', 'x', now(), NULL)");
+	cluster_sql(
+	    "INSERT INTO tmtp.account VALUES (1, 'home.test', 'ann', 'x', now(), NULL), "
+	    "(2, 'home.test', 'ben', 'x', now(), NULL), (3, 'home.test', 'cy', 'x', now(), now()), "
+	    "(4, 'b.test', 'ann', 'x', now(), NULL)");
 	home = cluster_store("tmtp_home", 2);
 	return 0;
 }
@@ -33,8 +34,9 @@ static int
 empty(void **state)
 {
 	(void)state;
-	cluster_sql("TRUNCATE tmtp.inbox, tmtp.notification, tmtp.mail_channel, tmtp.mail_block, "
-	            "tmtp.mail_seen");
+	cluster_sql(
+	    "TRUNCATE tmtp.inbox, tmtp.notification, tmtp.mail_channel, tmtp.mail_block, "
+	    "tmtp.mail_seen");
 	cluster_sql("DELETE FROM tmtp.sender");
 	cluster_sql("DELETE FROM tmtp.domain");
 	return 0;
@@ -100,7 +102,8 @@ test_asked_together(void **state)
 	for (size_t i = 0; i < 5; i++) {
 		a[i] = (struct mail_ask){ .domain = SLICE("home.test"),
 			                  .name = slice_str(names[i]),
-			                  .sender = i == 3 ? SLICE("bad@b.test") : SLICE("a@b.test") };
+			                  .sender = i == 3 ? SLICE("bad@b.test")
+			                                   : SLICE("a@b.test") };
 		SUBMIT(store_mail_ask, home, &a[i]);
 	}
 	waiting_all();
@@ -126,12 +129,14 @@ test_blocks(void **state)
 	mail_channel_get_clear(&g);
 	set_open(1, true);
 	assert_false(ask("ann", "a@b.test"));
-	assert_int_equal(set_block(2, "a@b.test", false), STORE_NOT_FOUND); /* somebody else's */
+	assert_int_equal(set_block(2, "a@b.test", false),
+	                 STORE_NOT_FOUND); /* somebody else's */
 	assert_int_equal(set_block(1, "a@b.test", false), STORE_OK);
 	assert_int_equal(set_block(1, "a@b.test", false), STORE_NOT_FOUND);
 	assert_true(ask("ann", "a@b.test"));
-	cluster_sql("INSERT INTO tmtp.mail_block SELECT 1, 'x' || n, now() FROM generate_series(1, %d) n",
-	            MAIL_BLOCKS_MAX - 1);
+	cluster_sql(
+	    "INSERT INTO tmtp.mail_block SELECT 1, 'x' || n, now() FROM generate_series(1, %d) n",
+	    MAIL_BLOCKS_MAX - 1);
 	assert_int_equal(set_block(1, "one@too.many", true), STORE_CONFLICT);
 	assert_int_equal(set_block(1, "b@b.test", true), STORE_OK); /* it was already */
 }
@@ -150,21 +155,21 @@ make(struct letter *m, const char *seen)
 	static const char *const names[] = { "ann", "ben", "cy", "nobody" };
 
 	*m = (struct letter){ .a = { .domain = SLICE("home.test"),
-		                   .gateway = SLICE("smtp@home.test"),
-		                   .registrable = SLICE("home.test"),
-		                   .seen = slice_str(seen),
-		                   .digest = SLICE("digest"),
-		                   .body = SLICE("body"),
-		                   .sender = SLICE("env@b.test"),
-		                   .author = SLICE("author@b.test"),
-		                   .mail_sender = SLICE("Env@b.test"),
-		                   .mail_from = SLICE("A <author@b.test>"),
-		                   .mail_address = SLICE("author@b.test"),
-		                   .date_s = NOW / 1000000,
-		                   .now_us = NOW,
-		                   .sender_id = id_make(),
-		                   .domain_id = id_make(),
-		                   .rcpts_n = 4 } };
+		                     .gateway = SLICE("smtp@home.test"),
+		                     .registrable = SLICE("home.test"),
+		                     .seen = slice_str(seen),
+		                     .digest = SLICE("digest"),
+		                     .body = SLICE("body"),
+		                     .sender = SLICE("env@b.test"),
+		                     .author = SLICE("author@b.test"),
+		                     .mail_sender = SLICE("Env@b.test"),
+		                     .mail_from = SLICE("A <author@b.test>"),
+		                     .mail_address = SLICE("author@b.test"),
+		                     .date_s = NOW / 1000000,
+		                     .now_us = NOW,
+		                     .sender_id = id_make(),
+		                     .domain_id = id_make(),
+		                     .rcpts_n = 4 } };
 	m->a.fresh_id = uuid_floor(NOW);
 	m->a.fresh_id.octets[15] = (uint8_t)seen[0];
 	m->a.rcpts = m->rcpts;
@@ -217,10 +222,11 @@ test_a_mail_to_nobody_leaves_nothing(void **state)
 	make(&m, "1");
 	assert_int_equal(RUN(store_mail_arrival, home, &m.a), STORE_OK);
 	fates(&m, MAIL_CLOSED, MAIL_CLOSED);
-	assert_int_equal(cluster_int("SELECT (SELECT count(*) FROM tmtp.sender) + (SELECT count(*) "
-	                             "FROM tmtp.domain) + (SELECT count(*) FROM tmtp.mail_seen) + "
-	                             "(SELECT count(*) FROM tmtp.notification)"),
-	                 0);
+	assert_int_equal(
+	    cluster_int("SELECT (SELECT count(*) FROM tmtp.sender) + (SELECT count(*) "
+	                "FROM tmtp.domain) + (SELECT count(*) FROM tmtp.mail_seen) + "
+	                "(SELECT count(*) FROM tmtp.notification)"),
+	    0);
 }
 
 static void
@@ -325,7 +331,8 @@ test_members_of_domains_are_apart(void **state)
 	set_open(4, true);
 	make(&m, "1");
 	assert_int_equal(RUN(store_mail_arrival, home, &m.a), STORE_OK);
-	assert_int_equal(m.rcpts[0].fate, MAIL_CLOSED); /* ann of home.test isn't ann of b.test */
+	assert_int_equal(m.rcpts[0].fate,
+	                 MAIL_CLOSED); /* ann of home.test isn't ann of b.test */
 }
 
 static void
@@ -334,9 +341,10 @@ test_forgetting(void **state)
 	struct mail_forget f = { .now_us = NOW, .limit = 2 };
 
 	(void)state;
-	cluster_sql("INSERT INTO tmtp.mail_seen SELECT n::text::bytea, gen_random_uuid(), "
-	            "to_timestamp(%lld) + (n - 3) * interval '1 s' FROM generate_series(0, 4) n",
-	            (long long)(NOW / 1000000));
+	cluster_sql(
+	    "INSERT INTO tmtp.mail_seen SELECT n::text::bytea, gen_random_uuid(), "
+	    "to_timestamp(%lld) + (n - 3) * interval '1 s' FROM generate_series(0, 4) n",
+	    (long long)(NOW / 1000000));
 	assert_int_equal(RUN(store_mail_forget, home, &f), STORE_OK);
 	assert_int_equal(f.forgotten, 2);
 	assert_int_equal(RUN(store_mail_forget, home, &f), STORE_OK);
