@@ -23,9 +23,9 @@ async function startHome() {
 before(async () => {
 	dir = fs.mkdtempSync(path.join(os.tmpdir(), "ts-"));
 	fs.chmodSync(dir, 0o755);
-	fs.mkdirSync(path.join(dir, "lmtp"));
-	fs.chmodSync(path.join(dir, "lmtp"), 0o777);
-	file = path.join(dir, "lmtp/s");
+	fs.mkdirSync(path.join(dir, "p/queue/tmtp"), { recursive: true });
+	fs.chmodSync(path.join(dir, "p/queue/tmtp"), 0o777);
+	file = path.join(dir, "p/queue/tmtp/lmtp");
 	const authority = new Authority(dir);
 	authority.issue("home.test");
 	const ports = await freePorts(names.length + 1);
@@ -365,11 +365,9 @@ Inside.
 
 describe("with a real Postfix", { skip: noPostfix }, () => {
 	before(async () => {
-		fs.mkdirSync(path.join(dir, "p"));
 		postfix = await new Postfix(path.join(dir, "p"), postfixPort, `virtual_mailbox_domains = home.test
-virtual_transport = lmtp:unix:${file}
-smtpd_relay_restrictions = reject_unauth_destination
-smtpd_recipient_restrictions = reject_unverified_recipient
+virtual_transport = lmtp:unix:tmtp/lmtp
+smtpd_recipient_restrictions = reject_unauth_destination, reject_unverified_recipient
 unverified_recipient_reject_code = 550
 address_verify_map =
 address_verify_poll_delay = 1s

@@ -223,11 +223,11 @@ test_a_mail(void **state)
 	finish(&r);
 }
 
-#define SCRIPT                                                                            \
-	HELLO "MAIL FROM:<> SMTPUTF8\r\nRCPT TO:<y@home.test>\r\nRCPT TO:<n@home.test>"   \
-	      "\r\nRCPT TO:<\xc3\xa4@home.test>\r\nDATA\r\nS: 1\r\n\r\n..dot\r\n...\r\n"  \
-	      "a\r.\r\n.\r\nMAIL FROM:<\"q\\\"x\"@b.test>\r\nRCPT TO:<\"y y\"@home.test>" \
-	      "\r\nDATA\r\n\r\n.\r\nQUIT\r\n"
+static const char script[] =
+    HELLO "MAIL FROM:<> SMTPUTF8\r\nRCPT TO:<y@home.test>\r\nRCPT TO:<n@home.test>"
+	  "\r\nRCPT TO:<\xc3\xa4@home.test>\r\nDATA\r\nS: 1\r\n\r\n..dot\r\n...\r\n"
+	  "a\r.\r\n.\r\nMAIL FROM:<\"q\\\"x\"@b.test>\r\nRCPT TO:<\"y y\"@home.test>"
+	  "\r\nDATA\r\n\r\n.\r\nQUIT\r\n";
 #define SCRIPT_CODES "250 250 250 550 550 354 250 250 250 354 250 221"
 
 /* Everything in one piece, as PIPELINING lets, and in pieces of every size: the same comes out. */
@@ -235,11 +235,11 @@ static void
 test_every_size_of_pieces(void **state)
 {
 	(void)state;
-	for (size_t n = 1; n <= sizeof(SCRIPT); n++) {
+	for (size_t n = 1; n <= sizeof(script); n++) {
 		struct run r;
 
 		begin(&r);
-		assert_int_equal(feed(&r, SCRIPT, sizeof(SCRIPT) - 1, n), sizeof(SCRIPT) - 1);
+		assert_int_equal(feed(&r, script, sizeof(script) - 1, n), sizeof(script) - 1);
 		codes(&r, SCRIPT_CODES);
 		assert_int_equal(r.messages, 2);
 		assert_true(r.closed);
@@ -253,19 +253,19 @@ test_every_size_of_pieces(void **state)
 static void
 test_every_prefix(void **state)
 {
-	const char *second = strstr(SCRIPT, ".\r\nQUIT") + 3;
-	const char *first = strstr(SCRIPT, ".\r\nMAIL") + 3;
+	const char *second = strstr(script, ".\r\nQUIT") + 3;
+	const char *first = strstr(script, ".\r\nMAIL") + 3;
 
 	(void)state;
-	for (size_t n = 0; n < sizeof(SCRIPT); n++) {
+	for (size_t n = 0; n < sizeof(script); n++) {
 		struct run r;
 
 		begin(&r);
-		(void)feed(&r, SCRIPT, n, 65536);
+		(void)feed(&r, script, n, 65536);
 		lmtp_eof(r.s, r.now);
 		pump(&r);
 		assert_true(r.closed);
-		assert_int_equal(r.messages, (SCRIPT + n >= first) + (SCRIPT + n >= second));
+		assert_int_equal(r.messages, (script + n >= first) + (script + n >= second));
 		finish(&r);
 	}
 }
