@@ -11,7 +11,7 @@ SAN     ?=
 WERROR  ?= $(if $(CI),-Werror)
 
 PACKAGES := libmicrohttpd libpq libssl libcrypto libsodium libjwt jansson libevent_core \
-            yajl libcares libcurl libpsl libconfuse libsystemd libutf8proc libidn2 gnutls
+            yajl libcares libcurl libpsl libconfuse libsystemd libutf8proc libidn2 gnutls gmime-3.0
 
 PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)

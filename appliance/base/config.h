@@ -104,6 +104,15 @@ struct config_relay {
 	bool auth; /* prove our domains by a published key where a certificate doesn't do */
 };
 
+/* Mail from the local mail server (home/lmtp.h). */
+struct config_lmtp {
+	struct config_addresses listen; /* also "unix:/path" (AF_UNIX); may be empty: off */
+	bool allow_remote;              /* else only loopback addresses and Unix sockets */
+	size_t octets;                  /* of one mail */
+	unsigned rcpts;                 /* of one mail */
+	unsigned connections, idle_s;
+};
+
 struct config_home {
 	struct config_http http;
 	unsigned threads;                     /* resolved: never 0 */
@@ -120,6 +129,7 @@ struct config_home {
 	unsigned contact_invitations_per_day; /* that one member sends */
 	unsigned messages_per_minute;         /* that one member writes */
 	unsigned contact_messages_per_minute; /* that one contact gets through to a member */
+	struct config_lmtp lmtp;
 };
 
 struct config_panel {

@@ -190,6 +190,21 @@ static const struct option options[] = {
 	  AT(config_home, contact_messages_per_minute), false, "120",
 	  "Messages a minute that are taken from one contact for one member; what is more waits "
 	  "at the contact's server." },
+	{ SEC_HOME, "lmtp_listen", KIND(VALUE_SOCKETS), AT(config_home, lmtp.listen), false, "",
+	  "Where the local mail server delivers mail for members who opened the channel smtp, "
+	  "over LMTP: unix:/path or a loopback address; empty: no mail." },
+	{ SEC_HOME, "lmtp_allow_remote", KIND(VALUE_BOOL), AT(config_home, lmtp.allow_remote),
+	  false, "false",
+	  "true: lmtp_listen may name addresses that other machines reach. Whoever reaches "
+	  "them can write to those members." },
+	{ SEC_HOME, "lmtp_octets", OCTETS(65536, 256 * MIB), AT(config_home, lmtp.octets),
+	  false, "26214400", "The longest mail." },
+	{ SEC_HOME, "lmtp_rcpts", NUMBER(1, 1000), AT(config_home, lmtp.rcpts), false, "100",
+	  "Recipients of one mail." },
+	{ SEC_HOME, "lmtp_connections", NUMBER(1, 1000), AT(config_home, lmtp.connections),
+	  false, "40", "LMTP connections at a time." },
+	{ SEC_HOME, "lmtp_idle_s", NUMBER(10, 3600), AT(config_home, lmtp.idle_s), false, "300",
+	  "How long an LMTP session may do nothing." },
 
 	{ SEC_PANEL, "listen", KIND(VALUE_ADDRESSES), AT(config_panel, http.listen), false,
 	  "127.0.0.1:8082", "Where administrators find the panel; [::] takes IPv4 too." },

@@ -19,6 +19,7 @@ enum value_kind {
 	VALUE_ADDRESS,   /* struct config_address; not set when empty */
 	VALUE_ADDRESSES, /* struct config_addresses */
 	VALUE_SERVERS,   /* struct config_addresses; port 53 when none is written */
+	VALUE_SOCKETS,   /* struct config_addresses; "unix:/path" too */
 	VALUE_HOSTPORT,  /* struct config_hostport; not set when empty */
 	VALUE_ORIGIN,    /* char *: "https://host[:port]"; NULL when empty */
 	VALUE_URLS,      /* struct config_strings: "https://host[:port][/path]" */

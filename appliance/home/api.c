@@ -15,6 +15,7 @@
 #include "home/login.h"
 #include "home/origin.h"
 #include "home/presence.h"
+#include "home/mail_channel.h"
 #include "web/reply.h"
 #include "web/server.h"
 
@@ -75,6 +76,11 @@ static const struct web_route routes[] = {
 	  WEB_JSON_BODY },
 	{ WEB_POST, "/v1/invitations/:from/:channel/refuse", on_invitation_refuse, 0, 0 },
 	{ WEB_GET, "/v1/channels", on_consent_list, 0, 0 },
+	{ WEB_GET, "/v1/channels/smtp", on_mail_channel_get, 0, 0 },
+	{ WEB_PUT, "/v1/channels/smtp", on_mail_channel_open, 0, 0 },
+	{ WEB_DELETE, "/v1/channels/smtp", on_mail_channel_close, 0, 0 },
+	{ WEB_PUT, "/v1/channels/smtp/blocked/:address", on_mail_block, 0, 0 },
+	{ WEB_DELETE, "/v1/channels/smtp/blocked/:address", on_mail_unblock, 0, 0 },
 	{ WEB_PUT, "/v1/channels/:from/:channel", on_consent_grant, BODY_MAX, WEB_JSON_BODY },
 	{ WEB_DELETE, "/v1/channels/:from/:channel", on_consent_revoke, 0, 0 },
 	{ WEB_GET, "/v1/contacts", on_contact_list, 0, 0 },

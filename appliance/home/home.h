@@ -10,6 +10,8 @@
  *   cards    other domains' site cards: their keys, their hosts
  *   auths    AUTH: who proves a domain by a key of its card
  *   judge    whether a notification is its sender's, by the card
+ *   smtp     the local mail server's sessions
+ *   mails    mail that arrives, read apart, and its commit
  *   live     members who watch their inbox now
  *   presence which of them contacts are told of
  *   api      what a member may ask and say over HTTP
@@ -28,6 +30,8 @@ struct pickups;
 struct origins;
 struct cards;
 struct auths;
+struct smtp;
+struct mails;
 struct live;
 struct presence;
 struct api;
@@ -43,6 +47,8 @@ struct home {
 	struct cards *cards;
 	struct auths *auths;
 	struct pickups *pickups;
+	struct mails *mails;
+	struct smtp *smtp;
 	struct live *live;
 	struct presence *presence;
 	struct api *api;

@@ -650,7 +650,11 @@ live_arrived(struct live *live, const struct live_entry *entry, const int64_t *a
 		                   .date_s = entry->date_s,
 		                   .arrived_us = entry->arrived_us,
 		                   .read_us = -1,
-		                   .body = entry->body };
+		                   .body = entry->body,
+		                   .mail = entry->mail,
+		                   .mail_sender = entry->mail_sender,
+		                   .mail_from = entry->mail_from,
+		                   .mail_address = entry->mail_address };
 
 	if (n == 0 || !live_any(live))
 		return;

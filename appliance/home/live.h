@@ -25,6 +25,8 @@ struct live_entry {
 	struct slice body;          /* the canonical message */
 	bool has_variables; /* members' own values are in their rows: each is read from the
 	                       store */
+	bool mail;          /* as in view.h */
+	struct slice mail_sender, mail_from, mail_address;
 };
 
 /* Shows it to those of the accounts who watch. On the loop's thread. */

@@ -15,10 +15,12 @@
 #include "home/dmtp.h"
 #include "home/guard.h"
 #include "home/live.h"
+#include "home/mails.h"
 #include "home/origins.h"
 #include "home/pickups.h"
 #include "home/posts.h"
 #include "home/presence.h"
+#include "home/smtp.h"
 #include "home/upkeep.h"
 #include "store/embedded.h"
 #include "store/sites.h"
@@ -162,7 +164,7 @@ static void
 on_drain(struct loop_timer *timer)
 {
 	struct role *r = timer->arg;
-	bool quiet = dmtp_service_is_quiet(r->home.dmtp) &&
+	bool quiet = dmtp_service_is_quiet(r->home.dmtp) && smtp_is_quiet(r->home.smtp) &&
 	             pickups_count(r->home.pickups) == 0 && r->home.jobs == 0;
 
 	if (quiet || loop_mono_ms(r->home.loop) >= r->drain_until_ms)
@@ -183,6 +185,7 @@ drain(struct role *r)
 	r->drain_until_ms =
 	    loop_mono_ms(r->home.loop) + (int64_t)r->home.config->drain_timeout_s * 1000;
 	dmtp_service_drain(r->home.dmtp);
+	smtp_drain(r->home.smtp);
 	api_drain(r->home.api);
 	loop_timer_set(&r->drain_timer, 0);
 }
@@ -279,6 +282,7 @@ start_parts(struct role *r)
 	    (h->presence = presence_new(h)) == NULL || (h->posts = posts_new(h)) == NULL ||
 	    (h->origins = origins_new(h, why)) == NULL || (h->cards = cards_new(h)) == NULL ||
 	    (h->auths = auths_new(h)) == NULL || (h->pickups = pickups_new(h)) == NULL ||
+	    (h->mails = mails_new(h)) == NULL || (h->smtp = smtp_new(h, why)) == NULL ||
 	    (h->dmtp = dmtp_service_new(h, why)) == NULL) {
 		log_error("cannot-start", LOG_S("reason", why));
 	} else if ((h->api = api_start(h, &error)) == NULL) {
@@ -323,6 +327,7 @@ stop(struct role *r)
 		api_stop(&h->api);
 	web_health_stop(&r->health);
 	dmtp_service_free(&h->dmtp);
+	smtp_free(&h->smtp);
 	store_stop(&h->store, STORE_GRACE_MS);
 	for (int turns = 0; turns < 10; turns++)
 		(void)loop_turn(h->loop,
@@ -331,6 +336,7 @@ stop(struct role *r)
 	loop_timer_cancel(&r->drain_timer);
 	loop_fd_deinit(&r->signals);
 	home_upkeep_free(&r->upkeep);
+	mails_free(&h->mails);
 	pickups_free(&h->pickups);
 	auths_free(&h->auths);
 	cards_free(&h->cards);

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "home/pickups.h"
+#include "store/mails.h"
 #include "store/upkeep.h"
 #include "store/workers.h"
 
@@ -21,6 +22,9 @@ struct home_upkeep {
 	struct upkeep_forget forget;
 	struct worker_reap reap;
 	struct home_later partitions_later, forget_later, reap_later;
+	struct loop_timer mails_timer;
+	struct mail_forget mails;
+	struct home_later mails_later;
 };
 
 static void
@@ -97,6 +101,26 @@ reap(struct loop_timer *timer)
 	store_worker_reap_homes(u->home->store, &u->reap);
 }
 
+static void
+on_mails_forgotten(void *arg)
+{
+	struct home_upkeep *u = arg;
+
+	if (!u->home->draining)
+		loop_timer_set(&u->mails_timer,
+		               u->mails.forgotten >= FORGET_AT_ONCE ? 1000 : FORGET_EVERY_MS);
+}
+
+static void
+forget_mails(struct loop_timer *timer)
+{
+	struct home_upkeep *u = timer->arg;
+
+	u->mails = (struct mail_forget){ .now_us = clock_wall_us(), .limit = FORGET_AT_ONCE };
+	home_later(&u->mails_later, u->home, &u->mails.job, on_mails_forgotten, u);
+	store_mail_forget(u->home->store, &u->mails);
+}
+
 struct home_upkeep *
 home_upkeep_new(struct home *home)
 {
@@ -109,8 +133,10 @@ home_upkeep_new(struct home *home)
 	loop_timer_init(&u->forget_timer, home->loop, forget, u);
 	loop_timer_init(&u->reap_timer, home->loop, reap, u);
 	loop_timer_set(&u->reap_timer, 0);
+	loop_timer_init(&u->mails_timer, home->loop, forget_mails, u);
 	loop_timer_set(&u->partitions_timer, 0);
 	loop_timer_set(&u->forget_timer, FORGET_EVERY_MS);
+	loop_timer_set(&u->mails_timer, FORGET_EVERY_MS);
 	return u;
 }
 
@@ -122,6 +148,7 @@ home_upkeep_free(struct home_upkeep **upkeep)
 	loop_timer_cancel(&(*upkeep)->partitions_timer);
 	loop_timer_cancel(&(*upkeep)->forget_timer);
 	loop_timer_cancel(&(*upkeep)->reap_timer);
+	loop_timer_cancel(&(*upkeep)->mails_timer);
 	free(*upkeep);
 	*upkeep = NULL;
 }

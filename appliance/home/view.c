@@ -27,6 +27,10 @@ view_of_row(const struct inbox_row *row)
 		.body = slice_mem(row->body, row->body == NULL ? 0 : row->size),
 		.variables =
 		    slice_mem(row->variables, row->variables == NULL ? 0 : row->variables_len),
+		.mail = row->mail_sender != NULL,
+		.mail_sender = slice_str(row->mail_sender),
+		.mail_from = slice_str(row->mail_from),
+		.mail_address = slice_str(row->mail_address),
 	};
 }
 
@@ -69,8 +73,8 @@ cut_text(struct slice text, size_t max)
 
 /*
  * The field's text as this member reads it, of which max octets are wanted;
- * null when it grows beyond measure. What a person wrote is no template: her
- * braces are braces.
+ * null when it grows beyond measure. What a person wrote is no template, nor is
+ * mail: their braces are braces.
  */
 static json_t *
 field_text(const struct view_entry *e, const struct dmtp_field *f, size_t max)
@@ -79,7 +83,7 @@ field_text(const struct view_entry *e, const struct dmtp_field *f, size_t max)
 	struct buffer out;
 	json_t *string;
 
-	if (slice_eq_str(e->channel, "inbox"))
+	if (e->mail || slice_eq_str(e->channel, "inbox"))
 		return text_json(cut_text(f->data, max));
 	buffer_init(&out, from.len + EXPANSION_MAX);
 	dmtp_template_expand(from, dmtp_escape_for(f->type), e->variables, &out);
@@ -123,6 +127,17 @@ find_field(struct slice body, const char *wanted, struct dmtp_field *out)
 	return false;
 }
 
+/* What mail says of itself, apart from what is true of it. */
+static void
+add_mail(json_t *o, const struct view_entry *e)
+{
+	(void)json_object_set_new(o, "verified", json_false());
+	(void)json_object_set_new(o, "mail",
+	                          json_pack("{s:o, s:o, s:o}", "from", text_json(e->mail_from),
+	                                    "address", text_json(e->mail_address), "sender",
+	                                    text_json(e->mail_sender)));
+}
+
 json_t *
 view_list_form(const struct view_entry *e)
 {
@@ -147,6 +162,8 @@ view_list_form(const struct view_entry *e)
 	(void)json_object_set_new(o, "read", view_time(e->read_us));
 	if (e->withdrawn)
 		(void)json_object_set_new(o, "withdrawn", json_true());
+	if (e->mail)
+		add_mail(o, e);
 	return o;
 }
 

@@ -27,6 +27,8 @@ struct view_entry {
 	bool withdrawn;
 	struct slice body; /* the canonical message or, for the list form, a beginning of it */
 	struct slice variables; /* a whole dictionary, or empty */
+	bool mail; /* from is our gateway; who wrote it nobody verified (store/mails.h) */
+	struct slice mail_sender, mail_from, mail_address;
 };
 
 struct view_entry view_of_row(const struct inbox_row *row);
@@ -34,7 +36,8 @@ struct view_entry view_of_row(const struct inbox_row *row);
 /*
  * {"id","from","channel","subject","text"?,"date","arrived","read","withdrawn"?};
  * the subject is null when there is none; text is a person's message, or its
- * beginning. Never fails for a body's sake.
+ * beginning. Mail has also {"verified": false, "mail": {"from","address","sender"}}.
+ * Never fails for a body's sake.
  */
 json_t *view_list_form(const struct view_entry *entry);
 

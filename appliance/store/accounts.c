@@ -1,6 +1,7 @@
 /* Accounts and log-ins: see accounts.h. */
 #include "store/accounts.h"
 
+#include "store/mails.h"
 #include "store/rows.h"
 
 #include <sodium.h>
@@ -235,15 +236,16 @@ rows_created(const PGresult *r, struct store_job *const *jobs, size_t n)
 static const struct store_op changes[] = {
 	[ACCOUNT_CREATE] = {
 	    .name = "account_create",
-	    /* "channel.site" is a channel's address: no account of a site's domain is called so. */
+	    /* "channel.site" is a channel's address: no account of a site's domain is called so.
+	     * Nor is it called as the domain's mail gateway. */
 	    .sql = "WITH named AS (INSERT INTO tmtp.local_name (domain, name, kind, id) "
-		   " SELECT $1, $2, 'account', $7 WHERE NOT EXISTS (SELECT FROM tmtp.local_name s "
+		   " SELECT $1, $2, 'account', $7 WHERE $2 <> '" MAIL_GATEWAY "' AND NOT EXISTS (SELECT FROM tmtp.local_name s "
 		   "  WHERE s.domain = $1 AND s.name = substring($2 from '^[a-z0-9-]+[.]([a-z0-9-]+)$') "
 		   "  AND s.kind = 'site') "
 		   " ON CONFLICT (domain, name) DO NOTHING RETURNING id), "
 		   "changed AS (INSERT INTO tmtp.account (account_id, domain, name, password_hash, created_at) "
 		   " SELECT id, $1, $2, $6, $3 FROM named RETURNING account_id), "
-		   /* a person writes as a site does: schema/008_persons.sql */
+		   /* a person writes as a site does: schema/007_persons.sql */
 		   "sender AS (INSERT INTO tmtp.site (site_id, domain, name, title, created_at, kind) "
 		   " SELECT id, $1, $2, '', $3, 1 FROM named RETURNING site_id), "
 		   "inbox AS (INSERT INTO tmtp.channel (site_id, channel_id, name, title, created_at) "
@@ -332,6 +334,7 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 		out->address = row_text(r, row, 1);
 		out->created_us = row_time(r, row, 2);
 		out->disabled_us = row_time(r, row, 3);
+		out->takes_mail = row_bool(r, row, 4);
 		if (out->address == NULL)
 			list->job.rc = STORE_DOWN;
 	}
@@ -339,9 +342,11 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op list_op = {
 	.name = "account_list",
-	.sql = "SELECT account_id, name || '@' || domain, created_at, disabled_at FROM "
-	       "tmtp.account "
-	       "WHERE domain = $1 AND name > $2 ORDER BY name LIMIT $3",
+	.sql =
+	    "SELECT a.account_id, a.name || '@' || a.domain, a.created_at, a.disabled_at, "
+	    " EXISTS (SELECT FROM tmtp.mail_channel m WHERE m.account_id = a.account_id AND m.open) "
+	    "FROM tmtp.account a "
+	    "WHERE a.domain = $1 AND a.name > $2 ORDER BY a.name LIMIT $3",
 	.types = (const Oid[]){ T_TEXT, T_TEXT, T_INT8, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,

@@ -69,6 +69,7 @@ struct account_row {
 	int64_t account_id;
 	char *address;
 	int64_t created_us, disabled_us;
+	bool takes_mail; /* the channel smtp is open */
 };
 
 struct account_list {

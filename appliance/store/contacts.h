@@ -1,7 +1,7 @@
 /*
  * A member's contacts: persons (or whoever writes to her `inbox`) with what
  * each said to the other. A contact is made of a subscription of her own
- * channel and a consent (schema/008_persons.sql); nobody writes before both
+ * channel and a consent (schema/007_persons.sql); nobody writes before both
  * say yes. And her conversations: what went out and what came in, together.
  */
 #ifndef TMTP_STORE_CONTACTS_H

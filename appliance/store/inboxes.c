@@ -21,6 +21,8 @@
 #define SENDER_OF_N \
 	"CROSS JOIN LATERAL (SELECT k.address FROM tmtp.sender k WHERE k.sender_id = n.sender_id LIMIT 1) s "
 
+#define MAIL "n.mail_sender, n.mail_from, n.mail_address "
+
 /* Bodies are stored as they are, so that only the wanted octets are read. */
 #define BODY(n, max) "CASE WHEN " n ".state = 1 THEN substr(" n ".body, 1, " max ") END"
 
@@ -41,10 +43,21 @@ inbox_list_clear(struct inbox_list *list)
 		free(list->rows[i].channel);
 		free(list->rows[i].body);
 		free(list->rows[i].variables);
+		free(list->rows[i].mail_sender);
+		free(list->rows[i].mail_from);
+		free(list->rows[i].mail_address);
 	}
 	free(list->rows);
 	list->rows = NULL;
 	list->rows_n = 0;
+}
+
+/* Memory was short: mail must never look like what was verified. */
+static bool
+mail_is_cut(const struct inbox_row *e, const PGresult *r, int row)
+{
+	return !row_is_null(r, row, 10) &&
+	       (e->mail_sender == NULL || e->mail_from == NULL || e->mail_address == NULL);
 }
 
 static void
@@ -61,8 +74,11 @@ read_entry(struct inbox_list *list, const PGresult *r, int row)
 	e->withdrawn = row_bool(r, row, 7);
 	e->body = row_octets(r, row, 8, &e->size);
 	e->variables = row_octets(r, row, 9, &e->variables_len);
+	e->mail_sender = row_text(r, row, 10);
+	e->mail_from = row_text(r, row, 11);
+	e->mail_address = row_text(r, row, 12);
 	if (e->sender == NULL || e->channel == NULL || (e->body == NULL && !e->withdrawn) ||
-	    (e->variables == NULL && !row_is_null(r, row, 9)))
+	    (e->variables == NULL && !row_is_null(r, row, 9)) || mail_is_cut(e, r, row))
 		list->job.rc = STORE_DOWN;
 }
 
@@ -119,7 +135,7 @@ static const struct store_op newest_op = {
 	    " AS i(ord, account_id, before, unread, max, octets) "
 	    "CROSS JOIN LATERAL (SELECT b.notification_id, s.address, n.channel, "
 	    "  greatest(b.arrived_at, n.verified_at), n.date_s, b.read_at, n.state = 3, "
-	    "  " BODY("n", "i.octets") ", b.variables "
+	    "  " BODY("n", "i.octets") ", b.variables, " MAIL
 				       " FROM tmtp.inbox b " NOTIFICATION_OF(
 					   "b.notification_id", "b.account_id") SENDER_OF_N
 	" WHERE b.account_id = i.account_id AND b.notification_id < i.before "
@@ -154,7 +170,7 @@ static const struct store_op one_op = {
 	    " greatest(b.arrived_at, n.verified_at), n.date_s, b.read_at, n.state = 3, "
 	    " " BODY(
 		"n",
-		"i.octets") ", b.variables "
+		"i.octets") ", b.variables, " MAIL
 			    "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::int4[]) "
 			    " AS i(ord, account_id, notification_id, octets) "
 			    "CROSS JOIN LATERAL (SELECT k.* FROM tmtp.inbox k WHERE k.account_id = i.account_id "
@@ -197,7 +213,7 @@ static const struct store_op since_op = {
 	    "SELECT 0, x.notification_id, s.address, n.channel, x.arrived, n.date_s, x.read_at, n.state = 3, "
 	    " " BODY(
 		"n",
-		"$6") ", x.variables "
+		"$6") ", x.variables, " MAIL
 		      "FROM (SELECT b.notification_id, b.read_at, b.variables, "
 		      "  greatest(b.arrived_at, n.verified_at) AS arrived "
 		      " FROM tmtp.inbox b " NOTIFICATION_OF(

@@ -15,6 +15,8 @@ struct inbox_row {
 	size_t size;
 	uint8_t *variables; /* this member's, canonical bencode, or NULL */
 	size_t variables_len;
+	/* Of mail (mails.h); all NULL: it came over DMTP, from a verified sender. */
+	char *mail_sender, *mail_from, *mail_address;
 };
 
 /*

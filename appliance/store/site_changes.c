@@ -6,6 +6,7 @@
  */
 #include "store/sites.h"
 
+#include "store/mails.h"
 #include "store/rows.h"
 
 /* Parameters of all: $1 domain, $2 name, $3 now, $4 the audit row's id, $5 actor. */
@@ -147,7 +148,7 @@ static const struct store_op ops[] = {
 	[SITE_CREATE] = {
 	    .name = "site_create",
 	    .sql = "WITH named AS (INSERT INTO tmtp.local_name (domain, name, kind, id) "
-		   " VALUES ($1, $2, 'site', $6) ON CONFLICT (domain, name) DO NOTHING RETURNING id), "
+		   " SELECT $1, $2, 'site', $6 WHERE $2 <> '" MAIL_GATEWAY "' ON CONFLICT (domain, name) DO NOTHING RETURNING id), "
 		   "changed AS (INSERT INTO tmtp.site (site_id, domain, name, title, created_at) "
 		   " SELECT id, $1, $2, $7, $3 FROM named RETURNING site_id)"
 		   TELL("site-create", "$7")

@@ -70,7 +70,7 @@ export class Appliance {
 
 	// routes: {domain: {dmtp, pickup, public, more}}, ports of this machine; more of other sections; certificate: that of another file, or
 	// null for none; site: {tls, more}; listen: further addresses for DMTP.
-	configure({ routes, relay = "", own = "", home = "", site = "", tls = true, certificate = this.domain, others = "", listen = {},
+	configure({ routes = {}, relay = "", own = "", home = "", site = "", tls = true, certificate = this.domain, others = "", listen = {},
 		roles = ["site", "relay", "home"] }) {
 		const { ports, domain, authority } = this;
 		const addresses = (port, more = []) => [`127.0.0.1:${port}`, ...more].map((address) => `"${address}"`).join(", ");

@@ -147,6 +147,9 @@ load_good(const struct fixture *f, const char *text)
 	return c;
 }
 
+#define LONG_PATH                                                                       \
+	"a-directory-with-a-long-name/a-directory-with-a-long-name/a-directory-with-a-" \
+	"long-name/a-socket-with-a-long-name"
 #define USER "user = \"" ACCOUNT "\"\n"
 #define SHOP "domain \"shop.test\" { certificate = \"shop.pem\" key = \"shop.key\" }\n"
 
@@ -210,6 +213,7 @@ test_every_option_reaches_its_field(void **state)
 	    "2\n"
 	    " connect_timeout_s = 3 nameservers = {\"127.0.0.1\", \"[::1]:5353\"} auth = false }\n"
 	    "home { dmtp_listen = {} dmtps_listen = {\"127.0.0.1:3688\"} invitations = false "
+	    "lmtp_listen = {\"unix:/run/tmtp/lmtp\", \"[::1]:24\"} lmtp_octets = 65536 "
 	    "idle_s = 11 }\n"
 	    "route \"home.test\" { dmtp = \"127.0.0.1:13688\" pickup = "
 	    "\"mail.home.test:18443\" ca = \"home.pem\"\n"
@@ -246,6 +250,10 @@ test_every_option_reaches_its_field(void **state)
 	    ((struct sockaddr_in6 *)&c->relay.nameservers.items[1].addr)->sin6_port,
 	    htons(5353));
 	assert_int_equal(c->home.dmtp_listen.count, 0);
+	assert_int_equal(c->home.lmtp.listen.count, 2);
+	assert_int_equal(c->home.lmtp.listen.items[0].addr.ss_family, AF_UNIX);
+	assert_string_equal(c->home.lmtp.listen.items[0].text, "unix:/run/tmtp/lmtp");
+	assert_int_equal(c->home.lmtp.octets, 65536);
 	assert_string_equal(c->home.dmtps_listen.items[0].text, "127.0.0.1:3688");
 	assert_false(c->home.invitations);
 	assert_int_equal(c->home.limits.idle_s, 11);
@@ -366,6 +374,20 @@ static const struct {
 	  "home.dmtp_listen and home.dmtps_listen both want" },
 	{ USER SHOP "relay { metrics_listen = \"127.0.0.1:8080\" }\n", 3,
 	  "site.listen and relay.metrics_listen" },
+	{ USER SHOP "home { lmtp_listen = {\"unix:tmtp/lmtp\"} }\n", 3,
+	  "lmtp_listen: \"unix:tmtp/lmtp\" has no absolute path" },
+	{ USER SHOP "home { lmtp_listen = {\"unix:/\"} }\n", 3, "has no absolute path" },
+	{ USER SHOP "home { lmtp_listen = {\"unix:/" LONG_PATH "\"} }\n", 3,
+	  "is longer than the path of a socket may be" },
+	{ USER SHOP "home { lmtp_listen = {\"unix:/l\", \"unix:/l\"} }\n", 3,
+	  "home.lmtp_listen and home.lmtp_listen both want unix:/l" },
+	{ USER SHOP "home { lmtp_listen = {\"127.0.0.1:8081\"} }\n", 3,
+	  "home.listen and home.lmtp_listen both want 127.0.0.1:8081" },
+	{ USER SHOP "home { lmtp_listen = {\"192.0.2.1:24\"} }\n", 3,
+	  "other machines may reach 192.0.2.1:24" },
+	{ USER SHOP "home { lmtp_listen = {\"127.0.0.1:24\", \"[::]:24\"} }\n", 3,
+	  "other machines may reach [::]:24" },
+	{ USER SHOP "home { lmtp_rcpts = 0 }\n", 3, "is not a whole number from 1 to 1000" },
 	{ USER SHOP "site { tls = yes }\n", 3, "tls: \"yes\" is neither true nor false" },
 	{ USER SHOP "site { url = \"http://127.0.0.1:8080\" }\n", 3,
 	  "site.url must begin with https://" },

@@ -388,6 +388,30 @@ test_what_a_person_wrote_is_no_template(void **state)
 	json_decref(inside);
 }
 
+/* Of mail nobody verified who wrote it, and its braces are its own. */
+static void
+test_mail(void **state)
+{
+	struct dmtp_field fields[] = { field(DMTP_SUBJECT, "text/plain", "Dear {{name}}"),
+		                       field(DMTP_MESSAGE, "text/html", "<p>{{name}}</p>") };
+	struct view_entry e = entry_of(fields, 2, "");
+
+	(void)state;
+	e.mail = true;
+	e.mail_from = SLICE("Ann <ann@b.test>");
+	e.mail_address = SLICE("ann@b.test");
+	e.mail_sender = SLICE("");
+	expect(
+	    view_list_form(&e),
+	    "{\"id\":\"00000000-0000-0000-0000-000000000000\",\"from\":\"shop@shop.test\","
+	    "\"channel\":\"orders\",\"subject\":\"Dear {{name}}\",\"date\":\"2027-01-15T08:00:00Z\","
+	    "\"arrived\":\"2027-01-15T08:00:01Z\",\"read\":null,\"verified\":false,"
+	    "\"mail\":{\"from\":\"Ann <ann@b.test>\",\"address\":\"ann@b.test\",\"sender\":\"\"}}");
+	expect(view_fields(&e),
+	       "{\"subject\":\"Dear {{name}}\",\"message\":[{\"type\":\"text/html\","
+	       "\"text\":\"<p>{{name}}</p>\"}],\"actions\":[],\"attachments\":[]}");
+}
+
 int
 main(void)
 {
@@ -404,6 +428,7 @@ main(void)
 		cmocka_unit_test_teardown(test_words_of_an_invitation, teardown),
 		cmocka_unit_test(test_cursors_there_and_back),
 		cmocka_unit_test(test_registrable_domains),
+		cmocka_unit_test(test_mail),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
