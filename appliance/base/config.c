@@ -33,7 +33,6 @@
 
 #define CONFIG_MAX_OCTETS (1u << 20)
 #define RAW_MAX_OCTETS (1u << 20)
-#define SECTION_OPTIONS_MAX 24
 #define THREADS_MAX 64
 #define EMBEDDED_MEMORY_MAX_MB 1024
 #define EMBEDDED_MEMORY_MIN_MB 64
@@ -211,7 +210,8 @@ describe_section(enum section section, cfg_opt_t *out)
 static cfg_t *
 describe(void)
 {
-	cfg_opt_t all[SECTIONS][SECTION_OPTIONS_MAX];
+	/* Room for all in one section, with the sections and two ends. */
+	cfg_opt_t all[SECTIONS][OPTIONS + SECTIONS + 2];
 	size_t n = describe_section(SEC_GLOBAL, all[SEC_GLOBAL]);
 
 	all[SEC_GLOBAL][n++] = (cfg_opt_t)CFG_STR(END_OPTION, NULL, CFGF_NODEFAULT);
