@@ -47,6 +47,8 @@ test_addresses_read_and_write(void **state)
 	assert_int_equal(net_address_port(&a), 3688);
 	assert_string_equal(net_address_format_ip(&a, out), "192.0.2.1");
 	a.ss.ss_family = AF_UNIX;
+	assert_string_equal(net_address_format(&a, out), "unix");
+	a.ss.ss_family = AF_UNSPEC;
 	assert_string_equal(net_address_format(&a, out), "unknown");
 }
 
