@@ -158,6 +158,20 @@ test_alternatives_and_attachments(void **state)
 	mime_free(&m);
 }
 
+/* Only alternatives say the same: what stands behind the text isn't it. */
+static void
+test_parts_that_are_no_alternatives(void **state)
+{
+	struct mime_mail *m =
+	    read_mail("Content-Type: multipart/mixed; boundary=o\n\n--o\n\ntext\n--o\n"
+	              "Content-Type: text/html\n\n<b>\n--o--\n");
+
+	(void)state;
+	field_is(m, 0, DMTP_MESSAGE, PLAIN, "text");
+	field_is(m, 1, DMTP_ATTACHMENT, "text/html", "<b>");
+	mime_free(&m);
+}
+
 static void
 test_forwarded_signed_and_report(void **state)
 {
@@ -328,6 +342,7 @@ main(void)
 		cmocka_unit_test(test_header),
 		cmocka_unit_test(test_a_long_subject),
 		cmocka_unit_test(test_alternatives_and_attachments),
+		cmocka_unit_test(test_parts_that_are_no_alternatives),
 		cmocka_unit_test(test_forwarded_signed_and_report),
 		cmocka_unit_test(test_names_of_attachments),
 		cmocka_unit_test(test_mail_beyond_measure_stays_whole),
