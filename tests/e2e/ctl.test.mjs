@@ -632,8 +632,8 @@ describe('messages, queue and peers', () => {
 		assert.match(ok(['queue', 'drop', '--domain', 'gone.test']), /No batch/);
 		assert.equal(sql('SELECT count(*) FROM tmtp.audit'), before_, 'what changes nothing is not audited');
 		for (const verb of ['retry', 'hold', 'release', 'drop']) {
-			fails(['queue', verb], 2, /one of --domain, --message and --all/);
-			fails(['queue', verb, '--all', '--domain', 'home.test'], 2, /one of/);
+			fails(['queue', verb], 2, /--domain, --message or both, or else --all/);
+			fails(['queue', verb, '--all', '--domain', 'home.test'], 2, /or else --all/);
 			fails(['queue', verb, '--message', 'x'], 1, /not an id/);
 		}
 	});

@@ -136,13 +136,14 @@ describe("a peer that can't take everything at once", () => {
 		await until("five tries", () => failed().length >= 5);
 		assert.ok(way.accepted - accepted <= failed().length + 1, `${way.accepted - accepted} connections for ${failed().length} failures`);
 		assert.deepEqual(failed().slice(0, 4).map((l) => Number(/failures=(\d+)/.exec(l)[1])), [1, 2, 3, 4]);
-		const words = /reason="?([^"]*)"? failures/.exec(failed()[0])[1];
+		const words = () => failed().map((l) => /reason="?([^"]*)"? failures/.exec(l)[1]);
 		await its.shop.sql(`UPDATE tmtp.message SET expires_at = now() WHERE message_id = '${ids[0]}'`);
 		await its.shop.ctl(["peer", "hold", "gone.test"]);
 		await its.shop.sql(`UPDATE tmtp.message SET expires_at = now() WHERE message_id = '${ids[1]}'`);
 		for (const id of ids.slice(0, 2)) {
 			await until("the dead letter", async () => await batch(id, "state") === "2");
-			assert.equal(await batch(id, "reason"), `expired before it could be delivered; last: ${words}`);
+			const [, said] = /^expired before it could be delivered; last: (.+)$/.exec(await batch(id, "reason"));
+			assert.ok(words().includes(said), said);
 		}
 		await its.shop.line(new RegExp(`^event=delivery-dead .*message=${ids[1]} reason="expired before`), from);
 		assert.equal((await its.shop.ctl(["queue", "drop", "--domain", "gone.test"])).changed, 40);
