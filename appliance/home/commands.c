@@ -9,6 +9,7 @@
 #include "base/metric.h"
 #include "dmtp/address.h"
 #include "home/posts.h"
+#include "home/recalls.h"
 #include "store/arrivals.h"
 #include "store/inboxes.h"
 #include "store/members.h"
@@ -401,6 +402,8 @@ command_handle(struct dmtp_session *s, const struct dmtp_server_event *event)
 		                       dmtp_session_is_verified(s, from), clock_wall_s());
 	if (v.letter != 0)
 		refuse(s, event->seq, c, v);
+	else if (c->verb == DMTP_POST && c->post.recall.len > 0)
+		recalls_take(s, event->seq, &c->post, event->octets);
 	else if (c->verb == DMTP_POST)
 		posts_take(dmtp_session_home(s)->posts, s, event->seq, &c->post, event->octets);
 	else if (c->verb == DMTP_GRANT)

@@ -23,13 +23,18 @@ struct live_entry {
 	struct slice sender, channel;
 	int64_t date_s, arrived_us; /* arrived: as stored, the order of events */
 	struct slice body;          /* the canonical message */
-	bool has_variables; /* members' own values are in their rows: each is read from the
-	                       store */
+	bool
+	    differs; /* members read it differently (values of their own, what it replaces): each is
+	                 read from the store */
 };
 
 /* Shows it to those of the accounts who watch. On the loop's thread. */
 void live_arrived(struct live *live, const struct live_entry *entry, const int64_t *accounts,
                   size_t n);
+
+/* Entries that may have been told have changed: each is read from the store. */
+void live_changed(struct live *live, const struct uuid *notification_id,
+                  const int64_t *accounts, size_t n);
 
 /* An invitation has arrived for this account: watchers are told to look. */
 void live_invited(struct live *live, int64_t account_id);

@@ -58,6 +58,7 @@ struct delivery {
 	unsigned posts_out;
 	int counted; /* recipients looked at */
 	struct failure_list failures;
+	bool left;        /* a post of it was made */
 	bool lost, alone; /* a post of it was lost with its session */
 	bool hopeless;    /* the peer's limits don't hold it */
 	bool ending;
@@ -252,6 +253,7 @@ finish(struct delivery *d, enum queue_end end, int64_t not_before_us, bool uncou
 		.now_us = clock_wall_us(),
 		.not_before_us = not_before_us,
 		.uncounted = uncounted,
+		.tried = b->tried || d->left,
 		.reason = d->reason[0] == '\0' ? NULL : d->reason,
 		.failures = d->failures.items,
 		.failures_n = end == QUEUE_DONE ? d->failures.n : 0,
@@ -454,7 +456,7 @@ encode(struct delivery *d, size_t n, struct buffer *out)
 	const struct queue_batch *b = d->batch;
 	struct dmtp_post_writer w;
 	struct buffer uris;
-	char id[UUID_TEXT];
+	char id[UUID_TEXT], earlier[UUID_TEXT];
 	struct dmtp_post post = {
 		.from = slice_str(d->pair->from),
 		.date = b->date_s,
@@ -465,11 +467,17 @@ encode(struct delivery *d, size_t n, struct buffer *out)
 	};
 
 	uuid_format(&b->message_id, id);
+	uuid_format(&b->earlier, earlier);
 	post.id = slice_str(id);
+	if (b->is_recall)
+		post.recall = slice_str(earlier);
+	else if (b->is_replacement)
+		post.replaces = slice_str(earlier);
 	if (b->audience == PUSH_INVITATION)
 		post.channel = slice_str(b->channel);
 	buffer_init(&uris, 16384);
-	put_uris(d, &uris);
+	if (!b->is_recall)
+		put_uris(d, &uris);
 	post.uris = buffer_slice(&uris);
 	dmtp_post_begin(&w, out, &post);
 	put_recipients(&w, d, d->page, d->at, n);
@@ -501,6 +509,7 @@ send_post(struct delivery *d, size_t n)
 	}
 	d->page->refs++;
 	d->posts_out++;
+	d->left = true;
 	return true;
 }
 
@@ -695,7 +704,9 @@ delivery_begin(struct pair *pair, struct queue_batch *batch)
 		                     .lane = batch->lane,
 		                     .stream = pair->key.site_id,
 		                     .order = batch->message_id };
-	if (expiry(d) != NULL) {
+	if (batch->recalled) {
+		finish(d, QUEUE_RECALLED, -1, false);
+	} else if (expiry(d) != NULL) {
 		give_up(d, expiry(d));
 	} else if (batch->attempts > ATTEMPTS_MAX) {
 		give_up(d, "parked: claimed again and again without an end");

@@ -258,6 +258,11 @@ read_batch(const PGresult *r, int row)
 	b->accepted_us = row_time(r, row, 17);
 	b->expires_us = row_time(r, row, 18);
 	b->recalled = row_bool(r, row, 19);
+	b->is_recall = !row_is_null(r, row, 22);
+	b->is_replacement = !b->is_recall && !row_is_null(r, row, 23);
+	b->earlier = row_uuid(r, row, b->is_recall ? 22 : 23);
+	b->audience_us = row_time(r, row, 24);
+	b->tried = row_bool(r, row, 25);
 	if (!b->is_range && !read_members(b, r, row, 20, 21))
 		queue_batch_free(&b);
 	return b;
@@ -297,23 +302,27 @@ rows_claim(const PGresult *r, struct store_job *const *jobs, size_t n)
 static const struct store_op claim_run = {
 	.name = "queue_claim",
 	.sql =
-	    "WITH pick AS MATERIALIZED (SELECT p.ord, b.site_id, b.message_id, b.batch_no "
+	    "WITH pick AS MATERIALIZED (SELECT p.ord, b.site_id, b.message_id, b.batch_no, b.tried "
 	    " FROM unnest($1::int4[], $2::int8[], $3::int8[], $4::int8[]) AS p(ord, site_id, domain_id, want) "
-	    " CROSS JOIN LATERAL (SELECT w.site_id, w.message_id, w.batch_no FROM tmtp.batch w "
+	    " CROSS JOIN LATERAL (SELECT w.site_id, w.message_id, w.batch_no, w.tried FROM tmtp.batch w "
 	    "  WHERE w.site_id = p.site_id AND w.domain_id = p.domain_id AND w.state = 0 "
 	    "  AND w.message_id >= $6 "
 	    "  AND (w.leased_until IS NULL OR w.leased_until < $7) "
 	    "  AND (w.not_before IS NULL OR w.not_before <= $7) "
 	    "  ORDER BY w.lane, w.message_id, w.batch_no LIMIT p.want FOR UPDATE SKIP LOCKED) b), "
 	    "claimed AS (UPDATE tmtp.batch b SET leased_until = $8, lease_owner = $5, "
-	    "  attempts = b.attempts + 1 FROM pick "
+	    "  attempts = b.attempts + 1, tried = true FROM pick "
 	    " WHERE b.site_id = pick.site_id AND b.message_id = pick.message_id AND b.batch_no = pick.batch_no "
 	    " RETURNING pick.ord, b.site_id, b.domain_id, b.message_id, b.batch_no, b.channel_id, b.lane, "
-	    "  b.attempts, b.recipients, b.members, b.first_member, b.next_member) "
+	    "  b.attempts, b.recipients, b.members, b.first_member, b.next_member, pick.tried AS was_tried) "
 	    "SELECT c.ord, c.site_id, c.domain_id, c.message_id, c.batch_no, c.channel_id, c.lane::int4, "
 	    " c.attempts::int4, c.recipients, c.members IS NULL, c.first_member, c.next_member, ch.name, "
 	    " m.audience::int4, m.digest, m.size, m.date_s, m.accepted_at, m.expires_at, "
-	    " m.recalled_at IS NOT NULL, held.members, held.grants "
+	    " m.recalled_at IS NOT NULL, held.members, held.grants, m.recalls, m.replaces, "
+	    /* a recall is for those who were meant then */
+	    " CASE WHEN m.recalls IS NULL THEN m.accepted_at ELSE coalesce((SELECT k.accepted_at "
+	    "  FROM tmtp.message k WHERE k.site_id = c.site_id AND k.message_id = m.recalls), m.accepted_at) END, "
+	    " c.was_tried "
 	    "FROM claimed c "
 	    "CROSS JOIN LATERAL (SELECT k.* FROM tmtp.message k WHERE k.site_id = c.site_id "
 	    " AND k.message_id = c.message_id LIMIT 1) m "
@@ -362,7 +371,7 @@ bind_range(struct args *a, struct store_job *const *jobs, size_t n)
 		args_text(a, 3, b->first_member);
 	args_bool(a, 4, q->after.len > 0);
 	args_text(a, 5, b->next_member);
-	args_time(a, 6, b->accepted_us);
+	args_time(a, 6, b->audience_us);
 	args_i64(a, 7, q->limit);
 }
 
@@ -441,23 +450,37 @@ bind_finish(struct args *a, struct store_job *const *jobs, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		const struct queue_finish *f = (const struct queue_finish *)jobs[i];
-		bool done = f->end == QUEUE_DONE, dead = f->end == QUEUE_DEAD;
+		static const int states[] = {
+			[QUEUE_DONE] = 1, [QUEUE_DEAD] = 2, [QUEUE_RECALLED] = 5
+		};
+		bool done = f->end == QUEUE_DONE, ended = f->end != QUEUE_RELEASE;
 
 		args_i32(a, 0, (int)i);
 		args_i64(a, 1, f->site_id);
 		args_uuid(a, 2, &f->message_id);
 		args_i32(a, 3, f->batch_no);
-		args_i32(a, 4, done ? 1 : dead ? 2 : 0);
+		args_i32(a, 4, states[f->end]);
 		if (done)
 			args_i32(a, 5, f->recipients);
 		else
 			args_null(a, 5);
 		args_time(a, 6, f->end == QUEUE_RELEASE ? f->not_before_us : -1);
-		args_time(a, 7, done || dead ? f->now_us : -1);
+		args_time(a, 7, ended ? f->now_us : -1);
 		args_text(a, 8, f->reason);
 		args_i32(a, 9, f->end == QUEUE_RELEASE && f->uncounted ? 1 : 0);
 	}
 	args_uuid(a, 10, &((const struct queue_finish *)jobs[0])->owner);
+}
+
+static void
+bind_finish_plain(struct args *a, struct store_job *const *jobs, size_t n)
+{
+	bind_finish(a, jobs, n);
+	for (size_t i = 0; i < n; i++) {
+		const struct queue_finish *f = (const struct queue_finish *)jobs[i];
+
+		args_bool(a, 11, f->end != QUEUE_RELEASE || f->tried);
+	}
 }
 
 static void
@@ -475,19 +498,21 @@ static const struct store_op finish_plain = {
 	.sql =
 	    "UPDATE tmtp.batch b SET state = i.state, recipients = coalesce(i.recipients, b.recipients), "
 	    " not_before = i.not_before, done_at = i.done_at, reason = i.reason, "
-	    " attempts = b.attempts - i.uncount, leased_until = NULL, lease_owner = NULL "
+	    " attempts = b.attempts - i.uncount, tried = i.tried, leased_until = NULL, lease_owner = NULL "
 	    "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::int4[], $5::int4[], $6::int4[], "
-	    " $7::timestamptz[], $8::timestamptz[], $9::text[], $10::int4[]) "
-	    " AS i(ord, site_id, message_id, batch_no, state, recipients, not_before, done_at, reason, uncount) "
+	    " $7::timestamptz[], $8::timestamptz[], $9::text[], $10::int4[], $12::bool[]) "
+	    " AS i(ord, site_id, message_id, batch_no, state, recipients, not_before, done_at, reason, uncount, "
+	    "  tried) "
 	    "WHERE b.site_id = i.site_id AND b.message_id = i.message_id AND b.batch_no = i.batch_no "
 	    " AND b.lease_owner = $11 "
 	    "RETURNING i.ord",
-	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_INT4S, T_INT4S, T_INT4S,
-	                        T_TIMESTAMPTZS, T_TIMESTAMPTZS, T_TEXTS, T_INT4S, T_UUID, 0 },
+	.types =
+	    (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_INT4S, T_INT4S, T_INT4S, T_TIMESTAMPTZS,
+	                   T_TIMESTAMPTZS, T_TEXTS, T_INT4S, T_UUID, T_BOOLS, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 256,
 	.repeatable = true, /* the second time finds no lease and changes nothing */
-	.bind = bind_finish,
+	.bind = bind_finish_plain,
 	.rows = rows_finish,
 };
 

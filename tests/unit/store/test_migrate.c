@@ -99,7 +99,7 @@ test_the_program_has_numbered_migrations(void **state)
 	(void)state;
 	assert_true(migrations_count >= 3);
 	for (size_t i = 0; i < migrations_count; i++) {
-		assert_int_equal(migrations[i].number, i + 1);
+		assert_true(migrations[i].number > (i == 0 ? 0 : migrations[i - 1].number));
 		assert_true(strlen(migrations[i].name) > 4);
 		assert_non_null(strstr(migrations[i].sql, "tmtp."));
 	}
@@ -188,7 +188,7 @@ test_a_migration_of_another_text_is_told(void **state)
 	assert_int_equal(run(), STORE_REFUSED);
 	assert_non_null(strstr(why, migrations[1].name));
 	/* Also when it is the one behind which there would be more to do. */
-	cluster_sql("DELETE FROM tmtp.schema_migration WHERE number = 3");
+	cluster_sql("DELETE FROM tmtp.schema_migration WHERE number >= 3");
 	assert_int_equal(check(), MIGRATE_ALTERED);
 	cluster_sql("DELETE FROM tmtp.schema_migration WHERE number = 2");
 	cluster_sql("UPDATE tmtp.schema_migration SET number = 7");
