@@ -58,6 +58,8 @@ GRANT SELECT ON tmtp.message, tmtp.batch TO tmtp_home;
 -- --- Receiving -------------------------------------------------------------
 
 -- The id it was posted under first: what a receipt names.
+-- Awaited: what replaces it came before it. With size 0 it hasn't come yet.
+ALTER TABLE tmtp.posted ADD COLUMN awaited boolean NOT NULL DEFAULT false;
 GRANT UPDATE ON tmtp.posted TO tmtp_home;
 ALTER TABLE tmtp.notification ADD COLUMN id text COLLATE "C";
 

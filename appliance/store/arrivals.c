@@ -75,7 +75,7 @@ rows_one(const PGresult *r, struct store_job *const *jobs, size_t n)
 		struct arrival *w = (struct arrival *)jobs[row_i32(r, row, 0)];
 		bool added = row_bool(r, row, 5);
 
-		if (row_bool(r, row, 2)) {
+		if (row_bool(r, row, 2) || row_bool(r, row, 9)) {
 			w->outcome = row_bool(r, row, 9) ? ARRIVAL_AWAITED : ARRIVAL_CONFLICT;
 			continue;
 		}
@@ -132,7 +132,7 @@ static const struct store_op arrival_one = {
 	.name = "arrival_one",
 	.sql =
 	    "WITH line AS MATERIALIZED (SELECT c.*, s.sender_id, s.domain_id, g.account_id, g.channel, "
-	    "  p.notification_id AS old_nid, coalesce(p.size = 0, false) AS awaited, " DIFFERS
+	    "  p.notification_id AS old_nid, coalesce(p.awaited, false) AS awaited, " DIFFERS
 	    " AS conflict, "
 	    "  coalesce(p.notification_id, d.notification_id, c.fresh_id) AS nid, "
 	    "  p.notification_id IS NULL AND d.notification_id IS NULL AS is_new, $15 AS lease "
@@ -146,7 +146,7 @@ static const struct store_op arrival_one = {
 		LOOK("p", "tmtp.posted k WHERE k.domain_id = s.domain_id AND k.id = c.id") LOOK(
 		    "d",
 		    "tmtp.notification_digest k WHERE k.digest = c.digest AND k.sender_id = s.sender_id") "), "
-													  "good AS MATERIALIZED (SELECT * FROM line WHERE account_id IS NOT NULL AND NOT conflict), " COUNT_IT
+													  "good AS MATERIALIZED (SELECT * FROM line WHERE account_id IS NOT NULL AND NOT conflict AND NOT awaited), " COUNT_IT
 													      INSERT_NEW(
 														  "good") "ib AS (INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at, variables) "
 															  " SELECT account_id, nid, arrived_at, vars FROM good ON CONFLICT DO NOTHING "
@@ -266,7 +266,7 @@ arrival_rows_many(const PGresult *r, struct store_job *const *jobs, size_t n)
 		w->job.rc = STORE_DOWN;
 		return;
 	}
-	if (row_bool(r, 0, 0)) {
+	if (row_bool(r, 0, 0) || row_bool(r, 0, 9)) {
 		w->outcome = row_bool(r, 0, 9) ? ARRIVAL_AWAITED : ARRIVAL_CONFLICT;
 		return;
 	}
@@ -284,46 +284,48 @@ arrival_rows_many(const PGresult *r, struct store_job *const *jobs, size_t n)
 		w->accounts_n = row_array(r, 0, 6, each_account, &fill);
 }
 
-static const struct store_op
-    arrival_many = {
-	    .name = "arrival_many",
-	    .sql = "WITH c AS MATERIALIZED (SELECT s.sender_id, s.domain_id, "
-		   "  $1::text AS sender, $2::text AS id, $3::bytea AS digest, $4::int8 AS size, $5::int8 AS date_s, "
-		   "  $6::timestamptz AS expires_at, $7::text AS uris, $8::text AS signing_key, "
-		   "  $9::bytea AS signature, $15::timestamptz AS lease "
-		   " FROM (SELECT 1) AS one " LOOK("s",
-	                                           "tmtp.sender k WHERE k.address = $1") "), "
-											 "known AS MATERIALIZED (SELECT c.*, p.notification_id AS old_nid, coalesce(p.size = 0, false) AS awaited, "
-											 "  (p.notification_id IS NOT NULL AND (p.digest <> c.digest OR p.size <> c.size "
-											 "   OR p.sender_id <> c.sender_id)) AS conflict, "
-											 "  coalesce(p.notification_id, d.notification_id, $10) AS nid, "
-											 "  p.notification_id IS NULL AND d.notification_id IS NULL AS is_new "
-											 " FROM c " LOOK(
-											     "p",
-											     "tmtp.posted k WHERE k.domain_id = c.domain_id AND k.id = c.id") LOOK("d", "tmtp.notification_digest k WHERE k.digest = c.digest AND k.sender_id = c.sender_id") "), "
-																															      "looked AS MATERIALIZED (SELECT r.idx, r.vars, g.account_id, g.channel "
-																															      " FROM unnest($11::int4[], $12::bytea[], $13::bytea[]) AS r(idx, grant_id, vars) " LOOK("g", "tmtp.open_grant k WHERE k.grant_id = r.grant_id "
-	                                                                                                                                                                                                                                                                                                                                                   "AND k.sender_id = (SELECT sender_id FROM c)") "), "
-																																																	  "one AS MATERIALIZED (SELECT known.*, (SELECT min(channel) FROM looked) AS channel FROM known), "
-																																																	  "good AS MATERIALIZED (SELECT * FROM one WHERE NOT conflict AND channel IS NOT NULL), " COUNT_IT INSERT_NEW("good") "ib AS (INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at, variables) "
-																																																															      " SELECT l.account_id, good.nid, $14, l.vars FROM good JOIN looked l ON l.channel = good.channel "
-																																																															      " ON CONFLICT DO NOTHING RETURNING account_id) "
-																																																															      "SELECT one.conflict, one.nid, one.is_new AND one.channel IS NOT NULL, "
-																																																															      " CASE WHEN one.is_new THEN 0 ELSE coalesce((SELECT n.state::int4 FROM tmtp.notification n "
-																																																															      "  WHERE n.notification_id = one.nid), 0) END, one.channel, "
-																																																															      " (SELECT array_agg(l.idx) FROM looked l "
-																																																															      "  WHERE l.account_id IS NULL OR l.channel IS DISTINCT FROM one.channel), "
-																																																															      " CASE WHEN $18 THEN (SELECT array_agg(account_id) FROM ib) END, " NO_RACE(
-																																																																  "good") ", (SELECT count(*) FROM ib), one.awaited FROM one",
-	    .types =
-		(const Oid[]){ T_TEXT, T_TEXT, T_BYTEA, T_INT8, T_INT8, T_TIMESTAMPTZ, T_TEXT,
-	                       T_TEXT, T_BYTEA, T_UUID, T_INT4S, T_BYTEAS, T_BYTEAS,
-	                       T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_INT4, T_INT8, T_BOOL, 0 },
-	    .lane = STORE_ARRIVE,
-	    .repeatable = true,
-	    .bind = arrival_bind_many,
-	    .rows = arrival_rows_many,
-    };
+static const struct
+    store_op
+	arrival_many = {
+		.name = "arrival_many",
+		.sql = "WITH c AS MATERIALIZED (SELECT s.sender_id, s.domain_id, "
+		       "  $1::text AS sender, $2::text AS id, $3::bytea AS digest, $4::int8 AS size, $5::int8 AS date_s, "
+		       "  $6::timestamptz AS expires_at, $7::text AS uris, $8::text AS signing_key, "
+		       "  $9::bytea AS signature, $15::timestamptz AS lease "
+		       " FROM (SELECT 1) AS one " LOOK(
+			   "s",
+			   "tmtp.sender k WHERE k.address = $1") "), "
+								 "known AS MATERIALIZED (SELECT c.*, p.notification_id AS old_nid, coalesce(p.awaited, false) AS awaited, "
+								 "  (p.notification_id IS NOT NULL AND (p.digest <> c.digest OR p.size <> c.size "
+								 "   OR p.sender_id <> c.sender_id)) AS conflict, "
+								 "  coalesce(p.notification_id, d.notification_id, $10) AS nid, "
+								 "  p.notification_id IS NULL AND d.notification_id IS NULL AS is_new "
+								 " FROM c " LOOK("p",
+	                                                                         "tmtp.posted k WHERE k.domain_id = c.domain_id AND k.id = c.id") LOOK("d", "tmtp.notification_digest k WHERE k.digest = c.digest AND k.sender_id = c.sender_id") "), "
+																														  "looked AS MATERIALIZED (SELECT r.idx, r.vars, g.account_id, g.channel "
+																														  " FROM unnest($11::int4[], $12::bytea[], $13::bytea[]) AS r(idx, grant_id, vars) " LOOK("g", "tmtp.open_grant k WHERE k.grant_id = r.grant_id "
+	                                                                                                                                                                                                                                                                                                                                       "AND k.sender_id = (SELECT sender_id FROM c)") "), "
+																																															      "one AS MATERIALIZED (SELECT known.*, (SELECT min(channel) FROM looked) AS channel FROM known), "
+																																															      "good AS MATERIALIZED (SELECT * FROM one WHERE NOT conflict AND NOT awaited AND channel IS NOT NULL), " COUNT_IT
+																																																  INSERT_NEW("good") "ib AS (INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at, variables) "
+																																																		     " SELECT l.account_id, good.nid, $14, l.vars FROM good JOIN looked l ON l.channel = good.channel "
+																																																		     " ON CONFLICT DO NOTHING RETURNING account_id) "
+																																																		     "SELECT one.conflict, one.nid, one.is_new AND one.channel IS NOT NULL, "
+																																																		     " CASE WHEN one.is_new THEN 0 ELSE coalesce((SELECT n.state::int4 FROM tmtp.notification n "
+																																																		     "  WHERE n.notification_id = one.nid), 0) END, one.channel, "
+																																																		     " (SELECT array_agg(l.idx) FROM looked l "
+																																																		     "  WHERE l.account_id IS NULL OR l.channel IS DISTINCT FROM one.channel), "
+																																																		     " CASE WHEN $18 THEN (SELECT array_agg(account_id) FROM ib) END, " NO_RACE(
+																																																			 "good") ", (SELECT count(*) FROM ib), one.awaited FROM one",
+		.types =
+		    (const Oid[]){ T_TEXT, T_TEXT, T_BYTEA, T_INT8, T_INT8, T_TIMESTAMPTZ,
+	                           T_TEXT, T_TEXT, T_BYTEA, T_UUID, T_INT4S, T_BYTEAS, T_BYTEAS,
+	                           T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_INT4, T_INT8, T_BOOL, 0 },
+		.lane = STORE_ARRIVE,
+		.repeatable = true,
+		.bind = arrival_bind_many,
+		.rows = arrival_rows_many,
+	};
 
 /* What replaces it came before it: the statement that knows of replacements takes it. */
 static void

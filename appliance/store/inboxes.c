@@ -29,15 +29,15 @@
 
 /*
  * The entry b, whose notification is n, is shown: it was to be seen, and no
- * entry of its thread that the sender wrote later is. A later one that was
- * dropped counts: what it took the place of doesn't come back.
+ * entry of its thread that the sender wrote later is; in one second the thread's
+ * first is the oldest. A later one that was dropped counts: what it took the place of doesn't come back.
  */
-#define SHOWN                                                                                                  \
-	WAS_SEEN("b", "n")                                                                                     \
-	"AND (b.thread IS NULL OR NOT EXISTS (SELECT FROM tmtp.inbox o " NOTIFICATION(                         \
-	    "m", "o.notification_id",                                                                          \
-	    "o.account_id") "WHERE o.account_id = b.account_id AND o.thread = b.thread "                       \
-			    "AND (m.date_s, o.notification_id) > (n.date_s, b.notification_id) AND " WAS_SEEN( \
+#define SHOWN                                                                                                                                                                \
+	WAS_SEEN("b", "n")                                                                                                                                                   \
+	"AND (b.thread IS NULL OR NOT EXISTS (SELECT FROM tmtp.inbox o " NOTIFICATION(                                                                                       \
+	    "m", "o.notification_id",                                                                                                                                        \
+	    "o.account_id") "WHERE o.account_id = b.account_id AND o.thread = b.thread "                                                                                     \
+			    "AND (m.date_s, o.notification_id <> o.thread, o.notification_id) > (n.date_s, b.notification_id <> b.thread, b.notification_id) AND " WAS_SEEN( \
 				"o", "m") ")) "
 
 /* Bodies are stored as they are, so that only the wanted octets are read. What was withdrawn before it was read is gone. */
