@@ -1,6 +1,6 @@
 /*
  * Commands of other servers: see commands.h. GRANT and CHANNELS are answered
- * here; POST has a file of its own.
+ * here; POST and RECEIPT have files of their own.
  */
 #include "home/commands.h"
 
@@ -10,6 +10,7 @@
 #include "dmtp/address.h"
 #include "home/posts.h"
 #include "home/recalls.h"
+#include "home/receipts.h"
 #include "store/arrivals.h"
 #include "store/inboxes.h"
 #include "store/members.h"
@@ -397,7 +398,8 @@ command_handle(struct dmtp_session *s, const struct dmtp_server_event *event)
 	struct slice from = dmtp_domain_of(dmtp_command_from(c));
 	struct dmtp_verdict v = { DMTP_E, DMTP_CODE_UNKNOWN_COMMAND };
 
-	if (c->verb == DMTP_POST || c->verb == DMTP_CHANNELS || c->verb == DMTP_GRANT)
+	if (c->verb == DMTP_POST || c->verb == DMTP_CHANNELS || c->verb == DMTP_GRANT ||
+	    c->verb == DMTP_RECEIPT)
 		v = dmtp_command_check(c, dmtp_session_limits(s),
 		                       dmtp_session_is_verified(s, from), clock_wall_s());
 	if (v.letter != 0)
@@ -406,6 +408,8 @@ command_handle(struct dmtp_session *s, const struct dmtp_server_event *event)
 		recalls_take(s, event->seq, &c->post, event->octets);
 	else if (c->verb == DMTP_POST)
 		posts_take(dmtp_session_home(s)->posts, s, event->seq, &c->post, event->octets);
+	else if (c->verb == DMTP_RECEIPT)
+		receipts_take(s, event->seq, &c->receipt, event->octets);
 	else if (c->verb == DMTP_GRANT)
 		take_grant(s, event->seq, &c->grant);
 	else if (c->channels.has_since)

@@ -22,6 +22,9 @@
 #define ALONE_LOST_MAX 3 /* attempts after which what was alone in lost sessions is given up */
 #define ATTEMPTS_MAX 8   /* claims without an end: it takes the process down with it */
 #define THROTTLED_S 60   /* when a peer says "later" and not when */
+/* Octets of a POST besides its recipients, at most: URIs are the most of it. And of a recipient besides values. */
+#define POST_OVERHEAD 20000
+#define RCPT_OCTETS 26
 
 METRIC_DEFINE(recipients_done, METRIC_COUNTER, "tmtp_relay_recipients_total",
               "state=\"delivered\"", "Recipients by what their home servers answered.");
@@ -440,6 +443,10 @@ put_recipients(struct dmtp_post_writer *w, struct delivery *d, const struct page
 	for (size_t i = first; i < first + n; i++) {
 		const struct queue_member *m = &page->members[i];
 
+		if (m->state == QUEUE_HOLDS && m->vars.len > 0) {
+			dmtp_post_put_vars(w, m->grant, m->vars);
+			continue;
+		}
 		if (m->state == QUEUE_HOLDS) {
 			dmtp_post_put_grant(w, m->grant);
 			continue;
@@ -564,6 +571,22 @@ read_page(struct delivery *d)
 	store_queue_range(d->pair->relay->store, &d->range);
 }
 
+/* Of n recipients as many as fit a command with their values; one at least. */
+static size_t
+fitting(const struct delivery *d, size_t n)
+{
+	size_t room = session_limits(d->source.session)->command_octets - POST_OVERHEAD;
+
+	for (size_t i = 0; i < n; i++) {
+		size_t octets = RCPT_OCTETS + d->page->members[d->at + i].vars.len;
+
+		if (octets > room)
+			return i > 0 ? i : 1;
+		room -= octets;
+	}
+	return n;
+}
+
 static enum source_rc
 make(struct source *source)
 {
@@ -577,6 +600,7 @@ make(struct source *source)
 	/* An invitation's POST has its one recipient; the floor of a command holds 100 addresses. */
 	if (n > left)
 		n = left;
+	n = fitting(d, n);
 	if (!send_post(d, n)) {
 		d->hopeless = true;
 		advance(d);

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/metric.h"
 #include "relay/grants.h"
+#include "relay/receipts.h"
 #include "relay/plan.h"
 #include "relay/session.h"
 
@@ -41,6 +42,7 @@ on_retry(struct loop_timer *timer)
 
 	plan_peer_opened(p->relay->plan, p);
 	grants_wake(p->relay->grants);
+	receipts_wake(p->relay->receipts);
 }
 
 struct peer *
@@ -254,6 +256,7 @@ peer_answered(struct peer *p)
 		p->state.reason = NULL;
 		plan_peer_opened(p->relay->plan, p);
 		grants_wake(p->relay->grants);
+		receipts_wake(p->relay->receipts);
 	}
 	save(p);
 }

@@ -5,6 +5,7 @@
  *   plan      which (site, domain) pairs have batches; claims them
  *   delivery  one claimed batch: reads its recipients, becomes POSTs, ends
  *   grants    GRANTs that wait for other domains
+ *   receipts  RECEIPTs of members here, for sites elsewhere
  *   peer      one other domain: its sessions and its backoff
  *   session   one DMTP connection to it
  */
@@ -21,6 +22,7 @@
 struct peer;
 struct plan;
 struct grants;
+struct receipts;
 struct routes;
 
 struct relay {
@@ -33,6 +35,7 @@ struct relay {
 	struct peer *peers;    /* by domain_id */
 	struct plan *plan;
 	struct grants *grants;
+	struct receipts *receipts;
 	unsigned jobs;  /* of the store that are under way for this loop */
 	unsigned pages; /* of ranges' recipients, read or being read */
 	bool draining;

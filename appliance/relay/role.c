@@ -8,6 +8,7 @@
 #include "base/process.h"
 #include "base/random.h"
 #include "relay/grants.h"
+#include "relay/receipts.h"
 #include "relay/plan.h"
 #include "relay/routes.h"
 #include "relay/session.h"
@@ -53,6 +54,7 @@ on_notified_task(struct loop_task *task)
 	if (atomic_exchange(&r->notified_work, false)) {
 		plan_wake(r->relay.plan);
 		grants_wake(r->relay.grants);
+		receipts_wake(r->relay.receipts);
 	}
 	/* A question that is under way sets the timer again when it is answered: soon enough. */
 	if (atomic_exchange(&r->notified_revision, false) && r->revision_timer.set)
@@ -263,6 +265,7 @@ begin_work(struct relay *relay)
 {
 	plan_wake(relay->plan);
 	grants_wake(relay->grants);
+	receipts_wake(relay->receipts);
 	process_ready();
 	log_info("ready");
 }
@@ -288,8 +291,10 @@ start(struct role *r)
 		return false;
 	r->relay.plan = plan_new(&r->relay);
 	r->relay.grants = grants_new(&r->relay);
+	r->relay.receipts = receipts_new(&r->relay);
 	r->upkeep = relay_upkeep_new(&r->relay);
-	if (r->relay.plan == NULL || r->relay.grants == NULL || r->upkeep == NULL)
+	if (r->relay.plan == NULL || r->relay.grants == NULL || r->relay.receipts == NULL ||
+	    r->upkeep == NULL)
 		return false;
 	if (!loop_fd_init(&r->signals, r->relay.loop, r->signal_fd, on_signal, r) ||
 	    !loop_fd_want(&r->signals, LOOP_READ))
@@ -319,6 +324,7 @@ stop(struct role *r)
 	}
 	relay_upkeep_free(&r->upkeep);
 	grants_free(&r->relay.grants);
+	receipts_free(&r->relay.receipts);
 	peer_free_all(&r->relay);
 	plan_free(&r->relay.plan);
 	resolver_free(&r->relay.resolver);

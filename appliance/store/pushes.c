@@ -317,6 +317,10 @@ store_push(struct store *store, struct push *p)
 		[PUSH_CHANNEL] = &push_channel,
 	};
 
+	if (p->has_values || p->is_replacement) {
+		store_push_linked(store, p);
+		return;
+	}
 	p->job.op =
 	    p->audience == PUSH_ONE && p->key.len == 0 ? &push_one_new : ops[p->audience];
 	store_submit(store, &p->job);

@@ -214,19 +214,34 @@ count_member(size_t i, struct slice v, void *arg)
 	*octets += v.len;
 }
 
+static void
+fill_vars(size_t i, struct slice v, void *arg)
+{
+	struct member_fill *f = arg;
+
+	if (i >= f->batch->members_n || v.len == 0)
+		return;
+	memcpy(f->batch->memory + f->at, v.data, v.len);
+	f->batch->members[i].vars = slice_mem(f->batch->memory + f->at, v.len);
+	f->at += v.len;
+}
+
 static bool
-read_members(struct queue_batch *b, const PGresult *r, int row, int members, int grants)
+read_members(struct queue_batch *b, const PGresult *r, int row, int members, int grants,
+             int vars)
 {
 	struct member_fill fill = { .batch = b };
 	size_t octets = 0;
 
 	b->members_n = row_array(r, row, members, count_member, &octets);
+	(void)row_array(r, row, vars, count_member, &octets);
 	b->members = calloc(b->members_n + 1, sizeof(*b->members));
 	b->memory = malloc(octets + 1);
 	if (b->members == NULL || b->memory == NULL)
 		return false;
 	(void)row_array(r, row, members, fill_member, &fill);
 	(void)row_array(r, row, grants, fill_grant, &fill);
+	(void)row_array(r, row, vars, fill_vars, &fill);
 	return true;
 }
 
@@ -263,7 +278,7 @@ read_batch(const PGresult *r, int row)
 	b->earlier = row_uuid(r, row, b->is_recall ? 22 : 23);
 	b->audience_us = row_time(r, row, 24);
 	b->tried = row_bool(r, row, 25);
-	if (!b->is_range && !read_members(b, r, row, 20, 21))
+	if (!b->is_range && !read_members(b, r, row, 20, 21, 26))
 		queue_batch_free(&b);
 	return b;
 }
@@ -322,7 +337,7 @@ static const struct store_op claim_run = {
 	    /* a recall is for those who were meant then */
 	    " CASE WHEN m.recalls IS NULL THEN m.accepted_at ELSE coalesce((SELECT k.accepted_at "
 	    "  FROM tmtp.message k WHERE k.site_id = c.site_id AND k.message_id = m.recalls), m.accepted_at) END, "
-	    " c.was_tried "
+	    " c.was_tried, CASE WHEN m.has_values THEN held.vars END "
 	    "FROM claimed c "
 	    "CROSS JOIN LATERAL (SELECT k.* FROM tmtp.message k WHERE k.site_id = c.site_id "
 	    " AND k.message_id = c.message_id LIMIT 1) m "
@@ -330,11 +345,14 @@ static const struct store_op claim_run = {
 	    " AND k.channel_id = c.channel_id LIMIT 1) ch "
 	    "LEFT JOIN LATERAL (SELECT array_agg(x.member) AS members, "
 	    "  array_agg(CASE s.state WHEN 1 THEN coalesce(s.grant_id, ''::bytea) WHEN 0 THEN '\\x00'::bytea "
-	    "   ELSE ''::bytea END) AS grants "
+	    "   ELSE ''::bytea END) AS grants, array_agg(coalesce(v.variables, ''::bytea)) AS vars "
 	    "  FROM unnest(c.members) AS x(member) "
 	    "  LEFT JOIN LATERAL (SELECT k.state, k.grant_id FROM tmtp.subscription k "
 	    "   WHERE k.site_id = c.site_id AND k.channel_id = c.channel_id "
-	    "   AND k.domain_id = c.domain_id AND k.member = x.member LIMIT 1) s ON true) held ON c.members IS NOT NULL "
+	    "   AND k.domain_id = c.domain_id AND k.member = x.member LIMIT 1) s ON true "
+	    "  LEFT JOIN LATERAL (SELECT k.variables FROM tmtp.recipient_values k WHERE m.has_values "
+	    "   AND k.site_id = c.site_id AND k.message_id = c.message_id AND k.domain_id = c.domain_id "
+	    "   AND k.member = x.member LIMIT 1) v ON true) held ON c.members IS NOT NULL "
 	    "ORDER BY c.ord, c.lane, c.message_id, c.batch_no",
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_INT8S, T_INT8S, T_UUID, T_UUID,
 	                        T_TIMESTAMPTZ, T_TIMESTAMPTZ, 0 },
