@@ -17,7 +17,7 @@ const allow = async (member, receipts, channel = "orders") => {
 };
 
 before(async () => {
-	await its.start();
+	await its.start({ routes: ["else.test"] });
 	site = await its.shop.makeSite("shop", ["orders", "news"]);
 	[ann, bob] = await Promise.all([its.home.makeAccount("ann"), its.home.makeAccount("bob")]);
 	await Promise.all([ann.hold(site, "orders"), bob.hold(site, "orders"), ann.hold(site, "news")]);
