@@ -66,7 +66,7 @@ list_json(const struct list_call *l)
 		(void)json_array_append_new(entries, view_list_form(&entry));
 	}
 	if (l->list.rows_n > n)
-		add_next(answer, l, &l->list.rows[n - 1].entry_id);
+		add_next(answer, l, &l->list.rows[n - 1].notification_id);
 	return answer;
 }
 

@@ -46,13 +46,14 @@
 	".withdrawn_at) THEN substr(" n ".body, 1, " max ") END"
 
 /* The columns of an entry behind its ord: see read_entry. */
-#define ENTRY(b, n, max)                                                                     \
-	b ".notification_id, s.address, " n ".channel, greatest(" b ".arrived_at, " n        \
-	  ".verified_at), " n ".date_s, " b ".read_at, " n ".state = 3 OR " b                \
-	  ".withdrawn_at IS NOT NULL, " BODY(b, n, max) ", " b ".variables, greatest(" b     \
-							".arrived_at, " n ".verified_at, " b \
-							".withdrawn_at), coalesce(" b        \
-							".thread, " b ".notification_id) "
+#define ENTRY(b, n, max)                                                                      \
+	b ".notification_id, s.address, " n ".channel, greatest(" b ".arrived_at, " n         \
+	  ".verified_at), " n ".date_s, " b ".read_at, " n ".state = 3 OR " b                 \
+	  ".withdrawn_at IS NOT NULL, " BODY(b, n, max) ", " b ".variables, greatest(" b      \
+							".arrived_at, " n ".verified_at, " b  \
+							".withdrawn_at), coalesce(" b         \
+							".thread, " b ".notification_id), " b \
+							".thread IS NOT NULL "
 
 /* The entry of an account that has this id, as b with its n: of a thread the one that is shown. */
 #define ENTRY_OF(account, id)                                                   \
@@ -100,6 +101,7 @@ read_entry(struct inbox_list *list, const PGresult *r, int row)
 	e->variables = row_octets(r, row, 9, &e->variables_len);
 	e->changed_us = row_time(r, row, 10);
 	e->entry_id = row_uuid(r, row, 11);
+	list->threads = list->threads || row_bool(r, row, 12);
 	if (e->sender == NULL || e->channel == NULL || (e->body == NULL && !e->withdrawn) ||
 	    (e->variables == NULL && !row_is_null(r, row, 9)))
 		list->job.rc = STORE_DOWN;
@@ -150,23 +152,33 @@ bind_newest(struct args *a, struct store_job *const *jobs, size_t n)
 	}
 }
 
+#define NEWEST(shown)                                                                                       \
+	"SELECT i.ord, x.* "                                                                                \
+	"FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bool[], $5::int8[], $6::int4[]) "              \
+	" AS i(ord, account_id, before, unread, max, octets) "                                              \
+	"CROSS JOIN LATERAL (SELECT " ENTRY(                                                                \
+	    "b", "n", "i.octets") " FROM tmtp.inbox b " NOTIFICATION_OF("b.notification_id",                \
+	                                                                "b.account_id")                     \
+	    SENDER_OF_N                                                                                     \
+	    " WHERE b.account_id = i.account_id AND b.notification_id < i.before AND b.dropped_at IS NULL " \
+	    "  AND (NOT i.unread OR b.read_at IS NULL AND b.withdrawn_at IS NULL) AND " shown               \
+	    " ORDER BY b.notification_id DESC LIMIT i.max) x "                                              \
+	    "ORDER BY i.ord, x.notification_id DESC"
+
 static const struct store_op newest_op = {
 	.name = "inbox_newest",
-	.sql =
-	    "SELECT i.ord, x.* "
-	    "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bool[], $5::int8[], $6::int4[]) "
-	    " AS i(ord, account_id, before, unread, max, octets) "
-	    "CROSS JOIN LATERAL (SELECT coalesce((SELECT o.notification_id FROM tmtp.inbox o "
-	    "  WHERE o.account_id = i.account_id AND o.thread = i.before "
-	    "  ORDER BY o.notification_id DESC LIMIT 1), i.before) AS id) p "
-	    "CROSS JOIN LATERAL (SELECT " ENTRY(
-		"b", "n", "i.octets") " FROM tmtp.inbox b " NOTIFICATION_OF("b.notification_id",
-	                                                                    "b.account_id")
-		SENDER_OF_N
-	" WHERE b.account_id = i.account_id AND b.notification_id < p.id AND b.dropped_at IS NULL "
-	"  AND (NOT i.unread OR b.read_at IS NULL AND b.withdrawn_at IS NULL) AND " SHOWN
-	" ORDER BY b.notification_id DESC LIMIT i.max) x "
-	"ORDER BY i.ord, x.notification_id DESC",
+	.sql = NEWEST(WAS_SEEN("b", "n")),
+	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_BOOLS, T_INT8S, T_INT4S, 0 },
+	.lane = STORE_READ,
+	.batch_max = 16,
+	.repeatable = true,
+	.bind = bind_newest,
+	.rows = rows_entries,
+};
+
+static const struct store_op newest_threads_op = {
+	.name = "inbox_newest_threads",
+	.sql = NEWEST(SHOWN),
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_BOOLS, T_INT8S, T_INT4S, 0 },
 	.lane = STORE_READ,
 	.batch_max = 16,
@@ -190,6 +202,24 @@ bind_one(struct args *a, struct store_job *const *jobs, size_t n)
 
 static const struct store_op one_op = {
 	.name = "inbox_one",
+	.sql = "SELECT i.ord, " ENTRY(
+	    "b", "n",
+	    "i.octets") "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::int4[]) "
+			" AS i(ord, account_id, id, octets) "
+			"CROSS JOIN LATERAL (SELECT k.* FROM tmtp.inbox k WHERE k.account_id = i.account_id "
+			" AND k.notification_id = i.id AND k.dropped_at IS NULL AND k.thread IS NULL LIMIT 1) b " NOTIFICATION_OF(
+			    "i.id", "i.account_id") SENDER_OF_N
+	"WHERE " WAS_SEEN("b", "n") "ORDER BY i.ord",
+	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_INT4S, 0 },
+	.lane = STORE_READ,
+	.batch_max = 32,
+	.repeatable = true,
+	.bind = bind_one,
+	.rows = rows_entries,
+};
+
+static const struct store_op one_threads_op = {
+	.name = "inbox_one_threads",
 	.sql = "SELECT i.ord, " ENTRY(
 	    "b", "n",
 	    "i.octets") "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::int4[]) "
@@ -246,6 +276,27 @@ static const struct store_op since_op = {
 	.rows = rows_entries,
 };
 
+/*
+ * Threads cost looks into every day. Few members have any: they are asked for
+ * only when a page has one, or when no entry outside of threads has the id.
+ */
+static void
+on_plain(struct store_job *job)
+{
+	struct inbox_list *list = (struct inbox_list *)job;
+	bool again = list->what == INBOX_ONE ? job->rc == STORE_NOT_FOUND
+	                                     : job->rc == STORE_OK && list->threads;
+
+	job->done = list->then;
+	if (!again) {
+		job->done(job);
+		return;
+	}
+	inbox_list_clear(list);
+	job->op = list->what == INBOX_ONE ? &one_threads_op : &newest_threads_op;
+	store_submit(list->store, job);
+}
+
 void
 store_inbox_list(struct store *store, struct inbox_list *list)
 {
@@ -258,6 +309,12 @@ store_inbox_list(struct store *store, struct inbox_list *list)
 	list->job.op = ops[list->what];
 	list->rows = NULL;
 	list->rows_n = 0;
+	list->threads = false;
+	if (list->what != INBOX_SINCE) {
+		list->store = store;
+		list->then = list->job.done;
+		list->job.done = on_plain;
+	}
 	store_submit(store, &list->job);
 }
 

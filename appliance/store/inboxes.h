@@ -33,7 +33,7 @@ struct inbox_list {
 	int64_t account_id;
 	enum { INBOX_NEWEST, INBOX_ONE, INBOX_SINCE } what;
 	struct uuid
-	    before; /* INBOX_NEWEST: older than this, all zero: from the newest; INBOX_ONE: this one */
+	    before; /* INBOX_NEWEST: notifications older than this, all zero: from the newest; INBOX_ONE: this one */
 	int64_t since_us; /* INBOX_SINCE: changed after this, oldest first */
 	bool unread_only;
 	unsigned limit;
@@ -41,6 +41,10 @@ struct inbox_list {
 	/* out; freed by inbox_list_clear */
 	struct inbox_row *rows;
 	size_t rows_n;
+	/* inboxes.c's own */
+	struct store *store;
+	void (*then)(struct store_job *job);
+	bool threads;
 };
 
 void store_inbox_list(struct store *store, struct inbox_list *list);
