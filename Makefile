@@ -11,7 +11,7 @@ SAN     ?=
 WERROR  ?= $(if $(CI),-Werror)
 
 PACKAGES := libmicrohttpd libpq libssl libcrypto libsodium libjwt jansson libevent_core \
-            yajl libcares libcurl libpsl libconfuse libsystemd libutf8proc libidn2 gnutls
+            yajl libcares libcurl libpsl libconfuse libsystemd libutf8proc libidn2 gnutls gmime-3.0
 
 PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
@@ -179,7 +179,7 @@ conformance-server: all
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 .PHONY: asan
 asan: packages-test
-	@ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:exitcode=99 \
+	@ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:exitcode=99 \
 	    UBSAN_OPTIONS=print_stacktrace=1 \
 	    $(MAKE) --no-print-directory BUILD=$(BUILD)-asan SAN="$(ASAN_FLAGS)" OPT="-O1 -g" unit fuzz-replay conformance e2e
 
@@ -205,9 +205,9 @@ LINT_JOBS ?= $(shell nproc)
 
 .PHONY: format format-check lint cppcheck tidy
 format:
-	$(FORMAT) -i $(C_FILES)
+	@$(FORMAT) -i $(C_FILES)
 format-check:
-	$(FORMAT) --dry-run -Werror $(C_FILES)
+	@$(FORMAT) --dry-run -Werror $(C_FILES)
 lint: packages-lint cppcheck tidy
 cppcheck:
 	cppcheck --quiet -j$(LINT_JOBS) --error-exitcode=1 --inline-suppr --std=c11 -D_GNU_SOURCE -Iappliance \

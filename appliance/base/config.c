@@ -470,6 +470,33 @@ decide_dmtp(struct loader *l, cfg_t *section, struct route_read *r)
 	*from = (struct config_hostport){ 0 };
 }
 
+/* DMTP's least values: a greeting with less is refused by clients. */
+static void
+check_route_limits(struct loader *l, cfg_t *section, const struct config_limits *limits)
+{
+	const struct {
+		const char *name;
+		unsigned value, least;
+	} all[] = { { "command_octets", limits->command_octets, 65536 },
+		    { "message_octets", limits->message_octets, 1024 },
+		    { "pipeline", limits->pipeline, 8 },
+		    { "rcpts", limits->rcpts, 100 },
+		    { "uris", limits->uris, 4 } };
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if (all[i].value != 0 && all[i].value < all[i].least)
+			fail(l, line_of(l, section, all[i].name),
+			     "%s: \"%u\" is neither 0 nor at least %u", all[i].name,
+			     all[i].value, all[i].least);
+}
+
+static bool
+has_limits(const struct config_limits *limits)
+{
+	return limits->command_octets != 0 || limits->message_octets != 0 ||
+	       limits->pipeline != 0 || limits->rcpts != 0 || limits->uris != 0;
+}
+
 static bool
 read_route(struct loader *l, cfg_t *section, struct config_route *route)
 {
@@ -482,8 +509,10 @@ read_route(struct loader *l, cfg_t *section, struct config_route *route)
 	if (!l->failed && r.route.ca != NULL && !pem_check_ca(r.route.ca, &why))
 		fail(l, line_of(l, section, "ca"), "%.*s", (int)why.len,
 		     (const char *)why.data);
+	if (!l->failed)
+		check_route_limits(l, section, &r.route.limits);
 	if (!l->failed && r.route.dmtp == ROUTE_DMTP_NONE && r.route.pickup.host == NULL &&
-	    r.route.ca == NULL && !r.route.allow_private)
+	    r.route.ca == NULL && !r.route.allow_private && !has_limits(&r.route.limits))
 		fail(l, section->line,
 		     "route \"%s\" says nothing: name its dmtp or pickup target",
 		     r.route.domain);
@@ -575,6 +604,8 @@ collect_listeners(const struct config *c, struct listener *out)
 		                  c->home.dmtp_listen.items, c->home.dmtp_listen.count);
 		n = add_listeners(out, n, "home.dmtps_listen", ROLE_HOME,
 		                  c->home.dmtps_listen.items, c->home.dmtps_listen.count);
+		n = add_listeners(out, n, "home.lmtp_listen", ROLE_HOME,
+		                  c->home.lmtp.listen.items, c->home.lmtp.listen.count);
 		n = add_listeners(out, n, "home.metrics_listen", ROLE_HOME,
 		                  &c->home.metrics_listen, 1);
 	}
@@ -587,12 +618,14 @@ collect_listeners(const struct config *c, struct listener *out)
 	return n;
 }
 
-/* Of one family: the same port at the same address, or at every address. */
+/* Of one family: the same path, or the same port at the same address, or at every address. */
 static bool
 collide(const struct config_address *a, const struct config_address *b)
 {
 	if (a->addr.ss_family != b->addr.ss_family)
 		return false;
+	if (a->addr.ss_family == AF_UNIX)
+		return strcmp(a->text, b->text) == 0;
 	if (a->addr.ss_family == AF_INET6) {
 		const struct sockaddr_in6 *x = (const struct sockaddr_in6 *)&a->addr;
 		const struct sockaddr_in6 *y = (const struct sockaddr_in6 *)&b->addr;
@@ -685,6 +718,36 @@ check_http(struct loader *l, enum config_role role, struct config_http *http)
 		     "%s.tls needs a domain with certificate and key", role_names[role]);
 }
 
+static bool
+is_loopback(const struct config_address *a)
+{
+	if (a->addr.ss_family == AF_INET6)
+		return IN6_IS_ADDR_LOOPBACK(
+		    &((const struct sockaddr_in6 *)&a->addr)->sin6_addr);
+	return ntohl(((const struct sockaddr_in *)&a->addr)->sin_addr.s_addr) >> 24 == 127;
+}
+
+/* Whoever reaches the listener can write to members who opened their channel. */
+static void
+check_lmtp(struct loader *l)
+{
+	const struct config_lmtp *lmtp = &l->out->config.home.lmtp;
+	cfg_t *home = cfg_getsec(l->root, "home");
+
+	for (size_t i = 0; i < lmtp->listen.count; i++) {
+		const struct config_address *a = &lmtp->listen.items[i];
+
+		if (a->addr.ss_family == AF_UNIX || is_loopback(a) || lmtp->allow_remote)
+			continue;
+		fail(
+		    l, line_of(l, home, "lmtp_listen"),
+		    "home.lmtp_listen: other machines may reach %s; name a loopback address or "
+		    "unix:/path, or set lmtp_allow_remote = true",
+		    a->text);
+		return;
+	}
+}
+
 static void
 check_roles(struct loader *l)
 {
@@ -708,6 +771,7 @@ check_roles(struct loader *l)
 		     "home.dmtps_listen and home.dmtp_listen need a domain with certificate "
 		     "and key: "
 		     "other servers deliver over TLS only");
+	check_lmtp(l);
 	if (c->relay.retry_min_s > c->relay.retry_max_s)
 		fail(l, line_of(l, relay, "retry_min_s"),
 		     "relay.retry_min_s is longer than relay.retry_max_s");

@@ -44,6 +44,10 @@ struct config_domain {
 	char *certificate; /* PEM file, the whole chain; NULL: none. Absolute, as every file
 	                      name here */
 	char *key;         /* PEM file; NULL exactly when certificate is */
+	/* What its site card says. */
+	char *title;      /* who sends; NULL: the domain */
+	char *icon;       /* URL of a PNG, or NULL */
+	bool signed_only; /* what isn't signed is to be refused */
 };
 
 /* How a route's DMTP target is spoken to. */
@@ -54,7 +58,12 @@ enum config_route_dmtp {
 	ROUTE_DMTP_PLAINTEXT, /* no TLS at all */
 };
 
-/* A pinned way to another domain. */
+/* What DMTP's greeting announces (DMTP.md section 3). */
+struct config_limits {
+	unsigned command_octets, idle_s, message_octets, noops, pipeline, rcpts, uris;
+};
+
+/* A pinned way to another domain, and what it may do here. */
 struct config_route {
 	char *domain;
 	enum config_route_dmtp dmtp;
@@ -63,6 +72,7 @@ struct config_route {
 	    pickup;         /* where https://<any of its hosts> is fetched, or host NULL */
 	char *ca;           /* PEM file that replaces the system's trust roots, or NULL */
 	bool allow_private; /* private and loopback addresses are allowed */
+	struct config_limits limits; /* of its verified sessions; each 0: as everybody's */
 };
 
 /* What a listener for HTTP needs; every url is without a trailing slash. */
@@ -91,11 +101,16 @@ struct config_relay {
 	unsigned connect_timeout_s;
 	struct config_addresses
 	    nameservers; /* empty: resolv.conf's. Port 53 when none is written */
+	bool auth; /* prove our domains by a published key where a certificate doesn't do */
 };
 
-/* What DMTP's greeting announces (DMTP.md section 3). */
-struct config_limits {
-	unsigned command_octets, idle_s, message_octets, noops, pipeline, rcpts, uris;
+/* Mail from the local mail server (home/lmtp.h). */
+struct config_lmtp {
+	struct config_addresses listen; /* also "unix:/path" (AF_UNIX); may be empty: off */
+	bool allow_remote;              /* else only loopback addresses and Unix sockets */
+	size_t octets;                  /* of one mail */
+	unsigned rcpts;                 /* of one mail */
+	unsigned connections, idle_s;
 };
 
 struct config_home {
@@ -106,9 +121,15 @@ struct config_home {
 	struct config_address metrics_listen;
 	unsigned max_connections;
 	unsigned max_connections_per_address;
+	unsigned max_sessions_per_minute; /* of one client address; 0: no limit */
+	unsigned max_rcpts_per_second;    /* of one sender's domain; 0: no limit */
 	struct config_limits limits;
 	bool invitations;
-	unsigned invitations_per_day; /* of one registrable domain to one member */
+	unsigned invitations_per_day;         /* of one registrable domain to one member */
+	unsigned contact_invitations_per_day; /* that one member sends */
+	unsigned messages_per_minute;         /* that one member writes */
+	unsigned contact_messages_per_minute; /* that one contact gets through to a member */
+	struct config_lmtp lmtp;
 };
 
 struct config_panel {

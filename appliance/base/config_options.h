@@ -80,6 +80,14 @@ static const struct option options[] = {
 	  "none." },
 	{ SEC_DOMAIN, "key", KIND(VALUE_PATH), AT(config_domain, key), true, "",
 	  "PEM file with the certificate's private key, readable by the roles' user." },
+	{ SEC_DOMAIN, "title", KIND(VALUE_TITLE), AT(config_domain, title), true, "",
+	  "Who sends, as members of other domains read it in the site card; empty: the "
+	  "domain." },
+	{ SEC_DOMAIN, "icon", KIND(VALUE_URL), AT(config_domain, icon), true, "",
+	  "https URL of a PNG of at most 64 KiB, for the site card; empty: none." },
+	{ SEC_DOMAIN, "signed", KIND(VALUE_BOOL), AT(config_domain, signed_only), true, "false",
+	  "true: the site card demands that messages of this domain which are not signed are "
+	  "refused (while it has a key that signs)." },
 
 	{ SEC_SITE, "listen", KIND(VALUE_ADDRESSES), AT(config_site, http.listen), false,
 	  "127.0.0.1:8080",
@@ -122,6 +130,9 @@ static const struct option options[] = {
 	{ SEC_RELAY, "nameservers", KIND(VALUE_SERVERS), AT(config_relay, nameservers), false,
 	  "",
 	  "DNS servers to ask (address or address:port); empty: those of /etc/resolv.conf." },
+	{ SEC_RELAY, "auth", KIND(VALUE_BOOL), AT(config_relay, auth), false, "true",
+	  "Whether a domain of ours without a certificate, or with one that a peer does not "
+	  "accept, is proved by its published key (AUTH)." },
 
 	{ SEC_HOME, "listen", KIND(VALUE_ADDRESSES), AT(config_home, http.listen), false,
 	  "127.0.0.1:8081", "Where members read their inbox; [::] takes IPv4 too." },
@@ -142,6 +153,12 @@ static const struct option options[] = {
 	{ SEC_HOME, "max_connections_per_address", NUMBER(1, 1000000),
 	  AT(config_home, max_connections_per_address), false, "64",
 	  "DMTP connections of one client address at a time." },
+	{ SEC_HOME, "max_sessions_per_minute", NUMBER(0, 1000000),
+	  AT(config_home, max_sessions_per_minute), false, "600",
+	  "DMTP sessions that one client address may begin a minute; 0: no limit." },
+	{ SEC_HOME, "max_rcpts_per_second", NUMBER(0, 1000000),
+	  AT(config_home, max_rcpts_per_second), false, "0",
+	  "Recipients that one domain may notify a second; 0: no limit." },
 	{ SEC_HOME, "command_octets", NUMBER(65536, 16 * MIB),
 	  AT(config_home, limits.command_octets), false, "262144",
 	  "The longest DMTP command." },
@@ -163,6 +180,31 @@ static const struct option options[] = {
 	{ SEC_HOME, "invitations_per_day", NUMBER(1, 10000),
 	  AT(config_home, invitations_per_day), false, "5",
 	  "Such questions a day from one registrable domain to one member." },
+	{ SEC_HOME, "contact_invitations_per_day", NUMBER(1, 100000),
+	  AT(config_home, contact_invitations_per_day), false, "50",
+	  "Invitations to other persons that one member may send a day." },
+	{ SEC_HOME, "messages_per_minute", NUMBER(1, 100000),
+	  AT(config_home, messages_per_minute), false, "60",
+	  "Messages that one member may write a minute." },
+	{ SEC_HOME, "contact_messages_per_minute", NUMBER(1, 100000),
+	  AT(config_home, contact_messages_per_minute), false, "120",
+	  "Messages a minute that are taken from one contact for one member; what is more waits "
+	  "at the contact's server." },
+	{ SEC_HOME, "lmtp_listen", KIND(VALUE_SOCKETS), AT(config_home, lmtp.listen), false, "",
+	  "Where the local mail server delivers mail for members who opened the channel smtp, "
+	  "over LMTP: unix:/path or a loopback address; empty: no mail." },
+	{ SEC_HOME, "lmtp_allow_remote", KIND(VALUE_BOOL), AT(config_home, lmtp.allow_remote),
+	  false, "false",
+	  "true: lmtp_listen may name addresses that other machines reach. Whoever reaches "
+	  "them can write to those members." },
+	{ SEC_HOME, "lmtp_octets", OCTETS(65536, 256 * MIB), AT(config_home, lmtp.octets),
+	  false, "26214400", "The longest mail." },
+	{ SEC_HOME, "lmtp_rcpts", NUMBER(1, 1000), AT(config_home, lmtp.rcpts), false, "100",
+	  "Recipients of one mail." },
+	{ SEC_HOME, "lmtp_connections", NUMBER(1, 1000), AT(config_home, lmtp.connections),
+	  false, "40", "LMTP connections at a time." },
+	{ SEC_HOME, "lmtp_idle_s", NUMBER(10, 3600), AT(config_home, lmtp.idle_s), false, "300",
+	  "How long an LMTP session may do nothing." },
 
 	{ SEC_PANEL, "listen", KIND(VALUE_ADDRESSES), AT(config_panel, http.listen), false,
 	  "127.0.0.1:8082", "Where administrators find the panel; [::] takes IPv4 too." },
@@ -182,13 +224,25 @@ static const struct option options[] = {
 	{ SEC_ROUTE, "plaintext", KIND(VALUE_BOOL), AT(route_read, plaintext), false, "false",
 	  "true: speak to the dmtp target without TLS; only for a network that you trust." },
 	{ SEC_ROUTE, "pickup", KIND(VALUE_HOSTPORT), AT(route_read, route.pickup), false, "",
-	  "host:port that this domain's messages are fetched from, whatever their URLs resolve "
-	  "to." },
+	  "host:port that this domain's messages and its site card are fetched from, whatever "
+	  "their URLs resolve to." },
 	{ SEC_ROUTE, "ca", KIND(VALUE_PATH), AT(route_read, route.ca), false, "",
 	  "PEM file with the certificate authorities to trust for this domain instead of the "
 	  "system's." },
 	{ SEC_ROUTE, "allow_private", KIND(VALUE_BOOL), AT(route_read, route.allow_private),
 	  false, "false", "true: this domain may be at a private or loopback address." },
+	{ SEC_ROUTE, "command_octets", NUMBER(0, 16 * MIB),
+	  AT(route_read, route.limits.command_octets), false, "0",
+	  "The longest DMTP command of this domain, once it is verified; 0: as everybody's." },
+	{ SEC_ROUTE, "message_octets", NUMBER(0, 1u << 30),
+	  AT(route_read, route.limits.message_octets), false, "0",
+	  "The longest message that is picked up from it; 0: as everybody's." },
+	{ SEC_ROUTE, "pipeline", NUMBER(0, 1024), AT(route_read, route.limits.pipeline), false,
+	  "0", "Its unanswered commands in one session; 0: as everybody's." },
+	{ SEC_ROUTE, "rcpts", NUMBER(0, 10000), AT(route_read, route.limits.rcpts), false, "0",
+	  "Recipients of one command of it; 0: as everybody's." },
+	{ SEC_ROUTE, "uris", NUMBER(0, 64), AT(route_read, route.limits.uris), false, "0",
+	  "Pickup URIs of one notification of it; 0: as everybody's." },
 };
 
 #undef AT

@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/un.h>
 
 #define DNS_PORT 53
 
@@ -268,6 +269,48 @@ set_address(const char *text, uint16_t default_port, struct config_address *out,
 	return keep_text(text, strlen(text), &out->text, why);
 }
 
+/* "unix:/path", absolute. */
+static bool
+set_unix(const char *text, struct config_address *out, struct buffer *why)
+{
+	struct sockaddr_un *un = (struct sockaddr_un *)&out->addr;
+	const char *path = text + strlen("unix:");
+
+	if (path[0] != '/' || path[1] == '\0')
+		return refuse(why, text, "has no absolute path behind \"unix:\"");
+	if (strlen(path) >= sizeof(un->sun_path))
+		return refuse(why, text, "is longer than the path of a socket may be");
+	un->sun_family = AF_UNIX;
+	memcpy(un->sun_path, path, strlen(path) + 1);
+	out->addr_len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path) + 1);
+	return keep_text(text, strlen(text), &out->text, why);
+}
+
+static bool
+set_socket(const char *text, struct config_address *out, struct buffer *why)
+{
+	if (strncmp(text, "unix:", 5) == 0)
+		return set_unix(text, out, why);
+	return set_address(text, 0, out, why);
+}
+
+static bool
+set_sockets(const struct value_input *in, struct config_addresses *out, struct buffer *why)
+{
+	if (in->count == 0)
+		return true;
+	out->items = calloc(in->count, sizeof(*out->items));
+	if (out->items == NULL) {
+		buffer_add_str(why, "out of memory");
+		return false;
+	}
+	out->count = in->count;
+	for (size_t i = 0; i < in->count; i++)
+		if (!set_socket(in->items[i], &out->items[i], why))
+			return false;
+	return true;
+}
+
 static bool
 set_addresses(const struct value_input *in, uint16_t default_port, struct config_addresses *out,
               struct buffer *why)
@@ -424,13 +467,32 @@ set_urls(const struct value_input *in, struct config_strings *out, struct buffer
 	return true;
 }
 
+/* --- text for people --------------------------------------------------------- */
+
+#define TITLE_CHARACTERS 100
+
+static bool
+set_title(const char *text, char **out, struct buffer *why)
+{
+	size_t characters = 0, len = strlen(text);
+	bool good = text_is_utf8(slice_str(text));
+
+	for (size_t i = 0; good && i < len; i++) {
+		good = (unsigned char)text[i] >= ' ' && text[i] != 0x7f;
+		characters += ((unsigned char)text[i] & 0xc0) != 0x80;
+	}
+	if (!good || characters > TITLE_CHARACTERS)
+		return refuse(why, text, "is not one line of at most 100 characters of UTF-8");
+	return keep_text(text, len, out, why);
+}
+
 /* --- one door -------------------------------------------------------------- */
 
 bool
 value_is_list(enum value_kind kind)
 {
 	return kind == VALUE_ROLES || kind == VALUE_ADDRESSES || kind == VALUE_SERVERS ||
-	       kind == VALUE_URLS;
+	       kind == VALUE_SOCKETS || kind == VALUE_URLS;
 }
 
 const char *
@@ -448,9 +510,12 @@ value_kind_name(enum value_kind kind)
 		[VALUE_ADDRESS] = "address",
 		[VALUE_ADDRESSES] = "list of addresses",
 		[VALUE_SERVERS] = "list of addresses",
+		[VALUE_SOCKETS] = "list of sockets",
 		[VALUE_HOSTPORT] = "host:port",
 		[VALUE_ORIGIN] = "URL",
 		[VALUE_URLS] = "list of URLs",
+		[VALUE_URL] = "URL",
+		[VALUE_TITLE] = "text",
 	};
 
 	return names[kind];
@@ -492,12 +557,18 @@ value_set(const struct value_spec *spec, const struct value_input *in, void *fie
 		return set_addresses(in, 0, field, why);
 	case VALUE_SERVERS:
 		return set_addresses(in, DNS_PORT, field, why);
+	case VALUE_SOCKETS:
+		return set_sockets(in, field, why);
 	case VALUE_HOSTPORT:
 		return set_hostport(text, field, why);
 	case VALUE_ORIGIN:
 		return text[0] == '\0' || set_url(text, false, true, field, why);
 	case VALUE_URLS:
 		return set_urls(in, field, why);
+	case VALUE_URL:
+		return text[0] == '\0' || set_url(text, true, false, field, why);
+	case VALUE_TITLE:
+		return text[0] == '\0' || set_title(text, field, why);
 	}
 	return false;
 }
@@ -541,6 +612,8 @@ value_free(enum value_kind kind, void *field)
 	case VALUE_CONNINFO:
 	case VALUE_PATH:
 	case VALUE_ORIGIN:
+	case VALUE_URL:
+	case VALUE_TITLE:
 		free_text(field);
 		break;
 	case VALUE_ADDRESS:
@@ -548,6 +621,7 @@ value_free(enum value_kind kind, void *field)
 		break;
 	case VALUE_ADDRESSES:
 	case VALUE_SERVERS:
+	case VALUE_SOCKETS:
 		free_addresses(field);
 		break;
 	case VALUE_HOSTPORT:

@@ -19,9 +19,12 @@ enum value_kind {
 	VALUE_ADDRESS,   /* struct config_address; not set when empty */
 	VALUE_ADDRESSES, /* struct config_addresses */
 	VALUE_SERVERS,   /* struct config_addresses; port 53 when none is written */
+	VALUE_SOCKETS,   /* struct config_addresses; "unix:/path" too */
 	VALUE_HOSTPORT,  /* struct config_hostport; not set when empty */
 	VALUE_ORIGIN,    /* char *: "https://host[:port]"; NULL when empty */
 	VALUE_URLS,      /* struct config_strings: "https://host[:port][/path]" */
+	VALUE_URL,       /* char *: one such; NULL when empty */
+	VALUE_TITLE,     /* char *: 1 to 100 characters of UTF-8 in one line; NULL when empty */
 };
 
 struct value_spec {

@@ -133,12 +133,14 @@ append_accounts(struct ctl *ctl, struct slice domain, struct slice after, unsign
 	for (size_t i = 0; i < list.rows_n; i++) {
 		const struct account_row *row = &list.rows[i];
 
-		json_array_append_new(
-		    rows,
-		    json_pack("{s:o, s:s, s:o, s:o, s:o}", "address", output_text(row->address),
-		              "state", row->disabled_us >= 0 ? "disabled" : "active", "created",
-		              output_time(row->created_us), "disabled",
-		              output_time(row->disabled_us), "id", output_id(row->account_id)));
+		json_array_append_new(rows,
+		                      json_pack("{s:o, s:s, s:s, s:o, s:o, s:o}", "address",
+		                                output_text(row->address), "state",
+		                                row->disabled_us >= 0 ? "disabled" : "active",
+		                                "smtp", row->takes_mail ? "open" : "closed",
+		                                "created", output_time(row->created_us),
+		                                "disabled", output_time(row->disabled_us), "id",
+		                                output_id(row->account_id)));
 	}
 	account_list_clear(&list);
 	return CTL_OK;
@@ -172,10 +174,8 @@ static enum ctl_exit
 account_list(struct ctl *ctl)
 {
 	static const struct output_column columns[] = {
-		{ "address", "ADDRESS" },
-		{ "state", "STATE" },
-		{ "created", "CREATED" },
-		{ NULL, NULL },
+		{ "address", "ADDRESS" }, { "state", "STATE" }, { "smtp", "SMTP" },
+		{ "created", "CREATED" }, { NULL, NULL },
 	};
 	const char *only = ctl_value(ctl, "domain"), *from = ctl_value(ctl, "after"),
 		   *next = NULL;
@@ -245,6 +245,7 @@ const struct ctl_command account_commands[] = {
 	{ .name = "account list",
 	  .arguments = "",
 	  .summary = "Shows the accounts of our domains, or of one.",
+	  .more = "SMTP is open when the member takes mail from the local mail server.",
 	  .example = "tmtpctl account list --domain home.test",
 	  .options =
 	      (const struct ctl_option[]){

@@ -45,7 +45,7 @@ channel_create(struct ctl *ctl)
 	int64_t id;
 
 	if ((result = input_site(ctl, ctl->args[0], &site)) != CTL_OK ||
-	    (result = input_name(ctl, "channel's name", name)) != CTL_OK ||
+	    (result = input_channel(ctl, name)) != CTL_OK ||
 	    (result = input_title(ctl, "title", title)) != CTL_OK ||
 	    (result = change(ctl, CHANNEL_CREATE, &site, name, title, &id)) != CTL_OK)
 		return result;
@@ -121,7 +121,7 @@ const struct ctl_command channel_commands[] = {
 	  .summary = "Makes a channel of the site.",
 	  .more =
 	      "Members are asked for their yes channel by channel: one for orders, another for offers. The "
-	      "name is 1 to 30 of a-z, 0-9 and -; the title is what members see.",
+	      "name is 1 to 30 of a-z, 0-9 and -, and not inbox, invite or smtp; the title is what members see.",
 	  .example = "tmtpctl channel create shop@shop.test orders --title \"Your orders\"",
 	  .options =
 	      (const struct ctl_option[]){

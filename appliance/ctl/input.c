@@ -89,6 +89,21 @@ input_name(struct ctl *ctl, const char *what, const char *text)
 	                "\"%s\" can't be a %s: 1 to 30 of a-z, 0-9 and -", text, what);
 }
 
+/* Names that DMTP gives to channels which everybody has. */
+enum ctl_exit
+input_channel(struct ctl *ctl, const char *text)
+{
+	static const char *const known[] = { "inbox", "invite", "smtp" };
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (strcmp(text, known[i]) == 0)
+			return ctl_fail(ctl, CTL_REFUSED, "invalid-name",
+			                "\"%s\" can't be a site's channel: it is one of the "
+			                "channels that every member has (inbox, invite, smtp)",
+			                text);
+	return input_name(ctl, "channel's name", text);
+}
+
 enum ctl_exit
 input_title(struct ctl *ctl, const char *option, const char *text)
 {

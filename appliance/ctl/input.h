@@ -34,6 +34,8 @@ enum ctl_exit input_domain_is_ours(struct ctl *ctl, const char *domain);
 
 /* "[a-z0-9-]{1,30}"; what: "channel's name". */
 enum ctl_exit input_name(struct ctl *ctl, const char *what, const char *text);
+/* Of a channel that a site is to have. */
+enum ctl_exit input_channel(struct ctl *ctl, const char *text);
 
 /* Text for people: 1 to TITLE_MAX characters of UTF-8 without controls. */
 enum ctl_exit input_title(struct ctl *ctl, const char *option, const char *text);

@@ -3,14 +3,19 @@
 #include "ctl/output.h"
 
 #include "base/clock.h"
+#include "store/catchups.h"
 #include "store/peers.h"
+
+#include <inttypes.h>
 
 static const char *
 state_of(const struct peer_state *state)
 {
 	if (state->held)
 		return "held";
-	return state->failures > 0 ? "failing" : "well";
+	if (state->failures > 0)
+		return "failing";
+	return state->retry_at_us > clock_wall_us() ? "waiting" : "well";
 }
 
 static json_t *
@@ -125,6 +130,74 @@ peer_release(struct ctl *ctl)
 	return hold(ctl, false, "is released and tried at once.");
 }
 
+/* --- Catching up on what their members said ------------------------------- */
+
+static enum ctl_exit
+peer_catch_up(struct ctl *ctl)
+{
+	char domain[DMTP_DOMAIN_MAX + 1];
+	struct catchup_ask ask = { .actor = ctl->actor,
+		                   .domain = domain,
+		                   .from_start = ctl_value(ctl, "from-start") != NULL,
+		                   .now_us = clock_wall_us() };
+	enum ctl_exit result = input_domain(ctl, ctl->args[0], domain);
+
+	if (result == CTL_OK)
+		result = missing_peer(ctl, ctl_ask(ctl, store_catchup_ask, &ask), domain);
+	if (result != CTL_OK)
+		return result;
+	return output_done(ctl,
+	                   json_pack("{s:o, s:I}", "domain", output_text(domain), "sites",
+	                             (json_int_t)ask.sites),
+	                   "%s is asked what its members said, for %" PRId64
+	                   " of the sites here.",
+	                   domain, ask.sites);
+}
+
+static json_t *
+catchup_json(const struct catchup_row *row)
+{
+	return json_pack("{s:o, s:o, s:o, s:o, s:I, s:o}", "domain", output_text(row->domain),
+	                 "site", output_text(row->site), "asked", output_time(row->asked_us),
+	                 "next", output_time(row->next_us), "changed", (json_int_t)row->changed,
+	                 "reason", output_text(row->reason));
+}
+
+static enum ctl_exit
+peer_catch_ups(struct ctl *ctl)
+{
+	static const struct output_column columns[] = {
+		{ "domain", "DOMAIN" }, { "site", "SITE" },      { "asked", "LAST ASKED" },
+		{ "next", "NEXT" },     { "changed", "LEARNT" }, { "reason", "REASON" },
+		{ NULL, NULL },
+	};
+	const char *only = ctl_value(ctl, "domain");
+	char domain[DMTP_DOMAIN_MAX + 1];
+	struct catchup_list list = { .domain = NULL };
+	enum ctl_exit result;
+	enum store_rc rc;
+	bool full;
+	json_t *rows;
+
+	if ((result = input_limit(ctl, ctl_value(ctl, "limit"), &list.limit)) != CTL_OK ||
+	    (only != NULL && (result = input_domain(ctl, only, domain)) != CTL_OK))
+		return result;
+	list.domain = only != NULL ? domain : NULL;
+	rc = ctl_ask(ctl, store_catchup_list, &list);
+	if (rc != STORE_OK && rc != STORE_NOT_FOUND)
+		return ctl_store_failed(ctl, rc, NULL, NULL);
+	rows = json_array();
+	for (size_t i = 0; i < list.rows_n; i++)
+		json_array_append_new(rows, catchup_json(&list.rows[i]));
+	full = list.rows_n == list.limit;
+	catchup_list_clear(&list);
+	result = output_list(ctl, "catch_ups", rows, columns,
+	                     "Nothing was sent to another domain yet.");
+	if (full)
+		(void)fprintf(stderr, "There may be more: see --limit.\n");
+	return result;
+}
+
 const struct ctl_command peer_commands[] = {
 	{ .name = "peer list",
 	  .arguments = "",
@@ -150,5 +223,31 @@ const struct ctl_command peer_commands[] = {
 	  .example = "tmtpctl peer release home.test",
 	  .needs = NEEDS_STORE,
 	  .run = peer_release },
+	{ .name = "peer catch-up",
+	  .arguments = "DOMAIN",
+	  .summary = "Asks a domain what its members said to sites here.",
+	  .more =
+	      "What a member says to a site is told to it at once; this makes good what got lost. "
+	      "It happens by itself after an outage and once a day.",
+	  .example = "tmtpctl peer catch-up home.test",
+	  .options =
+	      (const struct ctl_option[]){ { "from-start", NULL,
+	                                     "everything they ever said, not only what is new",
+	                                     false },
+	                                   { NULL, NULL, NULL, false } },
+	  .needs = NEEDS_STORE,
+	  .run = peer_catch_up },
+	{ .name = "peer catch-ups",
+	  .arguments = "",
+	  .summary =
+	      "Shows when domains were asked what their members said, and what was learnt.",
+	  .example = "tmtpctl peer catch-ups --domain home.test",
+	  .options =
+	      (const struct ctl_option[]){
+		  { "domain", "NAME", "only this domain", false },
+		  { "limit", "N", "at most so many, 1 to 100000 (100)", false },
+		  { NULL, NULL, NULL, false } },
+	  .needs = NEEDS_STORE,
+	  .run = peer_catch_ups },
 	{ .name = NULL },
 };

@@ -35,7 +35,7 @@ queue_list(struct ctl *ctl)
 		{ "attempts", "ATTEMPTS" }, { "not_before", "NOT BEFORE" },
 		{ "reason", "REASON" },     { NULL, NULL },
 	};
-	const char *only = ctl_value(ctl, "domain");
+	const char *only = ctl_value(ctl, "domain"), *message = ctl_value(ctl, "message");
 	char domain[DMTP_DOMAIN_MAX + 1];
 	struct queue_list list = { .dead = ctl_value(ctl, "dead") != NULL };
 	enum ctl_exit result;
@@ -45,6 +45,8 @@ queue_list(struct ctl *ctl)
 
 	if ((result = input_limit(ctl, ctl_value(ctl, "limit"), &list.limit)) != CTL_OK ||
 	    (only != NULL && (result = input_domain(ctl, only, domain)) != CTL_OK))
+		return result;
+	if (message != NULL && (result = input_uuid(ctl, message, &list.message_id)) != CTL_OK)
 		return result;
 	list.domain = only != NULL ? domain : NULL;
 	rc = ctl_ask(ctl, store_queue_list, &list);
@@ -64,19 +66,21 @@ queue_list(struct ctl *ctl)
 
 /* --- Changes -------------------------------------------------------------- */
 
-/* Exactly one of the three: nobody drops everything by leaving an option out. */
+/* Never neither: nobody drops everything by leaving an option out. */
 static enum ctl_exit
 read_target(struct ctl *ctl, char domain[static DMTP_DOMAIN_MAX + 1],
             struct queue_change *change)
 {
 	const char *only = ctl_value(ctl, "domain"), *message = ctl_value(ctl, "message");
-	int given = (only != NULL) + (message != NULL) + (ctl_value(ctl, "all") != NULL);
+	bool all = ctl_value(ctl, "all") != NULL;
+	enum ctl_exit result;
 
-	if (given != 1)
-		return ctl_usage(ctl, "%s needs one of --domain, --message and --all",
+	if (all == (only != NULL || message != NULL))
+		return ctl_usage(ctl, "%s needs --domain, --message or both, or else --all",
 		                 ctl->command->name);
-	if (message != NULL)
-		return input_uuid(ctl, message, &change->message_id);
+	if (message != NULL &&
+	    (result = input_uuid(ctl, message, &change->message_id)) != CTL_OK)
+		return result;
 	if (only == NULL)
 		return CTL_OK;
 	change->domain = domain;
@@ -131,7 +135,8 @@ queue_drop(struct ctl *ctl)
 
 static const struct ctl_option targets[] = {
 	{ "domain", "NAME", "what goes to this domain", false },
-	{ "message", "ID", "what carries this message", false },
+	{ "message", "ID", "what carries this message; with --domain: that one delivery",
+	  false },
 	{ "all", NULL, "everything", false },
 	{ NULL, NULL, NULL, false },
 };
@@ -147,6 +152,7 @@ const struct ctl_command queue_commands[] = {
 	  .options =
 	      (const struct ctl_option[]){
 		  { "domain", "NAME", "only to this domain", false },
+		  { "message", "ID", "only what carries this message", false },
 		  { "dead", NULL, "those given up, instead of those that wait", false },
 		  { "limit", "N", "at most so many, 1 to 100000 (100)", false },
 		  { NULL, NULL, NULL, false } },
@@ -155,7 +161,9 @@ const struct ctl_command queue_commands[] = {
 	{ .name = "queue retry",
 	  .arguments = "",
 	  .summary = "Tries batches at once: waiting, held or given up.",
-	  .more = "Their domains' backoff is forgotten too.",
+	  .more =
+	      "Their domains' backoff is forgotten too, and the operator's limit of time begins "
+	      "anew; what a message says itself about its end stays.",
 	  .example = "tmtpctl queue retry --domain home.test",
 	  .options = targets,
 	  .needs = NEEDS_STORE,

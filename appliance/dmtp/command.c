@@ -13,6 +13,7 @@ static const char *const verb_names[] = {
 	[DMTP_VERB_UNKNOWN] = "",     [DMTP_STARTTLS] = "STARTTLS", [DMTP_POST] = "POST",
 	[DMTP_CHANNELS] = "CHANNELS", [DMTP_NOOP] = "NOOP",         [DMTP_QUIT] = "QUIT",
 	[DMTP_AUTH] = "AUTH",         [DMTP_GRANT] = "GRANT",       [DMTP_RECEIPT] = "RECEIPT",
+	[DMTP_PRESENCE] = "PRESENCE",
 };
 static const char *const channel_names[] = {
 	[DMTP_CHANNEL_OTHER] = "",
@@ -30,6 +31,13 @@ static const char *const receipt_names[] = {
 	[0] = "",
 	[DMTP_READ] = "read",
 	[DMTP_WITHDRAWN] = "withdrawn",
+};
+
+static const char *const presence_names[] = {
+	[0] = "",
+	[DMTP_OFFLINE] = "offline",
+	[DMTP_ONLINE] = "online",
+	[DMTP_AWAY] = "away",
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -83,6 +91,12 @@ const char *
 dmtp_receipt_name(enum dmtp_receipt_kind kind)
 {
 	return name_at(receipt_names, COUNT(receipt_names), (size_t)kind);
+}
+
+const char *
+dmtp_presence_name(enum dmtp_presence_state state)
+{
+	return name_at(presence_names, COUNT(presence_names), (size_t)state);
 }
 
 /* --- arguments ----------------------------------------------------------- */
@@ -292,6 +306,14 @@ earlier_id_valid(struct slice earlier, struct slice id)
 	return earlier.len == 0 || (dmtp_id_valid(earlier) && !slice_eq(earlier, id));
 }
 
+/* What an invitation may offer: no channel of a site has the name of one that everybody has. */
+static bool
+may_be_offered(struct slice channel)
+{
+	return text_is_name(channel) && !slice_eq_str(channel, "invite") &&
+	       !slice_eq_str(channel, "smtp");
+}
+
 static bool
 post_values_valid(const struct dmtp_post *p, int64_t now_s)
 {
@@ -303,8 +325,9 @@ post_values_valid(const struct dmtp_post *p, int64_t now_s)
 	       (p->key.len > 0) == (p->signature.len > 0) &&
 	       (p->key.len == 0 ||
 	        (dmtp_id_valid(p->key) && p->signature.len == DMTP_SIGNATURE_LEN)) &&
-	       (!p->invites || text_is_name(p->channel)) && !(recall && p->replaces.len > 0) &&
-	       earlier_id_valid(p->recall, p->id) && earlier_id_valid(p->replaces, p->id);
+	       (!p->invites || may_be_offered(p->channel)) &&
+	       !(recall && p->replaces.len > 0) && earlier_id_valid(p->recall, p->id) &&
+	       earlier_id_valid(p->replaces, p->id);
 }
 
 static struct dmtp_verdict
@@ -362,7 +385,7 @@ check_channels(const struct dmtp_channels *c, const struct dmtp_limits *limits)
 static void
 read_grant(struct ben_reader *r, struct dmtp_grant *g)
 {
-	int64_t receipts = 0;
+	int64_t receipts = 0, presence = 0;
 	bool refused;
 
 	*g = (struct dmtp_grant){ .values_bad = false };
@@ -370,13 +393,16 @@ read_grant(struct ben_reader *r, struct dmtp_grant *g)
 	g->date = need_int(r, "date");
 	g->from = need_str(r, "from");
 	g->grant = maybe_str(r, "grant", &g->values_bad);
+	if (ben_find(r, "presence"))
+		presence = ben_get_int(r);
 	if (ben_find(r, "receipts"))
 		receipts = ben_get_int(r);
+	g->presence = presence == 1;
 	g->receipts = receipts == 1;
 	g->state = dmtp_state_find(need_str(r, "state"));
 	g->to = need_str(r, "to");
 	refused = g->state == DMTP_REFUSED;
-	if (receipts < 0 || receipts > 1 || g->state == 0 ||
+	if (receipts < 0 || receipts > 1 || presence < 0 || presence > 1 || g->state == 0 ||
 	    g->grant.len != (refused ? 0 : DMTP_GRANT_LEN) || !text_is_name(g->channel) ||
 	    !is_address(g->from) || !is_address(g->to))
 		g->values_bad = true;
@@ -469,6 +495,58 @@ check_receipt(const struct dmtp_receipt *c, const struct dmtp_limits *limits)
 	return c->values_bad ? refuse(DMTP_CODE_MALFORMED) : DMTP_VERDICT_PASS;
 }
 
+/* --- PRESENCE ------------------------------------------------------------ */
+
+const uint8_t *
+dmtp_presence_next(struct ben_reader *it)
+{
+	struct slice grant;
+
+	if (!ben_more(it))
+		return NULL;
+	grant = ben_get_str(it);
+	if (grant.len != DMTP_GRANT_LEN)
+		it->bad = true;
+	return it->bad ? NULL : grant.data;
+}
+
+static void
+read_presence(struct ben_reader *r, struct dmtp_presence *p)
+{
+	struct ben_reader it;
+	bool has_until;
+
+	*p = (struct dmtp_presence){ .values_bad = false };
+	p->from = need_str(r, "from");
+	p->rcpts = need_list(r, "rcpts");
+	p->since = need_int(r, "since");
+	p->state = (enum dmtp_presence_state)find_name(presence_names, COUNT(presence_names),
+	                                               need_str(r, "state"));
+	has_until = ben_find(r, "until");
+	if (has_until)
+		p->until = ben_get_int(r);
+	ben_reader_init(&it, p->rcpts);
+	for (; ben_more(&it); p->rcpt_count++)
+		if (ben_get_str(&it).len != DMTP_GRANT_LEN)
+			p->values_bad = true;
+	if (it.bad)
+		r->bad = true;
+	if (p->state == 0 || has_until == (p->state == DMTP_OFFLINE) || p->since < 0 ||
+	    p->rcpt_count == 0 || !is_address(p->from))
+		p->values_bad = true;
+}
+
+static struct dmtp_verdict
+check_presence(const struct dmtp_presence *p, const struct dmtp_limits *limits, int64_t now_s)
+{
+	if (p->rcpt_count > limits->rcpts)
+		return refuse(DMTP_CODE_LIMIT);
+	if (p->values_bad || p->since > now_s + DMTP_FUTURE_S ||
+	    p->until > now_s + DMTP_FUTURE_S)
+		return refuse(DMTP_CODE_MALFORMED);
+	return DMTP_VERDICT_PASS;
+}
+
 /* --- AUTH ---------------------------------------------------------------- */
 
 static void
@@ -499,6 +577,9 @@ read_argument(struct ben_reader *r, struct dmtp_command *c)
 		break;
 	case DMTP_RECEIPT:
 		read_receipt(r, &c->receipt);
+		break;
+	case DMTP_PRESENCE:
+		read_presence(r, &c->presence);
 		break;
 	default:
 		read_auth(r, &c->auth);
@@ -552,6 +633,8 @@ dmtp_command_from(const struct dmtp_command *c)
 		return c->grant.from;
 	case DMTP_RECEIPT:
 		return c->receipt.from;
+	case DMTP_PRESENCE:
+		return c->presence.from;
 	case DMTP_AUTH:
 		return c->auth.domain;
 	default:
@@ -576,6 +659,8 @@ dmtp_command_check(const struct dmtp_command *c, const struct dmtp_limits *limit
 		return check_grant(&c->grant, now_s);
 	case DMTP_RECEIPT:
 		return check_receipt(&c->receipt, limits);
+	case DMTP_PRESENCE:
+		return check_presence(&c->presence, limits, now_s);
 	default:
 		return DMTP_VERDICT_PASS;
 	}

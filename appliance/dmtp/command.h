@@ -18,13 +18,15 @@ enum dmtp_verb {
 	DMTP_AUTH,
 	DMTP_GRANT,
 	DMTP_RECEIPT,
+	DMTP_PRESENCE,
 };
 
 /* Extension verbs that a greeting offers. */
 #define DMTP_EXT_AUTH 1u
 #define DMTP_EXT_GRANT 2u
 #define DMTP_EXT_RECEIPT 4u
-#define DMTP_EXT_ALL 7u
+#define DMTP_EXT_PRESENCE 8u
+#define DMTP_EXT_ALL 15u
 
 enum dmtp_well_known {
 	DMTP_CHANNEL_OTHER = 0, /* no such channel: closed */
@@ -34,6 +36,7 @@ enum dmtp_well_known {
 };
 
 enum dmtp_state { DMTP_GRANTED = 1, DMTP_REFUSED, DMTP_REVOKED };
+enum dmtp_presence_state { DMTP_OFFLINE = 1, DMTP_ONLINE, DMTP_AWAY };
 enum dmtp_receipt_kind { DMTP_READ = 1, DMTP_WITHDRAWN };
 
 struct dmtp_rcpt {
@@ -74,7 +77,7 @@ struct dmtp_grant {
 	struct slice from, to, channel;
 	struct slice grant; /* DMTP_GRANT_LEN octets; empty with DMTP_REFUSED */
 	enum dmtp_state state;
-	bool receipts;
+	bool receipts, presence;
 	int64_t date;
 	bool values_bad; /* decoding only */
 };
@@ -93,6 +96,17 @@ struct dmtp_receipt_row {
 	int64_t date;
 };
 
+/* What a person's home tells the homes of those who agreed to see it. */
+struct dmtp_presence {
+	struct slice from;
+	struct slice rcpts; /* inside of a list of grants: dmtp_presence_next, ben_put_str */
+	size_t rcpt_count;  /* decoding only */
+	enum dmtp_presence_state state;
+	int64_t since;
+	int64_t until;   /* not with DMTP_OFFLINE */
+	bool values_bad; /* decoding only */
+};
+
 struct dmtp_auth {
 	struct slice domain, key, signature;
 	bool values_bad; /* decoding only */
@@ -105,6 +119,7 @@ struct dmtp_command {
 		struct dmtp_channels channels;
 		struct dmtp_grant grant;
 		struct dmtp_receipt receipt;
+		struct dmtp_presence presence;
 		struct dmtp_auth auth;
 	};
 };
@@ -146,6 +161,9 @@ bool dmtp_rcpt_next(struct ben_reader *it, struct dmtp_rcpt *out);
 /* it over receipt.events. For checked receipts. */
 bool dmtp_receipt_next(struct ben_reader *it, struct dmtp_receipt_row *out);
 
+/* it over presence.rcpts: a grant's DMTP_GRANT_LEN octets, or NULL: no more. For checked presences. */
+const uint8_t *dmtp_presence_next(struct ben_reader *it);
+
 /*
  * it over a response's events. False: no more, or (it->bad) not a grant's
  * shape. One whose values_bad is set is to be passed over.
@@ -158,6 +176,7 @@ const char *dmtp_verb_name(enum dmtp_verb verb);
 const char *dmtp_state_name(enum dmtp_state state);
 enum dmtp_state dmtp_state_find(struct slice name); /* 0: none */
 const char *dmtp_receipt_name(enum dmtp_receipt_kind kind);
+const char *dmtp_presence_name(enum dmtp_presence_state state);
 
 /* --- encoding: appends; a failed buffer tells at the end ----------------- */
 
@@ -186,6 +205,7 @@ void dmtp_grant_encode(const struct dmtp_grant *g, struct buffer *out);
 void dmtp_grant_put(const struct dmtp_grant *g, struct buffer *inside);
 void dmtp_receipt_encode(const struct dmtp_receipt *r, struct buffer *out);
 void dmtp_receipt_put(const struct dmtp_receipt_row *row, struct buffer *inside);
+void dmtp_presence_encode(const struct dmtp_presence *p, struct buffer *out);
 void dmtp_auth_encode(const struct dmtp_auth *a, struct buffer *out);
 
 #endif

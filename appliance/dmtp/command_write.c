@@ -134,6 +134,8 @@ dmtp_grant_put(const struct dmtp_grant *g, struct buffer *inside)
 	put_pair_int(inside, "date", g->date);
 	put_pair(inside, "from", g->from);
 	put_pair_maybe(inside, "grant", g->grant);
+	if (g->presence)
+		put_pair_int(inside, "presence", 1);
 	if (g->receipts)
 		put_pair_int(inside, "receipts", 1);
 	put_pair(inside, "state", slice_str(dmtp_state_name(g->state)));
@@ -168,6 +170,21 @@ dmtp_receipt_encode(const struct dmtp_receipt *r, struct buffer *out)
 	put_pair_list(out, "events", r->events);
 	put_pair(out, "from", r->from);
 	put_pair(out, "to", r->to);
+	ben_put_end(out);
+	ben_put_end(out);
+}
+
+void
+dmtp_presence_encode(const struct dmtp_presence *p, struct buffer *out)
+{
+	open_command(out, DMTP_PRESENCE);
+	ben_put_dict(out);
+	put_pair(out, "from", p->from);
+	put_pair_list(out, "rcpts", p->rcpts);
+	put_pair_int(out, "since", p->since);
+	put_pair(out, "state", slice_str(dmtp_presence_name(p->state)));
+	if (p->state != DMTP_OFFLINE)
+		put_pair_int(out, "until", p->until);
 	ben_put_end(out);
 	ben_put_end(out);
 }

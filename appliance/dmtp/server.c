@@ -342,6 +342,8 @@ offered(const struct dmtp_server *s, enum dmtp_verb verb)
 		return (s->ext & DMTP_EXT_GRANT) != 0;
 	case DMTP_RECEIPT:
 		return (s->ext & DMTP_EXT_RECEIPT) != 0;
+	case DMTP_PRESENCE:
+		return (s->ext & DMTP_EXT_PRESENCE) != 0;
 	default:
 		return true;
 	}

@@ -1,7 +1,8 @@
 /* The greeting and the names of closes: see session.h. */
 #include "dmtp/session.h"
 
-static const char *const ext_names[] = { "AUTH", "GRANT", "RECEIPT" }; /* bit by bit */
+static const char *const ext_names[] = { "AUTH", "GRANT", "RECEIPT",
+	                                 "PRESENCE" }; /* bit by bit */
 
 #define EXT_COUNT (sizeof(ext_names) / sizeof(ext_names[0]))
 

@@ -9,8 +9,13 @@
 #include "base/log.h"
 #include "home/call.h"
 #include "home/consents.h"
+#include "home/contacts.h"
 #include "home/inbox.h"
+#include "home/letters.h"
 #include "home/login.h"
+#include "home/origin.h"
+#include "home/presence.h"
+#include "home/mail_channel.h"
 #include "web/reply.h"
 #include "web/server.h"
 
@@ -19,6 +24,8 @@
 #include <time.h>
 
 #define BODY_MAX 65536
+/* A text of 64 KiB, of which JSON may need up to six octets for one. */
+#define LETTER_BODY_MAX 409600
 #define CONNECTIONS_MAX 20000
 /* 7.3 KiB a stream, all in all; the headers of browsers have 700 to 1,500 octets. */
 #define CONNECTION_BYTES 4096
@@ -69,8 +76,28 @@ static const struct web_route routes[] = {
 	  WEB_JSON_BODY },
 	{ WEB_POST, "/v1/invitations/:from/:channel/refuse", on_invitation_refuse, 0, 0 },
 	{ WEB_GET, "/v1/channels", on_consent_list, 0, 0 },
+	{ WEB_GET, "/v1/channels/smtp", on_mail_channel_get, 0, 0 },
+	{ WEB_PUT, "/v1/channels/smtp", on_mail_channel_open, 0, 0 },
+	{ WEB_DELETE, "/v1/channels/smtp", on_mail_channel_close, 0, 0 },
+	{ WEB_PUT, "/v1/channels/smtp/blocked/:address", on_mail_block, 0, 0 },
+	{ WEB_DELETE, "/v1/channels/smtp/blocked/:address", on_mail_unblock, 0, 0 },
 	{ WEB_PUT, "/v1/channels/:from/:channel", on_consent_grant, BODY_MAX, WEB_JSON_BODY },
 	{ WEB_DELETE, "/v1/channels/:from/:channel", on_consent_revoke, 0, 0 },
+	{ WEB_GET, "/v1/contacts", on_contact_list, 0, 0 },
+	{ WEB_POST, "/v1/contacts", on_contact_invite, BODY_MAX, WEB_JSON_BODY },
+	{ WEB_GET, "/v1/contacts/:address", on_contact_get, 0, 0 },
+	{ WEB_PATCH, "/v1/contacts/:address", on_contact_patch, BODY_MAX, WEB_JSON_BODY },
+	{ WEB_DELETE, "/v1/contacts/:address", on_contact_remove, 0, 0 },
+	{ WEB_POST, "/v1/contacts/:address/accept", on_contact_accept, 0, 0 },
+	{ WEB_POST, "/v1/contacts/:address/refuse", on_contact_refuse, 0, 0 },
+	{ WEB_POST, "/v1/contacts/:address/block", on_contact_block, 0, 0 },
+	{ WEB_POST, "/v1/contacts/:address/messages", on_letter_send, LETTER_BODY_MAX,
+	  WEB_JSON_BODY },
+	{ WEB_GET, "/v1/contacts/:address/messages", on_letter_list, 0, 0 },
+	{ WEB_GET, "/v1/contacts/:address/messages/:id", on_letter_get, 0, 0 },
+	{ WEB_GET, "/v1/presence", on_presence_get, 0, 0 },
+	{ WEB_PUT, "/v1/presence", on_presence_put, BODY_MAX, WEB_JSON_BODY },
+	{ WEB_GET, "/m/:site/:message/:digest", on_origin, 0, 0 },
 	{ WEB_GET, "/livez", on_livez, 0, 0 },
 	{ WEB_GET, "/readyz", on_readyz, 0, 0 },
 };

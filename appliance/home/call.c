@@ -129,6 +129,24 @@ call_guard(struct call *call, const struct guard_rule *rule, struct slice name)
 	return false;
 }
 
+static bool
+is_unreserved(uint8_t c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+	       c == '-' || c == '.' || c == '_' || c == '~';
+}
+
+void
+call_url_add(struct buffer *url, struct slice value)
+{
+	for (size_t i = 0; i < value.len; i++) {
+		if (is_unreserved(value.data[i]))
+			buffer_add_u8(url, value.data[i]);
+		else
+			buffer_add_fmt(url, "%%%02X", value.data[i]);
+	}
+}
+
 /* --- the client ------------------------------------------------------------------------ */
 
 static bool

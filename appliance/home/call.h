@@ -86,6 +86,9 @@ void call_burn(struct call *call, call_step *then);
 /* Answers a store's refusal: 503 with Retry-After while the database is gone, 404, 409, 500. */
 void call_reply_store(struct call *call, enum store_rc rc);
 
+/* Appends a query argument's value, percent-encoded. */
+void call_url_add(struct buffer *url, struct slice value);
+
 /* Takes one of the member's from the rule's bucket. False: the request has been answered, 429.
  */
 bool call_guard(struct call *call, const struct guard_rule *rule, struct slice name);

@@ -8,19 +8,33 @@
 #include "base/log.h"
 #include "base/metric.h"
 #include "dmtp/address.h"
+#include "home/auths.h"
+#include "home/guard.h"
+#include "home/contacts.h"
 #include "home/posts.h"
+#include "home/presence.h"
 #include "home/recalls.h"
 #include "home/receipts.h"
+#include "home/registrable.h"
 #include "store/arrivals.h"
 #include "store/inboxes.h"
 #include "store/members.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 
 #define DOWN_RETRY_S 5
+/*
+ * What changed less than so long ago is left for the next question: a change
+ * that was made earlier may be committed later, and a cursor would pass it by.
+ */
+#define SETTLED_US INT64_C(5000000)
 
 METRIC_DEFINE(commands_refused, METRIC_COUNTER, "tmtp_dmtp_commands_refused_total", NULL,
               "Commands of other servers that were refused.");
+
+METRIC_DEFINE(commands_unverified, METRIC_COUNTER, "tmtp_dmtp_identities_refused_total",
+              "reason=\"unverified-sender\"", "Identities of other servers that were refused.");
 
 struct dmtp_response
 command_response_down(void)
@@ -40,6 +54,8 @@ refuse(struct dmtp_session *s, uint64_t seq, const struct dmtp_command *command,
 
 	if (v.letter != DMTP_K) {
 		metric_add(&commands_refused, 1);
+		if (v.code == DMTP_CODE_UNVERIFIED_SENDER)
+			metric_add(&commands_unverified, 1);
 		log_info("command-refused", LOG_S("address", dmtp_session_address(s)),
 		         LOG_S("verb", dmtp_verb_name(command->verb)),
 		         LOG_B("from", dmtp_command_from(command)),
@@ -66,25 +82,91 @@ struct grant_call {
 	struct dmtp_address from, to;
 	char channel[32];
 	uint8_t grant[DMTP_GRANT_LEN];
+	struct consent_change answer; /* of a person to a person */
+	struct buffer registrable;
 };
+
+/* A person heard something of a contact: it is looked at again, and presence agreed is told. */
+static void
+person_told(struct grant_call *c)
+{
+	struct home *home = dmtp_session_home(c->session);
+
+	if (c->job.account_id == 0 || !c->job.changed)
+		return;
+	contact_tell(home->live, c->job.account_id, dmtp_address_slice(&c->from));
+	if (c->job.presence)
+		presence_touch(home->presence, c->job.account_id);
+}
+
+/* The end of a GRANT; the one thing that is left is its reply. */
+static void
+grant_end(struct grant_call *c, enum store_rc rc)
+{
+	struct dmtp_response k = DMTP_RESPONSE_K;
+
+	if (rc != STORE_OK)
+		reply_down(c->session, c->seq);
+	else
+		dmtp_session_reply(c->session, c->seq, &k);
+	buffer_free(&c->registrable);
+	free(c);
+}
+
+static void
+on_answered(void *arg)
+{
+	struct grant_call *c = arg;
+
+	if (c->answer.job.rc == STORE_OK)
+		person_told(c);
+	grant_end(c, c->answer.job.rc);
+}
+
+/*
+ * A person whom a member invited has said yes: her inbox is open to them, too.
+ * Before the K, so that a lost yes comes again.
+ */
+static void
+answer_person(struct grant_call *c)
+{
+	struct home *home = dmtp_session_home(c->session);
+	struct consent_change *a = &c->answer;
+
+	registrable_domain(c->job.domain, &c->registrable);
+	a->account_id = c->job.account_id;
+	a->sender = dmtp_address_slice(&c->from);
+	a->sender_domain = c->job.domain;
+	a->registrable = buffer_slice(&c->registrable);
+	a->channel = c->job.channel;
+	a->state = CONSENT_GRANTED;
+	a->why = c->job.joined ? CONSENT_ANSWER_ANEW : CONSENT_ANSWER;
+	randombytes_buf(a->grant_id, sizeof(a->grant_id));
+	a->changed_id = uuid_make();
+	a->sender_id = id_make();
+	a->domain_id = id_make();
+	a->now_us = c->job.now_us;
+	home_later(&c->later, home, &a->job, on_answered, c);
+	store_consent_change(home->store, a);
+}
 
 static void
 on_granted(void *arg)
 {
 	struct grant_call *c = arg;
-	struct dmtp_response k = DMTP_RESPONSE_K;
 
-	if (c->job.job.rc != STORE_OK) {
-		reply_down(c->session, c->seq);
-	} else {
-		if (c->job.changed)
-			log_info("grant-taken", LOG_B("from", dmtp_address_slice(&c->from)),
-			         LOG_B("to", dmtp_address_slice(&c->to)),
-			         LOG_S("channel", c->channel),
-			         LOG_S("state", member_state_name(c->job.state)));
-		dmtp_session_reply(c->session, c->seq, &k);
+	if (c->job.job.rc == STORE_OK && c->job.changed)
+		log_info("grant-taken", LOG_B("from", dmtp_address_slice(&c->from)),
+		         LOG_B("to", dmtp_address_slice(&c->to)), LOG_S("channel", c->channel),
+		         LOG_S("state", member_state_name(c->job.state)));
+	if (c->job.job.rc == STORE_OK && c->job.account_id != 0 &&
+	    c->job.state == MEMBER_GRANTED) {
+		answer_person(c);
+		return;
 	}
-	free(c);
+	if (c->job.job.rc == STORE_OK)
+		person_told(c);
+	grant_end(c, c->job.job.rc);
 }
 
 static enum member_state
@@ -115,6 +197,7 @@ take_grant(struct dmtp_session *s, uint64_t seq, const struct dmtp_grant *g)
 	}
 	c->session = s;
 	c->seq = seq;
+	buffer_init(&c->registrable, DMTP_DOMAIN_MAX + 1);
 	memcpy(c->channel, g->channel.data, g->channel.len);
 	if (g->grant.len == sizeof(c->grant))
 		memcpy(c->grant, g->grant.data, g->grant.len);
@@ -126,6 +209,7 @@ take_grant(struct dmtp_session *s, uint64_t seq, const struct dmtp_grant *g)
 	c->job.state = state_of(g->state);
 	c->job.grant_id = slice_mem(c->grant, g->grant.len);
 	c->job.receipts = g->receipts;
+	c->job.presence = g->presence;
 	c->job.date_s = g->date;
 	c->job.now_us = clock_wall_us();
 	home_later(&c->later, home, &c->job.job, on_granted, c);
@@ -327,6 +411,7 @@ put_events(const struct since_call *c, struct buffer *inside)
 			.channel = slice_str(e->channel),
 			.state = states[e->state & 3],
 			.receipts = e->receipts,
+			.presence = e->presence,
 			.date = e->date_s,
 		};
 
@@ -385,8 +470,50 @@ take_since(struct dmtp_session *s, uint64_t seq, const struct dmtp_channels *cha
 	c->job.from = dmtp_address_slice(&c->from);
 	/* What fits into one response, however long the addresses are. */
 	c->job.limit = DMTP_EVENTS_MAX;
+	c->job.before_us = clock_wall_us() - SETTLED_US;
 	home_later(&c->later, home, &c->job.job, on_since, c);
 	store_channels_since(home->store, &c->job);
+}
+
+/* --- Rates ------------------------------------------------------------------------------ */
+
+static size_t
+weight(const struct dmtp_command *c)
+{
+	return c->verb == DMTP_POST && c->post.rcpt_count > 0 ? c->post.rcpt_count : 1;
+}
+
+/*
+ * A domain that uses up its rate is told so with an I, early enough that one
+ * that heeds it hears no Z; those of its commands that come nevertheless get it.
+ */
+static bool
+within_rate(struct dmtp_session *s, uint64_t seq, const struct dmtp_command *c)
+{
+	struct home *home = dmtp_session_home(s);
+	unsigned rate = home->config->home.max_rcpts_per_second, wait_s = 0;
+	struct guard_rule rule = { .kind = 'r', .burst = rate };
+	struct slice from = dmtp_domain_of(dmtp_command_from(c));
+	struct dmtp_response r;
+	bool good;
+
+	if (rate == 0)
+		return true;
+	rule.every_us = INT64_C(1000000) / rate;
+	good = guard_spend(home->rates, &rule, from, weight(c), clock_mono_us(), &wait_s);
+	if (wait_s == 0)
+		return true;
+	r = dmtp_response_make(good ? DMTP_I : DMTP_Z, DMTP_CODE_THROTTLED, wait_s);
+	r.text = SLICE("slower");
+	if (good) {
+		log_info("sender-throttled", LOG_S("address", dmtp_session_address(s)),
+		         LOG_B("domain", from), LOG_I("retry_s", wait_s));
+		dmtp_session_inform(s, &r);
+		return true;
+	}
+	metric_add(&commands_refused, 1);
+	dmtp_session_reply(s, seq, &r);
+	return false;
 }
 
 /* --- All ---------------------------------------------------------------------------------- */
@@ -399,19 +526,25 @@ command_handle(struct dmtp_session *s, const struct dmtp_server_event *event)
 	struct dmtp_verdict v = { DMTP_E, DMTP_CODE_UNKNOWN_COMMAND };
 
 	if (c->verb == DMTP_POST || c->verb == DMTP_CHANNELS || c->verb == DMTP_GRANT ||
-	    c->verb == DMTP_RECEIPT)
+	    c->verb == DMTP_AUTH || c->verb == DMTP_PRESENCE || c->verb == DMTP_RECEIPT)
 		v = dmtp_command_check(c, dmtp_session_limits(s),
 		                       dmtp_session_is_verified(s, from), clock_wall_s());
 	if (v.letter != 0)
 		refuse(s, event->seq, c, v);
+	else if (!within_rate(s, event->seq, c))
+		return;
 	else if (c->verb == DMTP_POST && c->post.recall.len > 0)
 		recalls_take(s, event->seq, &c->post, event->octets);
 	else if (c->verb == DMTP_POST)
 		posts_take(dmtp_session_home(s)->posts, s, event->seq, &c->post, event->octets);
+	else if (c->verb == DMTP_AUTH)
+		auths_take(dmtp_session_home(s)->auths, s, event->seq, &c->auth);
 	else if (c->verb == DMTP_RECEIPT)
 		receipts_take(s, event->seq, &c->receipt, event->octets);
 	else if (c->verb == DMTP_GRANT)
 		take_grant(s, event->seq, &c->grant);
+	else if (c->verb == DMTP_PRESENCE)
+		presence_take(s, event->seq, &c->presence);
 	else if (c->channels.has_since)
 		take_since(s, event->seq, &c->channels);
 	else

@@ -215,9 +215,8 @@ after_change(struct call *call)
 
 /* In the request's memory. */
 static struct slice
-registrable_of(struct consent_call *c)
+registrable_of(struct call *call, struct slice domain)
 {
-	struct slice domain = dmtp_address_domain(&c->sender);
 	struct buffer out;
 	uint8_t *copy;
 	size_t len;
@@ -225,33 +224,38 @@ registrable_of(struct consent_call *c)
 	buffer_init(&out, DMTP_DOMAIN_MAX);
 	registrable_domain(domain, &out);
 	len = out.len;
-	copy = web_request_alloc(c->call.req, len + 1);
+	copy = web_request_alloc(call->req, len + 1);
 	if (copy != NULL && len > 0)
 		memcpy(copy, out.data, len);
 	buffer_free(&out);
 	return copy == NULL ? domain : slice_mem(copy, len);
 }
 
+void
+consent_change_fill(struct call *call, const struct dmtp_address *sender, struct slice channel,
+                    enum consent_state state, struct consent_change *change)
+{
+	change->account_id = call->who.account_id;
+	change->sender = dmtp_address_slice(sender);
+	change->sender_domain = dmtp_address_domain(sender);
+	change->registrable = registrable_of(call, change->sender_domain);
+	change->channel = channel;
+	change->state = state;
+	randombytes_buf(change->grant_id, sizeof(change->grant_id));
+	change->changed_id = uuid_make();
+	change->sender_id = id_make();
+	change->domain_id = id_make();
+	change->now_us = clock_wall_us();
+}
+
 static void
 change(struct consent_call *c, enum consent_state state)
 {
-	struct consent_change *ch = &c->change;
-
 	call_await(&c->call, 1, after_change);
-	call_job(&c->call, &ch->job);
-	ch->account_id = c->call.who.account_id;
-	ch->sender = dmtp_address_slice(&c->sender);
-	ch->sender_domain = dmtp_address_domain(&c->sender);
-	ch->registrable = registrable_of(c);
-	ch->channel = c->channel;
-	ch->state = state;
-	ch->receipts = c->receipts;
-	randombytes_buf(ch->grant_id, sizeof(ch->grant_id));
-	ch->changed_id = uuid_make();
-	ch->sender_id = id_make();
-	ch->domain_id = id_make();
-	ch->now_us = clock_wall_us();
-	store_consent_change(c->call.api->home->store, ch);
+	call_job(&c->call, &c->change.job);
+	consent_change_fill(&c->call, &c->sender, c->channel, state, &c->change);
+	c->change.receipts = c->receipts;
+	store_consent_change(c->call.api->home->store, &c->change);
 }
 
 struct grant_body {
@@ -277,11 +281,17 @@ read_receipts(struct consent_call *c)
 	return true;
 }
 
+bool
+consent_may_change(struct call *call)
+{
+	return call_guard(call, &changes,
+	                  slice_mem(&call->who.account_id, sizeof(call->who.account_id)));
+}
+
 static bool
 may_change(struct consent_call *c)
 {
-	return call_guard(&c->call, &changes,
-	                  slice_mem(&c->call.who.account_id, sizeof(c->call.who.account_id)));
+	return consent_may_change(&c->call);
 }
 
 /* Was it asked, or answered so before? */

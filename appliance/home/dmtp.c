@@ -1,9 +1,13 @@
 /* Sessions of other servers: see dmtp.h. */
 #include "home/dmtp.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/metric.h"
+#include "home/cards.h"
 #include "home/commands.h"
+#include "home/guard.h"
+#include "home/posts.h"
 #include "net/conn.h"
 
 #include <stdio.h>
@@ -16,6 +20,21 @@ METRIC_DEFINE(sessions_now, METRIC_GAUGE, "tmtp_dmtp_sessions", NULL,
               "DMTP sessions of other servers now.");
 METRIC_DEFINE(sessions_refused, METRIC_COUNTER, "tmtp_dmtp_sessions_refused_total", NULL,
               "DMTP connections above the limits.");
+
+METRIC_DEFINE(sessions_unverified, METRIC_COUNTER, "tmtp_dmtp_identities_refused_total",
+              "reason=\"certificate\"", "Identities of other servers that were refused.");
+METRIC_DEFINE(handshakes_failed, METRIC_COUNTER, "tmtp_dmtp_identities_refused_total",
+              "reason=\"handshake\"", "Identities of other servers that were refused.");
+
+#define PROVEN_MAX 8
+
+/* A domain that AUTH proved. */
+struct proven {
+	char domain[DMTP_DOMAIN_MAX + 1], key[DMTP_ID_MAX + 1];
+	int64_t until;
+	struct proven *next;
+};
+#define REFUSED_S 60 /* who is above the limits of connections comes back then */
 
 /* One address that is listened on. */
 struct door {
@@ -42,7 +61,12 @@ struct dmtp_session {
 	struct loop_defer work;
 	unsigned holds; /* replies that are due, and the connection */
 	bool dead;
+	struct proven *proven;
+	unsigned proven_n;
+	uint32_t refused_s; /* Z instead of a greeting, for so long; 0: it is served */
+	const char *refused_why;
 	char address[NET_ADDRESS_TEXT];
+	struct net_address peer_address;
 };
 
 static void end(struct dmtp_session *s, const char *reason);
@@ -71,12 +95,146 @@ dmtp_session_home(const struct dmtp_session *s)
 	return s->service->home;
 }
 
+/* --- Who it is ---------------------------------------------------------------------- */
+
+static const struct tls_peer *
+tls_peer(const struct dmtp_session *s)
+{
+	return s->conn == NULL ? NULL : conn_tls_peer(s->conn);
+}
+
+const struct net_address *
+dmtp_session_peer_address(const struct dmtp_session *s)
+{
+	return &s->peer_address;
+}
+
+static struct proven *
+find_proven(const struct dmtp_session *s, struct slice domain)
+{
+	for (struct proven *p = s->proven; p != NULL; p = p->next)
+		if (slice_eq_str(domain, p->domain))
+			return p;
+	return NULL;
+}
+
+/* A key that a newer card doesn't hold any more has leaked, for all that we know. */
+static bool
+still_counts(const struct dmtp_session *s, const struct proven *p)
+{
+	int64_t now_s = clock_wall_s();
+	const struct dmtp_card *card =
+	    cards_kept(s->service->home->cards, slice_str(p->domain));
+
+	return p->until > now_s &&
+	       (card == NULL || dmtp_card_key_counts(card, slice_str(p->key), now_s));
+}
+
 bool
 dmtp_session_is_verified(const struct dmtp_session *s, struct slice domain)
 {
-	const struct tls_peer *peer = s->conn == NULL ? NULL : conn_tls_peer(s->conn);
+	const struct tls_peer *peer = tls_peer(s);
+	const struct proven *proven;
 
-	return peer != NULL && tls_peer_is(peer, domain);
+	if (peer != NULL && tls_peer_is(peer, domain))
+		return true;
+	proven = s->dead ? NULL : find_proven(s, domain);
+	return proven != NULL && still_counts(s, proven);
+}
+
+const char *
+dmtp_session_server(const struct dmtp_session *s)
+{
+	const struct tls_peer *peer = tls_peer(s);
+	const struct config_domain *domain =
+	    peer == NULL ? NULL
+			 : config_domain_find(s->service->home->config, slice_str(peer->sni));
+
+	return domain == NULL ? "" : domain->name;
+}
+
+bool
+dmtp_session_is_over(const struct dmtp_session *s)
+{
+	return s->dead;
+}
+
+bool
+dmtp_session_exporter(const struct dmtp_session *s, uint8_t out[static 32])
+{
+	return tls_peer(s) != NULL && conn_tls_exporter(s->conn, DMTP_EXPORTER_LABEL, out, 32);
+}
+
+static struct dmtp_limits
+limits_of_all(const struct config *config)
+{
+	const struct config_limits *l = &config->home.limits;
+
+	return (struct dmtp_limits){ .command_octets = l->command_octets,
+		                     .idle_s = l->idle_s,
+		                     .message_octets = l->message_octets,
+		                     .noops = l->noops,
+		                     .pipeline = l->pipeline,
+		                     .rcpts = l->rcpts,
+		                     .uris = l->uris };
+}
+
+/* What the operator gave this domain in place of everybody's. */
+static void
+limits_of_route(const struct config *config, struct slice domain, struct dmtp_limits *l)
+{
+	const struct config_route *route = config_route_find(config, domain);
+
+	if (route == NULL)
+		return;
+	if (route->limits.command_octets != 0)
+		l->command_octets = route->limits.command_octets;
+	if (route->limits.message_octets != 0)
+		l->message_octets = route->limits.message_octets;
+	if (route->limits.pipeline != 0)
+		l->pipeline = route->limits.pipeline;
+	if (route->limits.rcpts != 0)
+		l->rcpts = route->limits.rcpts;
+	if (route->limits.uris != 0)
+		l->uris = route->limits.uris;
+}
+
+/* By whom the session is verified for; of two domains with a say the later one's counts. */
+static struct dmtp_limits
+limits_of_session(const struct dmtp_session *s)
+{
+	const struct config *config = s->service->home->config;
+	const struct tls_peer *peer = tls_peer(s);
+	struct dmtp_limits l = limits_of_all(config);
+
+	for (size_t i = 0; peer != NULL && peer->verified && i < peer->name_count; i++)
+		limits_of_route(config, slice_str(peer->names[i]), &l);
+	for (const struct proven *p = s->proven; p != NULL; p = p->next)
+		limits_of_route(config, slice_str(p->domain), &l);
+	return l;
+}
+
+bool
+dmtp_session_prove(struct dmtp_session *s, const char *domain, const char *key, int64_t until,
+                   struct dmtp_limits *limits)
+{
+	struct proven *p = find_proven(s, slice_str(domain));
+
+	*limits = DMTP_LIMITS_DEFAULT;
+	if (s->dead) /* its service may be gone */
+		return true;
+	if (p == NULL) {
+		if (s->proven_n == PROVEN_MAX || (p = calloc(1, sizeof(*p))) == NULL)
+			return false;
+		p->next = s->proven;
+		s->proven = p;
+		s->proven_n++;
+	}
+	(void)snprintf(p->domain, sizeof(p->domain), "%s", domain);
+	(void)snprintf(p->key, sizeof(p->key), "%s", key);
+	p->until = until;
+	*limits = limits_of_session(s);
+	return true;
 }
 
 /* --- Octets ---------------------------------------------------------------------- */
@@ -131,6 +289,17 @@ handle(struct dmtp_session *s, const struct dmtp_server_event *event)
 }
 
 /*
+ * Commands are taken on while there is room for them; a session that has none
+ * under way may always take one. Its own next reply lets it look again.
+ */
+static bool
+may_go_on(const struct dmtp_session *s)
+{
+	return dmtp_server_unanswered(s->server) == 0 ||
+	       posts_have_room(s->service->home->posts);
+}
+
+/*
  * Events, output, and reading on: after anything that happened. What was sent
  * may be what an event waited for.
  */
@@ -141,7 +310,8 @@ work(struct loop_defer *defer)
 	struct dmtp_server_event event;
 
 	do {
-		while (!s->dead && s->server != NULL && dmtp_server_next(s->server, &event))
+		while (!s->dead && s->server != NULL && may_go_on(s) &&
+		       dmtp_server_next(s->server, &event))
 			handle(s, &event);
 		if (s->dead || s->server == NULL)
 			return;
@@ -166,9 +336,15 @@ dmtp_session_hold(struct dmtp_session *s)
 static void
 release(struct dmtp_session *s)
 {
+	struct proven *p;
+
 	if (--s->holds > 0)
 		return;
 	dmtp_server_free(&s->server);
+	while ((p = s->proven) != NULL) {
+		s->proven = p->next;
+		free(p);
+	}
 	free(s);
 }
 
@@ -182,13 +358,34 @@ dmtp_session_reply(struct dmtp_session *s, uint64_t seq, const struct dmtp_respo
 	release(s);
 }
 
+void
+dmtp_session_inform(struct dmtp_session *s, const struct dmtp_response *info)
+{
+	if (s->dead)
+		return;
+	dmtp_server_info(s->server, now_ms(s), info);
+	work_soon(s);
+}
+
 /* --- The connection ---------------------------------------------------------------- */
+
+static void
+make_refusal(struct dmtp_session *s)
+{
+	struct dmtp_response z = dmtp_response_make(DMTP_Z, DMTP_CODE_THROTTLED, s->refused_s);
+
+	z.text = slice_str(s->refused_why);
+	s->server = dmtp_server_new_refusing(&z, now_ms(s));
+	if (s->server == NULL)
+		end(s, "refused");
+	else
+		work_soon(s);
+}
 
 static struct dmtp_greeting
 greeting(const struct dmtp_session *s)
 {
 	const struct config *config = s->service->home->config;
-	const struct config_limits *l = &config->home.limits;
 	const struct tls_peer *peer = conn_tls_peer(s->conn);
 	const struct config_domain *named =
 	    peer == NULL ? NULL : config_domain_find(config, slice_str(peer->sni));
@@ -196,13 +393,7 @@ greeting(const struct dmtp_session *s)
 		.version = 1,
 		.ext = COMMANDS_EXT,
 		.tls = peer == NULL,
-		.limits = { .command_octets = l->command_octets,
-		            .idle_s = l->idle_s,
-		            .message_octets = l->message_octets,
-		            .noops = l->noops,
-		            .pipeline = l->pipeline,
-		            .rcpts = l->rcpts,
-		            .uris = l->uris },
+		.limits = limits_of_session(s),
 	};
 
 	(void)snprintf(g.host, sizeof(g.host), "%s",
@@ -233,9 +424,15 @@ on_secured(struct conn *conn, void *arg)
 	const struct tls_peer *peer = conn_tls_peer(conn);
 	struct dmtp_greeting g;
 
-	if (peer->presented && !peer->verified)
-		log_info("peer-unverified", LOG_S("address", s->address),
+	if (peer->presented && !peer->verified) {
+		metric_add(&sessions_unverified, 1);
+		log_warn("peer-unverified", LOG_S("address", s->address),
 		         LOG_S("reason", peer->problem));
+	}
+	if (s->refused_s > 0) {
+		make_refusal(s);
+		return;
+	}
 	if (s->server == NULL) {
 		(void)make_server(s, true);
 		return;
@@ -287,7 +484,8 @@ static void
 on_closed(struct conn *conn, void *arg, enum conn_end why, const char *text)
 {
 	(void)conn;
-	(void)why;
+	if (why == CONN_END_HANDSHAKE)
+		metric_add(&handshakes_failed, 1);
 	end(arg, text);
 }
 
@@ -370,6 +568,7 @@ session_new(struct dmtp_service *service, int fd, const struct net_address *peer
 	s->service = service;
 	s->holds = 1;
 	(void)net_address_format(peer, s->address);
+	s->peer_address = *peer;
 	loop_timer_init(&s->timer, service->home->loop, on_timer, s);
 	loop_defer_init(&s->work, work_or_reap, s);
 	s->next = service->sessions;
@@ -382,15 +581,51 @@ session_new(struct dmtp_service *service, int fd, const struct net_address *peer
 	return s;
 }
 
+/* Within TLS from the first octet a Z, too, needs the handshake; the listener bounds how many do. */
+static void
+refuse(struct door *door, struct dmtp_session *s, uint32_t retry_s, const char *why)
+{
+	metric_add(&sessions_refused, 1);
+	log_warn("dmtp-refused", LOG_S("address", s->address), LOG_S("reason", why),
+	         LOG_I("retry_s", retry_s));
+	s->refused_s = retry_s;
+	s->refused_why = why;
+	if (!door->tls)
+		make_refusal(s);
+	else if (conn_start_tls_server(s->conn, door->service->tls, true) != CONN_OK)
+		end(s, "TLS could not begin");
+}
+
+/* 0: it may begin a session; else how many seconds are too few. */
+static unsigned
+must_wait(const struct home *home, const struct net_address *peer)
+{
+	unsigned rate = home->config->home.max_sessions_per_minute, wait_s = 0;
+	struct guard_rule rule = { .kind = 's', .burst = rate };
+	uint8_t key[8];
+	size_t len = net_address_key(peer, key);
+
+	if (rate == 0)
+		return 0;
+	rule.every_us = INT64_C(60000000) / rate;
+	if (guard_take(home->rates, &rule, slice_mem(key, len), clock_mono_us(), &wait_s))
+		return 0;
+	return wait_s;
+}
+
 static void
 on_accepted(void *arg, int fd, const struct net_address *peer, struct listener_seat *seat)
 {
 	struct door *door = arg;
 	struct dmtp_session *s = session_new(door->service, fd, peer, seat);
+	unsigned wait_s;
 
 	if (s == NULL)
 		return;
-	if (!door->tls)
+	wait_s = must_wait(door->service->home, peer);
+	if (wait_s > 0)
+		refuse(door, s, wait_s, "too many sessions begun from there");
+	else if (!door->tls)
 		(void)make_server(s, false);
 	else if (conn_start_tls_server(s->conn, door->service->tls, true) != CONN_OK)
 		end(s, "TLS could not begin");
@@ -401,25 +636,12 @@ on_refused(void *arg, int fd, const struct net_address *peer, struct listener_se
            enum listener_refusal why)
 {
 	struct door *door = arg;
-	struct dmtp_response z = dmtp_response_make(DMTP_Z, DMTP_CODE_THROTTLED, 60);
 	struct dmtp_session *s = session_new(door->service, fd, peer, seat);
 
-	metric_add(&sessions_refused, 1);
-	if (s == NULL)
-		return;
-	log_warn("dmtp-refused", LOG_S("address", s->address),
-	         LOG_S("reason", why == LISTENER_FULL ? "too many connections"
-	                                              : "too many connections from there"));
-	z.text = SLICE("too many connections");
-	if (door->tls) { /* a Z would need the handshake that is to be spared */
-		end(s, "refused");
-		return;
-	}
-	s->server = dmtp_server_new_refusing(&z, now_ms(s));
-	if (s->server == NULL)
-		end(s, "refused");
-	else
-		work_soon(s);
+	if (s != NULL)
+		refuse(door, s, REFUSED_S,
+		       why == LISTENER_FULL ? "too many connections"
+		                            : "too many connections from there");
 }
 
 /* --- The service ---------------------------------------------------------------------- */

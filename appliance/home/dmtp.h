@@ -33,8 +33,30 @@ void dmtp_session_hold(struct dmtp_session *s);
 void dmtp_session_reply(struct dmtp_session *s, uint64_t seq,
                         const struct dmtp_response *response);
 
-/* The session is verified for this domain now. */
+/* An I, unasked. Within a command's hold. */
+void dmtp_session_inform(struct dmtp_session *s, const struct dmtp_response *info);
+
+/* The session is verified for this domain now: by its certificate, or by AUTH with a key that still counts. */
 bool dmtp_session_is_verified(const struct dmtp_session *s, struct slice domain);
+
+/*
+ * AUTH held: the session is verified for domain by this key of its card until
+ * then (wall seconds). *limits: what holds from the reply on. False: no more
+ * domains in this session.
+ */
+bool dmtp_session_prove(struct dmtp_session *s, const char *domain, const char *key,
+                        int64_t until, struct dmtp_limits *limits);
+
+/* The recipients' domain that the client named (SNI), if it is ours; else "". */
+const char *dmtp_session_server(const struct dmtp_session *s);
+
+/* It has ended: a reply would reach nobody. */
+bool dmtp_session_is_over(const struct dmtp_session *s);
+
+/* Keying material for AUTH. False: this TLS session can't give any. */
+bool dmtp_session_exporter(const struct dmtp_session *s, uint8_t out[static 32]);
+
+const struct net_address *dmtp_session_peer_address(const struct dmtp_session *s);
 
 /* The peer's address, for log lines. */
 const char *dmtp_session_address(const struct dmtp_session *s);

@@ -101,6 +101,45 @@ guard_take(struct guard *guard, const struct guard_rule *rule, struct slice name
 	return late <= 0;
 }
 
+bool
+guard_spend(struct guard *guard, const struct guard_rule *rule, struct slice name, size_t n,
+            int64_t now_us, unsigned *wait_s)
+{
+	uint64_t hash = hash_of(guard, rule, name);
+	int64_t holds = (int64_t)rule->burst * rule->every_us, debt;
+	struct bucket *b;
+	bool good;
+
+	pthread_mutex_lock(&guard->lock);
+	b = bucket_of(guard, hash);
+	if (b->full_us < now_us)
+		b->full_us = now_us;
+	good = b->full_us - now_us < holds;
+	if (good)
+		b->full_us += (int64_t)n * rule->every_us;
+	debt = b->full_us - now_us - holds;
+	pthread_mutex_unlock(&guard->lock);
+	*wait_s = debt < 0 ? 0 : (unsigned)(debt / 1000000 + 1);
+	return good;
+}
+
+bool
+guard_is_empty(struct guard *guard, const struct guard_rule *rule, struct slice name,
+               int64_t now_us)
+{
+	uint64_t hash = hash_of(guard, rule, name);
+	const struct bucket *set = &guard->buckets[(hash & (guard->sets - 1)) * WAYS];
+	bool empty = false;
+
+	pthread_mutex_lock(&guard->lock);
+	for (size_t i = 0; i < WAYS; i++)
+		if (set[i].name == hash)
+			empty = set[i].full_us - now_us >
+			        ((int64_t)rule->burst - 1) * rule->every_us;
+	pthread_mutex_unlock(&guard->lock);
+	return empty;
+}
+
 void
 guard_give(struct guard *guard, const struct guard_rule *rule, struct slice name,
            int64_t now_us)

@@ -24,6 +24,18 @@ void guard_free(struct guard **guard);
 bool guard_take(struct guard *guard, const struct guard_rule *rule, struct slice name,
                 int64_t now_us, unsigned *wait_s);
 
+/*
+ * Takes n, also more than there are: who is in debt already is refused
+ * (false), and nothing is taken. *wait_s: until the debt is over, at least 1;
+ * 0: there is none, now.
+ */
+bool guard_spend(struct guard *guard, const struct guard_rule *rule, struct slice name,
+                 size_t n, int64_t now_us, unsigned *wait_s);
+
+/* Nothing is left in name's bucket: guard_take would refuse. Takes nothing, and makes no bucket. */
+bool guard_is_empty(struct guard *guard, const struct guard_rule *rule, struct slice name,
+                    int64_t now_us);
+
 /* Gives one back: it was no attempt to be counted. */
 void guard_give(struct guard *guard, const struct guard_rule *rule, struct slice name,
                 int64_t now_us);

@@ -6,7 +6,14 @@
  *   dmtp     other servers' sessions: their commands, our replies
  *   posts    notifications that arrive, and their commit
  *   pickups  fetching a message once for all its members, verifying it
+ *   origins  other domains' web servers, over the pinned routes
+ *   cards    other domains' site cards: their keys, their hosts
+ *   auths    AUTH: who proves a domain by a key of its card
+ *   judge    whether a notification is its sender's, by the card
+ *   smtp     the local mail server's sessions
+ *   mails    mail that arrives, read apart, and its commit
  *   live     members who watch their inbox now
+ *   presence which of them contacts are told of
  *   api      what a member may ask and say over HTTP
  */
 #ifndef TMTP_HOME_HOME_H
@@ -20,8 +27,15 @@
 struct dmtp_service;
 struct posts;
 struct pickups;
+struct origins;
+struct cards;
+struct auths;
+struct smtp;
+struct mails;
 struct live;
+struct presence;
 struct api;
+struct guard;
 
 struct home {
 	const struct config *config; /* as at the start */
@@ -29,11 +43,19 @@ struct home {
 	struct store *store;
 	struct dmtp_service *dmtp;
 	struct posts *posts;
+	struct origins *origins;
+	struct cards *cards;
+	struct auths *auths;
 	struct pickups *pickups;
+	struct mails *mails;
+	struct smtp *smtp;
 	struct live *live;
+	struct presence *presence;
 	struct api *api;
-	int slot;      /* this process's row of arrival_count */
-	unsigned jobs; /* of the store that are under way for this loop */
+	struct guard *rates; /* of other servers */
+	struct uuid worker;  /* this process, as owner of leases */
+	int slot;            /* this process's row of arrival_count */
+	unsigned jobs;       /* of the store that are under way for this loop */
 	_Atomic bool draining;
 };
 

@@ -652,7 +652,11 @@ live_arrived(struct live *live, const struct live_entry *entry, const int64_t *a
 		                   .arrived_us = entry->arrived_us,
 		                   .changed_us = entry->arrived_us,
 		                   .read_us = -1,
-		                   .body = entry->body };
+		                   .body = entry->body,
+		                   .mail = entry->mail,
+		                   .mail_sender = entry->mail_sender,
+		                   .mail_from = entry->mail_from,
+		                   .mail_address = entry->mail_address };
 
 	if (n == 0 || !live_any(live))
 		return;
@@ -673,16 +677,56 @@ live_changed(struct live *live, const struct uuid *notification_id, const int64_
 }
 
 void
-live_invited(struct live *live, int64_t account_id)
+live_tell(struct live *live, int64_t account_id, const char *event, struct slice data)
 {
 	struct waiting what = { .is_entry = false };
 
 	if (!live_any(live))
 		return;
-	what.frame = web_frame_make(NULL, "invitation", SLICE("{}"));
+	what.frame = web_frame_make(NULL, event, data);
 	if (what.frame != NULL)
 		tell(live, &what, &account_id, 1);
 	web_frame_unref(&what.frame);
+}
+
+struct telling {
+	struct loop_task task; /* first */
+	struct live *live;
+	int64_t account_id;
+	const char *event;
+	size_t len;
+	uint8_t data[];
+};
+
+static void
+on_telling(struct loop_task *task)
+{
+	struct telling *t = (struct telling *)task;
+
+	live_tell(t->live, t->account_id, t->event, slice_mem(t->data, t->len));
+	free(t);
+}
+
+void
+live_tell_soon(struct live *live, int64_t account_id, const char *event, struct slice data)
+{
+	struct telling *t = live_any(live) ? calloc(1, sizeof(*t) + data.len) : NULL;
+
+	if (t == NULL)
+		return;
+	t->task.run = on_telling;
+	t->live = live;
+	t->account_id = account_id;
+	t->event = event;
+	t->len = data.len;
+	memcpy(t->data, data.data, data.len);
+	loop_post(live->home->loop, &t->task);
+}
+
+void
+live_invited(struct live *live, int64_t account_id)
+{
+	live_tell(live, account_id, "invitation", SLICE("{}"));
 }
 
 /* --- the stream's side

@@ -26,6 +26,8 @@ struct live_entry {
 	bool
 	    differs; /* members read it differently (values of their own, what it replaces): each is
 	                 read from the store */
+	bool mail; /* as in view.h */
+	struct slice mail_sender, mail_from, mail_address;
 };
 
 /* Shows it to those of the accounts who watch. On the loop's thread. */
@@ -35,6 +37,15 @@ void live_arrived(struct live *live, const struct live_entry *entry, const int64
 /* Entries that may have been told have changed: each is read from the store. */
 void live_changed(struct live *live, const struct uuid *notification_id,
                   const int64_t *accounts, size_t n);
+/*
+ * Something that isn't an entry, and isn't told again to who comes back: an
+ * event by its name with its data (JSON). On the loop's thread.
+ */
+void live_tell(struct live *live, int64_t account_id, const char *event, struct slice data);
+
+/* The same from any thread, soon; event stands for ever, data is copied. */
+void live_tell_soon(struct live *live, int64_t account_id, const char *event,
+                    struct slice data);
 
 /* An invitation has arrived for this account: watchers are told to look. */
 void live_invited(struct live *live, int64_t account_id);

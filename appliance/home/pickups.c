@@ -7,8 +7,9 @@
 #include "dmtp/address.h"
 #include "dmtp/message.h"
 #include "dmtp/uri.h"
+#include "home/judge.h"
 #include "home/live.h"
-#include "net/fetch.h"
+#include "home/origins.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +18,7 @@
 
 #define LOOK_EVERY_MS 5000
 #define CLAIM_MAX 200
-#define URIS_MAX 16
+#define URIS_MAX JUDGE_URIS
 #define ACCOUNTS_MAX \
 	4096 /* remembered for live push; beyond it the store is asked who has an entry */
 #define WATCHED_MAX 20000
@@ -25,7 +26,9 @@
 #define KEPT_OCTETS ((size_t)8 << 20)
 #define RETRY_FIRST_S 5
 #define RETRY_MAX_S 3600
-#define WRONG_MAX 3 /* complete answers that failed verification */
+#define WRONG_MAX 3     /* complete answers that failed verification */
+#define CARD_RETRY_S 65 /* a site card is fetched at most once a minute */
+#define CARD_AGAIN_S 6  /* and one that didn't come, every five seconds */
 
 METRIC_DEFINE(verified_total, METRIC_COUNTER, "tmtp_pickup_messages_total",
               "result=\"verified\"", "Messages by how their pickup ended.");
@@ -36,6 +39,14 @@ METRIC_DEFINE(withdrawn_total, METRIC_COUNTER, "tmtp_pickup_messages_total",
 METRIC_DEFINE(again_total, METRIC_COUNTER, "tmtp_pickup_messages_total", "result=\"again\"",
               "Messages by how their pickup ended.");
 
+#define REFUSED(var, reason)                                                   \
+	METRIC_DEFINE(var, METRIC_COUNTER, "tmtp_notifications_refused_total", \
+	              "reason=\"" reason "\"",                                 \
+	              "Notifications that are not their sender's, by why.")
+REFUSED(refused_mismatch, "mismatch");
+REFUSED(refused_certificate, "certificate");
+REFUSED(refused_address, "address");
+
 /* One message on its way in; kept for a while after it was verified. */
 struct pick {
 	struct pickups *pickups;
@@ -44,6 +55,9 @@ struct pick {
 	size_t uris_n, at;
 	unsigned wrong; /* URIs whose answer failed verification */
 	bool gone;      /* the sender's own domain says 410 */
+	bool never;     /* what is wrong stays so */
+	struct judge judge;
+	int64_t wait_s; /* at least, before it is tried again */
 	char reason[NET_TEXT];
 	struct fetch *fetch;
 	uint8_t *body;
@@ -64,12 +78,9 @@ struct pick {
 
 struct pickups {
 	struct home *home;
-	struct resolver *resolver;
-	struct fetcher *fetcher;
 	struct pick *picks;
 	TAILQ_HEAD(kept_picks, pick) kept;
 	size_t kept_n, kept_octets, under_way;
-	struct net_address *pins; /* one a route; len 0: none */
 	struct loop_timer look;
 	struct pickup_claim claim;
 	struct home_later later;
@@ -91,6 +102,7 @@ static void
 pick_free(struct pick *p)
 {
 	fetch_cancel(&p->fetch);
+	judge_cancel(&p->judge);
 	pickup_clear(&p->info);
 	for (size_t i = 0; i < p->uris_n; i++)
 		free(p->uris[i]);
@@ -336,8 +348,8 @@ put_off(struct pick *p)
 		finish(p, PICKUP_WITHDRAWN);
 		return;
 	}
-	if ((p->wrong == p->uris_n && attempts + 1 >= WRONG_MAX) || p->uris_n == 0 ||
-	    is_over(p, now)) {
+	if (p->never || (p->wrong == p->uris_n && attempts + 1 >= WRONG_MAX) ||
+	    p->uris_n == 0 || is_over(p, now)) {
 		metric_add(&failed_total, 1);
 		finish(p, PICKUP_FAILED);
 		return;
@@ -345,6 +357,8 @@ put_off(struct pick *p)
 	metric_add(&again_total, 1);
 	while (attempts-- > 0 && wait_s < RETRY_MAX_S)
 		wait_s *= 2;
+	if (wait_s < p->wait_s)
+		wait_s = p->wait_s;
 	p->finish.not_before_us = now + (wait_s < RETRY_MAX_S ? wait_s : RETRY_MAX_S) * 1000000;
 	finish(p, PICKUP_AGAIN);
 }
@@ -413,6 +427,17 @@ accept_body(struct pick *p, struct slice body, const struct dmtp_address *only)
 /* --- Fetching --------------------------------------------------------------------------------- */
 
 static void
+count_refusal(enum fetch_rc rc)
+{
+	if (rc == FETCH_TOO_LARGE)
+		metric_add(&refused_mismatch, 1);
+	else if (rc == FETCH_UNVERIFIED)
+		metric_add(&refused_certificate, 1);
+	else if (rc == FETCH_BLOCKED)
+		metric_add(&refused_address, 1);
+}
+
+static void
 on_fetched(void *arg, const struct fetch_answer *answer)
 {
 	struct pick *p = arg;
@@ -428,6 +453,7 @@ on_fetched(void *arg, const struct fetch_answer *answer)
 			return;
 		}
 		p->wrong++;
+		metric_add(&refused_mismatch, 1);
 		(void)snprintf(p->reason, sizeof(p->reason),
 		               "what was picked up is not what was announced: %s",
 		               dmtp_message_rc_name(rc));
@@ -439,6 +465,7 @@ on_fetched(void *arg, const struct fetch_answer *answer)
 	} else {
 		if (answer->rc == FETCH_TOO_LARGE)
 			p->wrong++;
+		count_refusal(answer->rc);
 		(void)snprintf(p->reason, sizeof(p->reason), "%s: %s",
 		               fetch_rc_name(answer->rc), answer->text);
 	}
@@ -453,30 +480,20 @@ static bool
 start_fetch(struct pick *p, const char *url)
 {
 	struct pickups *pickups = p->pickups;
-	const struct config *config = pickups->home->config;
 	struct slice domain = dmtp_domain_of(slice_str(p->info.sender));
-	const struct config_route *route = config_route_find(config, domain);
 	struct fetch_request request = {
 		.url = url,
 		.max_body = (size_t)p->info.size,
 		.total_ms = 60000,
 	};
-	struct dmtp_uri uri;
 
-	if (!dmtp_uri_split(slice_str(url), &uri) || !slice_eq(uri.host, domain)) {
+	if ((p->judge.allowed & UINT32_C(1) << p->at) == 0) {
 		(void)snprintf(p->reason, sizeof(p->reason),
-		               "the URI's host is not the sender's domain");
+		               "the URI's host is not the sender's domain, nor in its card");
 		p->wrong++;
 		return false;
 	}
-	if (route != NULL) {
-		const struct net_address *pin = &pickups->pins[route - config->routes];
-
-		request.ca_file = route->ca;
-		request.allow_private = route->allow_private;
-		request.pin = pin->len > 0 ? pin : NULL;
-	}
-	p->fetch = fetch_start(pickups->fetcher, &request, on_fetched, p);
+	p->fetch = origins_fetch(pickups->home->origins, domain, &request, on_fetched, p);
 	if (p->fetch == NULL)
 		(void)snprintf(p->reason, sizeof(p->reason), "out of memory");
 	return p->fetch != NULL;
@@ -493,12 +510,48 @@ fetch_next(struct pick *p)
 	put_off(p);
 }
 
+/* --- Judging ----------------------------------------------------------------------------------- */
+
+static void
+on_judged(void *arg)
+{
+	struct pick *p = arg;
+
+	if (p->judge.verdict == JUDGE_PASS) {
+		fetch_next(p);
+		return;
+	}
+	(void)snprintf(p->reason, sizeof(p->reason), "%s", p->judge.reason);
+	p->never = p->judge.verdict == JUDGE_NEVER;
+	p->wait_s = CARD_AGAIN_S;
+	if (p->judge.verdict == JUDGE_WRONG) {
+		p->wrong = (unsigned)p->uris_n;
+		p->wait_s = CARD_RETRY_S;
+	}
+	put_off(p);
+}
+
 /* --- Beginning ----------------------------------------------------------------------------------- */
 
 static char *
 copy(struct slice s)
 {
 	return strndup((const char *)s.data, s.len);
+}
+
+/* Fields that are both absent or both there; memory that is short leaves them absent, and the pickup is tried again. */
+static bool
+copy_signature(struct pickup *info, struct slice key, struct slice signature)
+{
+	if (key.len == 0)
+		return true;
+	info->key = copy(key);
+	info->signature = malloc(signature.len);
+	if (info->key == NULL || info->signature == NULL)
+		return false;
+	memcpy(info->signature, signature.data, signature.len);
+	info->signature_len = signature.len;
+	return true;
 }
 
 static void
@@ -518,7 +571,7 @@ begin(struct pickups *pickups, struct pickup *info, const struct arrival *a, int
 		add_recipients(p, a);
 	else
 		p->differs = true; /* as far as is known */
-	fetch_next(p);
+	judge_begin(&p->judge, pickups->home, &p->info, p->uris, p->uris_n, on_judged, p);
 }
 
 /* Already verified: those who watch see it now; from memory, or each from the store. */
@@ -567,7 +620,10 @@ pickups_arrived(struct pickups *pickups, const struct arrival *a)
 	info.date_s = a->date_s;
 	info.expires_us = a->expires_us;
 	info.uris = copy(a->uris);
-	begin(pickups, &info, a, 0);
+	if (copy_signature(&info, a->key, a->signature))
+		begin(pickups, &info, a, 0);
+	else
+		pickup_clear(&info);
 }
 
 void
@@ -588,7 +644,10 @@ pickups_invited(struct pickups *pickups, const struct arrival_invite *invite)
 	info.expires_us = invite->expires_us;
 	info.uris = copy(invite->uris);
 	live_invited(pickups->home->live, invite->account_id);
-	begin(pickups, &info, NULL, invite->account_id);
+	if (copy_signature(&info, invite->key, invite->signature))
+		begin(pickups, &info, NULL, invite->account_id);
+	else
+		pickup_clear(&info);
 }
 
 /* --- What another life left behind ------------------------------------------------------------------ */
@@ -642,65 +701,16 @@ pickups_count(const struct pickups *pickups)
 
 /* --- Life ---------------------------------------------------------------------------------------------- */
 
-static bool
-read_pins(struct pickups *pickups, char why[static NET_TEXT])
-{
-	const struct config *config = pickups->home->config;
-
-	pickups->pins = calloc(config->routes_count + 1, sizeof(*pickups->pins));
-	if (pickups->pins == NULL)
-		return false;
-	for (size_t i = 0; i < config->routes_count; i++) {
-		const struct config_hostport *to = &config->routes[i].pickup;
-
-		if (to->host != NULL &&
-		    !net_address_make(to->host, to->port, &pickups->pins[i])) {
-			(void)snprintf(why, NET_TEXT,
-			               "route %s: pickup must be an address, not a name",
-			               config->routes[i].domain);
-			return false;
-		}
-	}
-	return true;
-}
-
-static bool
-make_fetcher(struct pickups *pickups, char why[static NET_TEXT])
-{
-	const struct config_addresses *servers = &pickups->home->config->relay.nameservers;
-	struct resolver_config resolver = { .servers = NULL };
-	struct fetcher_config config = { .user_agent = "tmtpd" };
-	struct buffer list;
-
-	buffer_init(&list, 4096);
-	for (size_t i = 0; i < servers->count; i++)
-		buffer_add_fmt(&list, "%s%s", i == 0 ? "" : ",", servers->items[i].text);
-	buffer_add_u8(&list, '\0');
-	if (servers->count > 0)
-		resolver.servers = (const char *)list.data;
-	pickups->resolver = resolver_new(pickups->home->loop, &resolver, why);
-	buffer_free(&list);
-	config.resolver = pickups->resolver;
-	if (pickups->resolver != NULL)
-		pickups->fetcher = fetcher_new(pickups->home->loop, &config);
-	return pickups->fetcher != NULL;
-}
-
 struct pickups *
-pickups_new(struct home *home, char why[static NET_TEXT])
+pickups_new(struct home *home)
 {
 	struct pickups *pickups = calloc(1, sizeof(*pickups));
 
-	(void)snprintf(why, NET_TEXT, "out of memory");
 	if (pickups == NULL)
 		return NULL;
 	pickups->home = home;
 	TAILQ_INIT(&pickups->kept);
 	loop_timer_init(&pickups->look, home->loop, on_look, pickups);
-	if (!read_pins(pickups, why) || !make_fetcher(pickups, why)) {
-		pickups_free(&pickups);
-		return NULL;
-	}
 	loop_timer_set(&pickups->look, 0);
 	return pickups;
 }
@@ -720,8 +730,5 @@ pickups_free(struct pickups **pickups)
 		HASH_DEL(all->picks, p);
 		pick_free(p);
 	}
-	fetcher_free(&all->fetcher);
-	resolver_free(&all->resolver);
-	free(all->pins);
 	free(all);
 }

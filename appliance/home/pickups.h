@@ -13,8 +13,8 @@
 
 #define PICKUP_LEASE_US (INT64_C(90) * 1000000)
 
-/* NULL: why says what failed. */
-struct pickups *pickups_new(struct home *home, char why[static NET_TEXT]);
+/* NULL: no memory. */
+struct pickups *pickups_new(struct home *home);
 
 /* After the loop has stopped. */
 void pickups_free(struct pickups **pickups);

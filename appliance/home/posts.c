@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/metric.h"
 #include "home/commands.h"
+#include "home/guard.h"
 #include "home/live.h"
 #include "home/pickups.h"
 #include "home/registrable.h"
@@ -14,11 +15,20 @@
 #include "base/hash.h"
 
 #define END_MAX_S INT64_C(253402300799) /* 9999-12-31T23:59:59Z */
+/* Commands in memory, however many sessions send them and however slow the store is. */
+#define POSTS_OCTETS ((size_t)64 << 20)
 
 METRIC_DEFINE(rcpts_stored, METRIC_COUNTER, "tmtp_dmtp_recipients_total", "state=\"stored\"",
               "Recipients of notifications that arrived.");
 METRIC_DEFINE(rcpts_closed, METRIC_COUNTER, "tmtp_dmtp_recipients_total", "state=\"closed\"",
               "Recipients of notifications that arrived.");
+
+METRIC_DEFINE(rcpts_throttled, METRIC_COUNTER, "tmtp_dmtp_recipients_total",
+              "state=\"throttled\"", "Recipients of notifications that arrived.");
+
+/* Contacts whose messages are counted, by their grants. */
+#define GRANTS_COUNTED 16384
+#define MINUTE_US 60000000
 
 /* What two POSTs to one recipient each must not share while both are under way. */
 struct key {
@@ -32,6 +42,9 @@ struct posts {
 	struct home *home;
 	struct key *keys;
 	struct post *waiting, **waiting_end; /* share a key with one that is under way */
+	size_t octets;                       /* of all that are under way */
+	struct guard *guard;                 /* how much persons send: by grant */
+	struct guard_rule rule;
 };
 
 /* One POST: its grants are one arrival, each of its invitations is one too. */
@@ -45,7 +58,8 @@ struct post {
 	struct key by_id, by_digest;
 	bool keyed;
 
-	uint8_t *memory;      /* what the slices below borrow from */
+	size_t octets;
+	uint8_t *memory;      /* what the slices below borrow from; so many */
 	struct slice channel; /* offered by an invitation */
 	struct arrival arrival;
 	struct home_later later;
@@ -59,7 +73,7 @@ struct post {
 	} * invites;
 	size_t invites_n;
 	struct buffer failed; /* inside of K's failed */
-	size_t failed_n, rcpts_n;
+	size_t failed_n, throttled_n, rcpts_n;
 };
 
 static void submit(struct post *p);
@@ -117,6 +131,33 @@ close_rcpt(struct post *p, uint32_t index)
 	p->failed_n++;
 }
 
+/*
+ * A contact sends more than is taken. Only grants that held are counted, and
+ * looked at before anything is asked of the store.
+ */
+static bool
+throttled(struct post *p, uint32_t index, const uint8_t *grant)
+{
+	const struct posts *posts = p->posts;
+
+	if (!guard_is_empty(posts->guard, &posts->rule, slice_mem(grant, DMTP_GRANT_LEN),
+	                    clock_mono_us()))
+		return false;
+	dmtp_failed_put(&p->failed, index, DMTP_Z, DMTP_CODE_THROTTLED);
+	p->failed_n++;
+	p->throttled_n++;
+	return true;
+}
+
+static void
+count_contact(struct post *p, const struct arrival_rcpt *rcpt)
+{
+	unsigned wait_s;
+
+	(void)guard_take(p->posts->guard, &p->posts->rule,
+	                 slice_mem(rcpt->grant, DMTP_GRANT_LEN), clock_mono_us(), &wait_s);
+}
+
 static bool
 count_rcpts(const struct dmtp_post *post, size_t *grants, size_t *invites)
 {
@@ -144,7 +185,9 @@ take_rcpts(struct post *p, struct memory *memory, const struct dmtp_post *post)
 	for (; dmtp_rcpt_next(&it, &rcpt); index++) {
 		struct invite *v = &p->invites[p->invites_n];
 
-		if (rcpt.grant != NULL) {
+		if (rcpt.grant != NULL && throttled(p, index, rcpt.grant)) {
+			continue;
+		} else if (rcpt.grant != NULL) {
 			struct arrival_rcpt *to = &p->arrival.rcpts[p->arrival.rcpts_n];
 
 			p->arrival_index[p->arrival.rcpts_n++] = index;
@@ -166,6 +209,7 @@ take_rcpts(struct post *p, struct memory *memory, const struct dmtp_post *post)
 static void
 post_free(struct post *p)
 {
+	p->posts->octets -= p->octets;
 	arrival_clear(&p->arrival);
 	free(p->arrival.rcpts);
 	free(p->arrival_index);
@@ -192,7 +236,8 @@ answer(struct post *p)
 		r = dmtp_response_make(DMTP_Z, DMTP_CODE_STORAGE, 60);
 	else
 		r.failed = buffer_slice(&p->failed);
-	metric_add(&rcpts_closed, (int64_t)p->failed_n);
+	metric_add(&rcpts_closed, (int64_t)(p->failed_n - p->throttled_n));
+	metric_add(&rcpts_throttled, (int64_t)p->throttled_n);
 	metric_add(&rcpts_stored, p->down ? 0 : (int64_t)(p->rcpts_n - p->failed_n));
 	dmtp_session_reply(p->session, p->seq, &r);
 }
@@ -302,13 +347,15 @@ on_arrived(void *arg)
 	if (a->job.rc != STORE_OK) {
 		p->down = true;
 	} else if (a->outcome == ARRIVAL_STORED) {
-		bool any = false;
+		bool any = false, person = strcmp(a->channel, "inbox") == 0;
 
 		for (size_t i = 0; i < a->rcpts_n; i++) {
 			if (a->rcpts[i].closed)
 				close_rcpt(p, p->arrival_index[i]);
 			else
 				any = true;
+			if (person && !a->rcpts[i].closed)
+				count_contact(p, &a->rcpts[i]);
 		}
 		if (any && a->state == ARRIVAL_RECALLED && a->added > 0) {
 			revive(p);
@@ -442,6 +489,8 @@ posts_take(struct posts *posts, struct dmtp_session *s, uint64_t seq,
 		return;
 	}
 	p->posts = posts;
+	p->octets = octets;
+	posts->octets += octets;
 	p->session = s;
 	p->seq = seq;
 	p->rcpts_n = post->rcpt_count;
@@ -460,21 +509,36 @@ posts_take(struct posts *posts, struct dmtp_session *s, uint64_t seq,
 	submit(p);
 }
 
+bool
+posts_have_room(const struct posts *posts)
+{
+	return posts->octets < POSTS_OCTETS;
+}
+
 struct posts *
 posts_new(struct home *home)
 {
 	struct posts *posts = calloc(1, sizeof(*posts));
+	unsigned per_minute = home->config->home.contact_messages_per_minute;
 
-	if (posts != NULL) {
-		posts->home = home;
-		posts->waiting_end = &posts->waiting;
-	}
+	if (posts == NULL)
+		return NULL;
+	posts->home = home;
+	posts->waiting_end = &posts->waiting;
+	posts->rule = (struct guard_rule){ .kind = 'm',
+		                           .burst = per_minute,
+		                           .every_us = MINUTE_US / per_minute };
+	posts->guard = guard_make(GRANTS_COUNTED);
+	if (posts->guard == NULL)
+		posts_free(&posts);
 	return posts;
 }
 
 void
 posts_free(struct posts **posts)
 {
+	if (*posts != NULL)
+		guard_free(&(*posts)->guard);
 	free(*posts);
 	*posts = NULL;
 }

@@ -15,4 +15,7 @@ void posts_free(struct posts **posts);
 void posts_take(struct posts *posts, struct dmtp_session *s, uint64_t seq,
                 const struct dmtp_post *post, size_t octets);
 
+/* False: so much is under way that no session but one without any should bring more. */
+bool posts_have_room(const struct posts *posts);
+
 #endif

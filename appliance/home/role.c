@@ -5,17 +5,26 @@
  */
 #include "home/role.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "base/random.h"
 #include "home/api.h"
+#include "home/auths.h"
+#include "home/cards.h"
 #include "home/dmtp.h"
+#include "home/guard.h"
 #include "home/live.h"
+#include "home/mails.h"
+#include "home/origins.h"
 #include "home/pickups.h"
 #include "home/posts.h"
+#include "home/presence.h"
+#include "home/smtp.h"
 #include "home/upkeep.h"
 #include "store/embedded.h"
 #include "store/sites.h"
+#include "store/workers.h"
 #include "web/health.h"
 
 #include <sodium.h>
@@ -26,6 +35,8 @@
 
 #define REVISION_EVERY_MS 500
 #define STORE_GRACE_MS 3000
+#define ENTER_PATIENCE_MS 60000
+#define RATES 65536 /* client addresses and domains whose rates are remembered */
 
 struct role {
 	struct home home; /* first */
@@ -39,7 +50,10 @@ struct role {
 	int64_t revision_number; /* 0: not seen yet */
 	int64_t drain_until_ms;
 	struct loop_task notified_task;
-	_Atomic bool notified;
+	_Atomic bool notified, notified_new;
+	struct worker_enter enter;
+	struct home_later enter_later;
+	bool entering;
 };
 
 /* --- The revision ---------------------------------------------------------------- */
@@ -69,12 +83,42 @@ ask_revision(struct loop_timer *timer)
 }
 
 static void
+on_entered(void *arg)
+{
+	struct role *r = arg;
+
+	r->entering = false;
+	if (r->enter.job.rc != STORE_OK)
+		log_warn("worker-unknown", LOG_S("reason", store_rc_text(r->enter.job.rc)));
+}
+
+/*
+ * The connection that holds our lock is there (again): others may have taken
+ * us for gone. Leases that are taken before it is known run out by themselves.
+ */
+static void
+enter(struct role *r)
+{
+	if (r->entering)
+		return;
+	r->entering = true;
+	r->enter = (struct worker_enter){ .worker = r->home.worker,
+		                          .role = "home",
+		                          .now_us = clock_wall_us() };
+	r->enter.job.patience_ms = ENTER_PATIENCE_MS;
+	home_later(&r->enter_later, &r->home, &r->enter.job, on_entered, r);
+	store_worker_enter(r->home.store, &r->enter);
+}
+
+static void
 on_notified_task(struct loop_task *task)
 {
 	struct role *r =
 	    (struct role *)(void *)((char *)task - offsetof(struct role, notified_task));
 
 	atomic_store(&r->notified, false);
+	if (atomic_exchange(&r->notified_new, false))
+		enter(r);
 	/* A question that is under way sets the timer again when it is answered: soon enough. */
 	if (!r->home.draining && r->revision_timer.set)
 		loop_timer_set(&r->revision_timer, 0);
@@ -86,7 +130,8 @@ on_notified(const char *channel, void *arg)
 {
 	struct role *r = arg;
 
-	(void)channel;
+	if (channel == NULL)
+		atomic_store(&r->notified_new, true);
 	if (!atomic_exchange(&r->notified, true))
 		loop_post(r->home.loop, &r->notified_task);
 }
@@ -119,7 +164,7 @@ static void
 on_drain(struct loop_timer *timer)
 {
 	struct role *r = timer->arg;
-	bool quiet = dmtp_service_is_quiet(r->home.dmtp) &&
+	bool quiet = dmtp_service_is_quiet(r->home.dmtp) && smtp_is_quiet(r->home.smtp) &&
 	             pickups_count(r->home.pickups) == 0 && r->home.jobs == 0;
 
 	if (quiet || loop_mono_ms(r->home.loop) >= r->drain_until_ms)
@@ -140,6 +185,7 @@ drain(struct role *r)
 	r->drain_until_ms =
 	    loop_mono_ms(r->home.loop) + (int64_t)r->home.config->drain_timeout_s * 1000;
 	dmtp_service_drain(r->home.dmtp);
+	smtp_drain(r->home.smtp);
 	api_drain(r->home.api);
 	loop_timer_set(&r->drain_timer, 0);
 }
@@ -193,6 +239,7 @@ start_store(struct role *r)
 			.connections = { [STORE_WRITE] = 1,
 			                 [STORE_READ] = r->home.config->store_connections,
 			                 [STORE_ARRIVE] = 1 },
+			.worker = &r->home.worker,
 			.listen = channels,
 			.notified = on_notified,
 			.arg = r,
@@ -231,8 +278,11 @@ start_parts(struct role *r)
 	struct buffer error;
 
 	buffer_init(&error, 1024);
-	if ((h->live = live_new(h)) == NULL || (h->posts = posts_new(h)) == NULL ||
-	    (h->pickups = pickups_new(h, why)) == NULL ||
+	if ((h->rates = guard_make(RATES)) == NULL || (h->live = live_new(h)) == NULL ||
+	    (h->presence = presence_new(h)) == NULL || (h->posts = posts_new(h)) == NULL ||
+	    (h->origins = origins_new(h, why)) == NULL || (h->cards = cards_new(h)) == NULL ||
+	    (h->auths = auths_new(h)) == NULL || (h->pickups = pickups_new(h)) == NULL ||
+	    (h->mails = mails_new(h)) == NULL || (h->smtp = smtp_new(h, why)) == NULL ||
 	    (h->dmtp = dmtp_service_new(h, why)) == NULL) {
 		log_error("cannot-start", LOG_S("reason", why));
 	} else if ((h->api = api_start(h, &error)) == NULL) {
@@ -245,6 +295,7 @@ start_parts(struct role *r)
 static bool
 start(struct role *r)
 {
+	r->home.worker = uuid_make();
 	r->home.slot = (int)randombytes_uniform(16);
 	r->notified_task.run = on_notified_task;
 	r->home.loop = loop_new();
@@ -276,6 +327,7 @@ stop(struct role *r)
 		api_stop(&h->api);
 	web_health_stop(&r->health);
 	dmtp_service_free(&h->dmtp);
+	smtp_free(&h->smtp);
 	store_stop(&h->store, STORE_GRACE_MS);
 	for (int turns = 0; turns < 10; turns++)
 		(void)loop_turn(h->loop,
@@ -284,9 +336,15 @@ stop(struct role *r)
 	loop_timer_cancel(&r->drain_timer);
 	loop_fd_deinit(&r->signals);
 	home_upkeep_free(&r->upkeep);
+	mails_free(&h->mails);
 	pickups_free(&h->pickups);
+	auths_free(&h->auths);
+	cards_free(&h->cards);
+	origins_free(&h->origins);
 	posts_free(&h->posts);
+	presence_free(&h->presence);
 	live_free(&h->live);
+	guard_free(&h->rates);
 	loop_free(&h->loop);
 }
 

@@ -3,20 +3,28 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "home/pickups.h"
+#include "store/mails.h"
 #include "store/upkeep.h"
+#include "store/workers.h"
 
 #include <stdlib.h>
 
 #define PARTITIONS_EVERY_MS ((int64_t)3600 * 1000)
 #define FORGET_EVERY_MS 60000
 #define FORGET_AT_ONCE 5000
+#define REAP_EVERY_MS 1000
 
 struct home_upkeep {
 	struct home *home;
-	struct loop_timer partitions_timer, forget_timer;
+	struct loop_timer partitions_timer, forget_timer, reap_timer;
 	struct upkeep_partitions partitions;
 	struct upkeep_forget forget;
-	struct home_later partitions_later, forget_later;
+	struct worker_reap reap;
+	struct home_later partitions_later, forget_later, reap_later;
+	struct loop_timer mails_timer;
+	struct mail_forget mails;
+	struct home_later mails_later;
 };
 
 static void
@@ -63,6 +71,56 @@ forget(struct loop_timer *timer)
 	store_upkeep_forget_posted(u->home->store, &u->forget);
 }
 
+/* Pickups that a process which is gone had begun. */
+static void
+on_reaped(void *arg)
+{
+	struct home_upkeep *u = arg;
+	char id[UUID_TEXT];
+
+	if (u->reap.job.rc != STORE_OK)
+		u->reap.gone_n = 0;
+	for (size_t i = 0; i < u->reap.gone_n; i++) {
+		uuid_format(&u->reap.gone[i], id);
+		log_warn("worker-gone", LOG_S("worker", id), LOG_I("leases", u->reap.leases));
+	}
+	if (u->home->draining)
+		return;
+	if (u->reap.gone_n > 0)
+		pickups_wake(u->home->pickups);
+	loop_timer_set(&u->reap_timer, REAP_EVERY_MS);
+}
+
+static void
+reap(struct loop_timer *timer)
+{
+	struct home_upkeep *u = timer->arg;
+
+	u->reap = (struct worker_reap){ .worker = u->home->worker };
+	home_later(&u->reap_later, u->home, &u->reap.job, on_reaped, u);
+	store_worker_reap_homes(u->home->store, &u->reap);
+}
+
+static void
+on_mails_forgotten(void *arg)
+{
+	struct home_upkeep *u = arg;
+
+	if (!u->home->draining)
+		loop_timer_set(&u->mails_timer,
+		               u->mails.forgotten >= FORGET_AT_ONCE ? 1000 : FORGET_EVERY_MS);
+}
+
+static void
+forget_mails(struct loop_timer *timer)
+{
+	struct home_upkeep *u = timer->arg;
+
+	u->mails = (struct mail_forget){ .now_us = clock_wall_us(), .limit = FORGET_AT_ONCE };
+	home_later(&u->mails_later, u->home, &u->mails.job, on_mails_forgotten, u);
+	store_mail_forget(u->home->store, &u->mails);
+}
+
 struct home_upkeep *
 home_upkeep_new(struct home *home)
 {
@@ -73,8 +131,12 @@ home_upkeep_new(struct home *home)
 	u->home = home;
 	loop_timer_init(&u->partitions_timer, home->loop, make_partitions, u);
 	loop_timer_init(&u->forget_timer, home->loop, forget, u);
+	loop_timer_init(&u->reap_timer, home->loop, reap, u);
+	loop_timer_set(&u->reap_timer, 0);
+	loop_timer_init(&u->mails_timer, home->loop, forget_mails, u);
 	loop_timer_set(&u->partitions_timer, 0);
 	loop_timer_set(&u->forget_timer, FORGET_EVERY_MS);
+	loop_timer_set(&u->mails_timer, FORGET_EVERY_MS);
 	return u;
 }
 
@@ -85,6 +147,8 @@ home_upkeep_free(struct home_upkeep **upkeep)
 		return;
 	loop_timer_cancel(&(*upkeep)->partitions_timer);
 	loop_timer_cancel(&(*upkeep)->forget_timer);
+	loop_timer_cancel(&(*upkeep)->reap_timer);
+	loop_timer_cancel(&(*upkeep)->mails_timer);
 	free(*upkeep);
 	*upkeep = NULL;
 }

@@ -29,6 +29,10 @@ view_of_row(const struct inbox_row *row)
 		.body = slice_mem(row->body, row->body == NULL ? 0 : row->size),
 		.variables =
 		    slice_mem(row->variables, row->variables == NULL ? 0 : row->variables_len),
+		.mail = row->mail_sender != NULL,
+		.mail_sender = slice_str(row->mail_sender),
+		.mail_from = slice_str(row->mail_from),
+		.mail_address = slice_str(row->mail_address),
 	};
 }
 
@@ -69,17 +73,22 @@ cut_text(struct slice text, size_t max)
 	return text;
 }
 
-/* The field's text as this member reads it, of which max octets are wanted; null when it grows
- * beyond measure. */
+/*
+ * The field's text as this member reads it, of which max octets are wanted;
+ * null when it grows beyond measure. What a person wrote is no template, nor is
+ * mail: their braces are braces.
+ */
 static json_t *
-field_text(const struct dmtp_field *f, struct slice variables, size_t max)
+field_text(const struct view_entry *e, const struct dmtp_field *f, size_t max)
 {
 	struct slice from = max < SIZE_MAX / 4 ? cut_text(f->data, 4 * max) : f->data;
 	struct buffer out;
 	json_t *string;
 
+	if (e->mail || slice_eq_str(e->channel, "inbox"))
+		return text_json(cut_text(f->data, max));
 	buffer_init(&out, from.len + EXPANSION_MAX);
-	dmtp_template_expand(from, dmtp_escape_for(f->type), variables, &out);
+	dmtp_template_expand(from, dmtp_escape_for(f->type), e->variables, &out);
 	string = out.failed ? json_null() : text_json(cut_text(buffer_slice(&out), max));
 	buffer_free(&out);
 	return string;
@@ -90,7 +99,7 @@ field_text(const struct dmtp_field *f, struct slice variables, size_t max)
 /* From what may be only the beginning of a message: a string that is cut off ends the search.
  */
 static bool
-find_subject(struct slice body, struct dmtp_field *out)
+find_field(struct slice body, const char *wanted, struct dmtp_field *out)
 {
 	struct ben_reader r;
 
@@ -111,10 +120,8 @@ find_subject(struct slice body, struct dmtp_field *out)
 			type = ben_get_str(&r);
 		if (r.bad)
 			return false;
-		if (slice_eq_str(name, "subject")) {
-			*out = (struct dmtp_field){ .name = DMTP_SUBJECT,
-				                    .type = type,
-				                    .data = data };
+		if (slice_eq_str(name, wanted)) {
+			*out = (struct dmtp_field){ .type = type, .data = data };
 			return true;
 		}
 		ben_leave(&r);
@@ -122,24 +129,36 @@ find_subject(struct slice body, struct dmtp_field *out)
 	return false;
 }
 
+/* What mail says of itself, apart from what is true of it. */
+static void
+add_mail(json_t *o, const struct view_entry *e)
+{
+	(void)json_object_set_new(o, "verified", json_false());
+	(void)json_object_set_new(o, "mail",
+	                          json_pack("{s:o, s:o, s:o}", "from", text_json(e->mail_from),
+	                                    "address", text_json(e->mail_address), "sender",
+	                                    text_json(e->mail_sender)));
+}
+
 json_t *
 view_list_form(const struct view_entry *e)
 {
-	struct dmtp_field subject;
+	/* The same whether all of it was at hand or not. */
+	struct slice body = slice_mem(
+	    e->body.data, e->body.len < VIEW_LIST_OCTETS ? e->body.len : VIEW_LIST_OCTETS);
+	struct dmtp_field subject, text;
 	char id[UUID_TEXT];
 	json_t *o = json_object(), *line = NULL;
 
 	uuid_format(&e->id, id);
-	/* The same whether all of it was at hand or not. */
-	if (find_subject(slice_mem(e->body.data, e->body.len < VIEW_LIST_OCTETS
-	                                             ? e->body.len
-	                                             : VIEW_LIST_OCTETS),
-	                 &subject))
-		line = field_text(&subject, e->variables, VIEW_SUBJECT_MAX);
+	if (find_field(body, "subject", &subject))
+		line = field_text(e, &subject, VIEW_SUBJECT_MAX);
 	(void)json_object_set_new(o, "id", json_string(id));
 	(void)json_object_set_new(o, "from", text_json(e->from));
 	(void)json_object_set_new(o, "channel", text_json(e->channel));
 	(void)json_object_set_new(o, "subject", line == NULL ? json_null() : line);
+	if (slice_eq_str(e->channel, "inbox") && find_field(body, "message", &text))
+		(void)json_object_set_new(o, "text", field_text(e, &text, VIEW_SUBJECT_MAX));
 	(void)json_object_set_new(o, "date", view_time(e->date_s * 1000000));
 	(void)json_object_set_new(o, "arrived", view_time(e->arrived_us));
 	(void)json_object_set_new(o, "read", view_time(e->read_us));
@@ -147,6 +166,8 @@ view_list_form(const struct view_entry *e)
 		(void)json_object_set_new(o, "replaced", json_true());
 	if (e->withdrawn)
 		(void)json_object_set_new(o, "withdrawn", json_true());
+	if (e->mail)
+		add_mail(o, e);
 	return o;
 }
 
@@ -217,12 +238,12 @@ add_actions(json_t *actions, const struct dmtp_field *f)
 /* --- the whole entry ---------------------------------------------------------------------- */
 
 static void
-add_message(json_t *messages, const struct dmtp_field *f, struct slice variables)
+add_message(json_t *messages, const struct dmtp_field *f, const struct view_entry *e)
 {
 	json_t *o = json_pack("{s:o}", "type", text_json(f->type));
 
 	if (text_is_utf8(f->data))
-		(void)json_object_set_new(o, "text", field_text(f, variables, SIZE_MAX));
+		(void)json_object_set_new(o, "text", field_text(e, f, SIZE_MAX));
 	else
 		(void)json_object_set_new(o, "size", json_integer((json_int_t)f->data.len));
 	if (f->lang.len > 0)
@@ -262,9 +283,9 @@ view_fields(const struct view_entry *e)
 	ben_reader_init(&it, m.fields);
 	while (dmtp_field_next(&it, &f)) {
 		if (f.name == DMTP_SUBJECT && subject == NULL)
-			subject = field_text(&f, e->variables, SIZE_MAX);
+			subject = field_text(e, &f, SIZE_MAX);
 		else if (f.name == DMTP_MESSAGE)
-			add_message(messages, &f, e->variables);
+			add_message(messages, &f, e);
 		else if (f.name == DMTP_ACTION)
 			add_actions(actions, &f);
 		else if (f.name == DMTP_ATTACHMENT)
@@ -345,6 +366,23 @@ put_words(struct slice text, struct buffer *out)
 			buffer_add_u8(out, ' ');
 		buffer_add_slice(out, word);
 	}
+}
+
+bool
+view_words_are_plain(struct slice words)
+{
+	size_t at = 0;
+
+	while (at < words.len) {
+		struct slice word = slice_mem(words.data + at, 0);
+
+		for (; at < words.len && !is_space(words.data[at]); at++)
+			word.len++;
+		if (looks_like_link(word) || (word.len > 0 && memchr(word.data, '@', word.len)))
+			return false;
+		at++;
+	}
+	return true;
 }
 
 json_t *

@@ -12,7 +12,7 @@
 
 #include <jansson.h>
 
-/* Octets of a subject in the list form; a longer one is cut at a character. */
+/* Octets of a subject and a text in the list form; a longer one is cut at a character. */
 #define VIEW_SUBJECT_MAX 1000
 /* As much of a body as the list form looks at: a subject that begins behind it isn't shown. */
 #define VIEW_LIST_OCTETS 16384
@@ -29,13 +29,17 @@ struct view_entry {
 	bool withdrawn;
 	struct slice body; /* the canonical message or, for the list form, a beginning of it */
 	struct slice variables; /* a whole dictionary, or empty */
+	bool mail; /* from is our gateway; who wrote it nobody verified (store/mails.h) */
+	struct slice mail_sender, mail_from, mail_address;
 };
 
 struct view_entry view_of_row(const struct inbox_row *row);
 
 /*
- * {"id","from","channel","subject","date","arrived","read","replaced"?,"withdrawn"?}; the
- * subject is null when there is none. Never fails for a body's sake.
+ * {"id","from","channel","subject","text"?,"date","arrived","read","replaced"?,"withdrawn"?};
+ * the subject is null when there is none; text is a person's message, or its
+ * beginning. Mail has also {"verified": false, "mail": {"from","address","sender"}}.
+ * Never fails for a body's sake.
  */
 json_t *view_list_form(const struct view_entry *entry);
 
@@ -55,6 +59,9 @@ bool view_attachment(struct slice body, uint64_t n, struct slice *out);
  * most VIEW_WORDS_MAX characters, without what looks like a link. null: none.
  */
 json_t *view_words(struct slice body);
+
+/* Nothing in the words looks like a link or an address. */
+bool view_words_are_plain(struct slice words);
 
 /* "2026-11-21T23:01:24Z"; null below 0. */
 json_t *view_time(int64_t wall_us);

@@ -108,7 +108,9 @@ net_address_format(const struct net_address *a, char out[static NET_ADDRESS_TEXT
 	bool v6 = a->ss.ss_family == AF_INET6 && !is_mapped(a);
 
 	(void)net_address_format_ip(a, ip);
-	if (a->ss.ss_family != AF_INET && a->ss.ss_family != AF_INET6)
+	if (a->ss.ss_family == AF_UNIX)
+		(void)snprintf(out, NET_ADDRESS_TEXT, "unix");
+	else if (a->ss.ss_family != AF_INET && a->ss.ss_family != AF_INET6)
 		(void)snprintf(out, NET_ADDRESS_TEXT, "unknown");
 	else
 		(void)snprintf(out, NET_ADDRESS_TEXT, v6 ? "[%.46s]:%u" : "%.46s:%u", ip,

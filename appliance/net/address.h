@@ -32,7 +32,7 @@ bool net_address_make(const char *ip, uint16_t port, struct net_address *out);
 /* Copies a system call's sockaddr. Len beyond sockaddr_storage is cut. */
 void net_address_copy(struct net_address *out, const struct sockaddr *sa, socklen_t len);
 
-/* As parse reads it; "unknown" for another family. A v4-mapped address shows as IPv4. */
+/* As parse reads it; "unix" for a Unix socket, "unknown" for another family. A v4-mapped address shows as IPv4. */
 const char *net_address_format(const struct net_address *a, char out[static NET_ADDRESS_TEXT]);
 
 /* The same without the port and without brackets. */

@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define DEFAULT_TOTAL 10000
@@ -51,6 +53,9 @@ struct listener {
 	struct counts *counts;
 	struct listener_config config;
 	struct net_address bound;
+	char *path; /* of a Unix socket, ours to remove; or NULL */
+	dev_t dev;  /* of that path when it was ours */
+	ino_t ino;
 	int fd;
 	bool paused;    /* by the owner */
 	bool exhausted; /* descriptors ran out */
@@ -266,7 +271,8 @@ bind_to(const struct net_address *a, int backlog)
 
 	if (fd < 0)
 		return -1;
-	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (a->ss.ss_family != AF_UNIX)
+		(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	if (a->ss.ss_family == AF_INET6)
 		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof(zero));
 	if (bind(fd, (const struct sockaddr *)&a->ss, a->len) == 0 && listen(fd, backlog) == 0)
@@ -277,6 +283,91 @@ bind_to(const struct net_address *a, int backlog)
 	return -1;
 }
 
+/* --- Unix sockets -------------------------------------------------------------- */
+
+static bool
+unix_address(const char *path, struct net_address *out)
+{
+	struct sockaddr_un *un = (struct sockaddr_un *)(void *)&out->ss;
+	size_t len = strlen(path);
+
+	memset(out, 0, sizeof(*out));
+	if (path[0] != '/' || len >= sizeof(un->sun_path))
+		return false;
+	un->sun_family = AF_UNIX;
+	memcpy(un->sun_path, path, len + 1);
+	out->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + 1);
+	return true;
+}
+
+/* A socket that an earlier life left: nobody answers there. */
+static bool
+is_stale(const char *path, const struct net_address *a)
+{
+	struct stat st;
+	bool refused;
+	int fd;
+
+	if (lstat(path, &st) != 0 || !S_ISSOCK(st.st_mode))
+		return false;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	refused =
+	    connect(fd, (const struct sockaddr *)&a->ss, a->len) != 0 && errno == ECONNREFUSED;
+	(void)close(fd);
+	return refused;
+}
+
+/* Everybody who reaches its directory may connect: the directory decides. */
+static int
+open_unix(const char *path, int backlog, char *why)
+{
+	struct net_address a;
+	int fd;
+
+	if (!unix_address(path, &a)) {
+		(void)snprintf(why, NET_TEXT, "\"unix:%.200s\" is no path for a socket", path);
+		return -1;
+	}
+	fd = bind_to(&a, backlog);
+	if (fd < 0 && errno == EADDRINUSE && is_stale(path, &a) && unlink(path) == 0)
+		fd = bind_to(&a, backlog);
+	if (fd >= 0 && chmod(path, 0666) == 0)
+		return fd;
+	(void)snprintf(why, NET_TEXT, "can't listen on unix:%.120s: %s", path, strerror(errno));
+	if (fd >= 0)
+		(void)close(fd);
+	return -1;
+}
+
+/* Remembers which file is ours: what another process puts in its place stays. */
+static bool
+keep_path(struct listener *l, const char *bind)
+{
+	struct stat st;
+
+	if (strncmp(bind, "unix:", 5) != 0)
+		return true;
+	l->path = strdup(bind + 5);
+	if (l->path == NULL || lstat(l->path, &st) != 0)
+		return false;
+	l->dev = st.st_dev;
+	l->ino = st.st_ino;
+	return true;
+}
+
+static void
+remove_path(struct listener *l)
+{
+	struct stat st;
+
+	if (l->path != NULL && lstat(l->path, &st) == 0 && st.st_dev == l->dev &&
+	    st.st_ino == l->ino)
+		(void)unlink(l->path);
+	free(l->path);
+}
+
 static int
 open_socket(const struct listener_config *config, char *why)
 {
@@ -284,6 +375,8 @@ open_socket(const struct listener_config *config, char *why)
 	struct net_address a;
 	int fd;
 
+	if (strncmp(config->bind, "unix:", 5) == 0)
+		return open_unix(config->bind + 5, backlog, why);
 	if (!net_address_parse(config->bind, &a)) {
 		(void)snprintf(why, NET_TEXT,
 		               "\"%s\" is no address to listen on: write 192.0.2.1:port, "
@@ -320,6 +413,8 @@ listener_init(struct listener *l, struct loop *loop, const struct listener_confi
 	if (getrandom(&l->counts->secret, sizeof(l->counts->secret), 0) < 0)
 		return false;
 	l->bound.len = sizeof(l->bound.ss);
+	if (!keep_path(l, config->bind))
+		return false;
 	if (getsockname(l->fd, (struct sockaddr *)&l->bound.ss, &l->bound.len) != 0)
 		return false;
 	return loop_fd_init(&l->watch, loop, l->fd, on_ready, l) &&
@@ -360,6 +455,7 @@ listener_free(struct listener **listener)
 		*l->freed = true;
 	loop_timer_cancel(&l->retry);
 	loop_fd_deinit(&l->watch);
+	remove_path(l);
 	(void)close(l->fd);
 	if (l->counts != NULL) {
 		l->counts->listener = NULL;

@@ -22,7 +22,12 @@ enum listener_refusal {
 };
 
 struct listener_config {
-	const char *bind;       /* net_address_parse's form; "*:port" serves both families */
+	/*
+	 * net_address_parse's form; "*:port" serves both families. Or "unix:/path":
+	 * the file is made (in place of one that nobody listens on), open to who
+	 * reaches its directory, and removed in the end.
+	 */
+	const char *bind;
 	size_t max_total;       /* 0: 10,000 */
 	size_t max_per_address; /* an IPv4 address or an IPv6 /64; 0: no limit */
 	int backlog;            /* 0: 1024 */

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/metric.h"
 #include "dmtp/pickup.h"
+#include "dmtp/uri.h"
 #include "relay/session.h"
 #include "store/pushes.h"
 
@@ -19,12 +20,13 @@
  */
 #define PAGES_OF_PAIR 32
 #define PAGES_OF_ALL 512
-#define ALONE_LOST_MAX 3 /* attempts after which what was alone in lost sessions is given up */
+#define ALONE_LOST_MAX 3 /* lost sessions in which it was alone: it is parked */
 #define ATTEMPTS_MAX 8   /* claims without an end: it takes the process down with it */
 #define THROTTLED_S 60   /* when a peer says "later" and not when */
 /* Octets of a POST besides its recipients, at most: URIs are the most of it. And of a recipient besides values. */
 #define POST_OVERHEAD 20000
 #define RCPT_OCTETS 26
+#define THROTTLED_MAX_S 3600
 
 METRIC_DEFINE(recipients_done, METRIC_COUNTER, "tmtp_relay_recipients_total",
               "state=\"delivered\"", "Recipients by what their home servers answered.");
@@ -61,9 +63,11 @@ struct delivery {
 	unsigned posts_out;
 	int counted; /* recipients looked at */
 	struct failure_list failures;
-	bool left;        /* a post of it was made */
-	bool lost, alone; /* a post of it was lost with its session */
-	bool hopeless;    /* the peer's limits don't hold it */
+	bool left;         /* a post of it was made */
+	bool any_answered; /* with K or with codes: the rest goes on without those */
+	bool incomplete;   /* not all of its recipients are known: it goes back whole */
+	bool lost, alone;  /* a post of it was lost with its session */
+	bool hopeless;     /* the peer's limits don't hold it */
 	bool ending;
 	uint32_t later_s; /* the peer said of the whole: not now */
 	char reason[NET_TEXT];
@@ -172,9 +176,9 @@ page_unqueue(struct delivery *d)
 
 /* --- Failures ---------------------------------------------------------------------- */
 
-/* A copy of member and code, in one piece of memory behind member's pointer. */
-static void
-failure_add(struct delivery *d, struct slice member, struct slice code, bool temporary)
+/* A copy of member and code, in one piece of memory behind member's pointer. False: no memory. */
+static bool
+failure_append(struct delivery *d, struct slice member, struct slice code, bool temporary)
 {
 	struct failure_list *list = &d->failures;
 	uint8_t *copy;
@@ -184,13 +188,13 @@ failure_add(struct delivery *d, struct slice member, struct slice code, bool tem
 		struct queue_failure *items = realloc(list->items, cap * sizeof(*items));
 
 		if (items == NULL)
-			return;
+			return false;
 		list->items = items;
 		list->cap = cap;
 	}
 	copy = malloc(member.len + code.len + 1);
 	if (copy == NULL)
-		return;
+		return false;
 	memcpy(copy, member.data, member.len);
 	if (code.len > 0)
 		memcpy(copy + member.len, code.data, code.len);
@@ -199,6 +203,23 @@ failure_add(struct delivery *d, struct slice member, struct slice code, bool tem
 		.code = slice_mem(copy + member.len, code.len),
 		.temporary = temporary,
 	};
+	return true;
+}
+
+static void
+failure_add(struct delivery *d, struct slice member, struct slice code, bool temporary)
+{
+	if (!failure_append(d, member, code, temporary))
+		d->incomplete = true;
+}
+
+/* These come again, in a batch of their own. */
+static void
+put_off(struct delivery *d, const struct page *page, size_t first, size_t n)
+{
+	for (size_t i = first; i < first + n; i++)
+		failure_add(d, page->members[i].member, SLICE(""), true);
+	metric_add(&recipients_later, (int64_t)n);
 }
 
 static void
@@ -257,6 +278,7 @@ finish(struct delivery *d, enum queue_end end, int64_t not_before_us, bool uncou
 		.not_before_us = not_before_us,
 		.uncounted = uncounted,
 		.tried = b->tried || d->left,
+		.alone = d->lost && d->alone,
 		.reason = d->reason[0] == '\0' ? NULL : d->reason,
 		.failures = d->failures.items,
 		.failures_n = end == QUEUE_DONE ? d->failures.n : 0,
@@ -280,24 +302,91 @@ give_up(struct delivery *d, const char *reason)
 	finish(d, QUEUE_DEAD, -1, false);
 }
 
-/* All posts of what was read are answered or lost. */
+static void
+park(struct delivery *d)
+{
+	char text[2 * NET_TEXT];
+
+	(void)snprintf(
+	    text, sizeof(text),
+	    "parked: lost its session each of %d times that it was sent alone; last: %s",
+	    ALONE_LOST_MAX, d->reason);
+	give_up(d, text);
+}
+
+/* Why it is too late for it; NULL: it isn't. */
+static const char *
+expiry(const struct delivery *d)
+{
+	const struct queue_batch *b = d->batch;
+	int64_t now = clock_wall_us(), since = b->accepted_us;
+	int64_t longest = (int64_t)d->pair->relay->config->relay.expire_after_s * 1000000;
+
+	if (b->expires_us >= 0)
+		return b->expires_us <= now ? "expired before it could be delivered" : NULL;
+	if (b->revived_us > since)
+		since = b->revived_us;
+	return since + longest <= now ? "could not be delivered within the operator's limit"
+	                              : NULL;
+}
+
+/* The reason ends in the peer's own words, where there are any. */
+static void
+expire(struct delivery *d, const char *why)
+{
+	const char *last = d->reason[0] != '\0' ? d->reason : d->pair->peer->state.reason;
+	char text[2 * NET_TEXT];
+
+	(void)snprintf(text, sizeof(text), "%s%s%s", why, last != NULL ? "; last: " : "",
+	               last != NULL ? last : "");
+	give_up(d, text);
+}
+
+/*
+ * Back to the queue. What came to an end doesn't count as an attempt: those
+ * are for what takes the process down. It may have become too late meanwhile.
+ */
+static void
+give_back(struct delivery *d, int64_t not_before_us)
+{
+	const char *late = expiry(d);
+
+	if (late != NULL)
+		expire(d, late);
+	else
+		finish(d, QUEUE_RELEASE, not_before_us, true);
+}
+
+/* When those that single recipients put off come again: later each time. */
+static int64_t
+again_s(const struct delivery *d)
+{
+	int64_t wait = (int64_t)THROTTLED_S * (d->batch->batch_no / QUEUE_RETRY_NO + 1);
+
+	return wait < THROTTLED_MAX_S ? wait : THROTTLED_MAX_S;
+}
+
+/*
+ * All posts of what was read are answered or lost. When some were answered the
+ * batch is done, and the others are a batch of their own: else a peer that
+ * takes less at a time than a batch has would be told its beginning for ever.
+ */
 static void
 conclude(struct delivery *d)
 {
 	int64_t now = clock_wall_us();
+	bool whole = d->incomplete || !d->any_answered;
 
 	if (d->hopeless) {
 		give_up(d, "the notification does not fit the peer's limits");
-	} else if (d->lost && d->alone && d->batch->attempts >= ALONE_LOST_MAX) {
-		give_up(d, "lost its session each time it was sent alone");
-	} else if (d->lost) {
-		finish(d, QUEUE_RELEASE, -1, !d->alone);
-	} else if (d->later_s > 0) {
-		finish(d, QUEUE_RELEASE, now + (int64_t)d->later_s * 1000000, true);
+	} else if (d->lost && d->alone && whole && d->batch->lost_alone + 1 >= ALONE_LOST_MAX) {
+		park(d);
+	} else if (d->incomplete || ((d->lost || d->later_s > 0) && whole)) {
+		give_back(d, d->later_s > 0 ? now + (int64_t)d->later_s * 1000000 : -1);
 	} else {
-		/* The put-off ones come again after a while that grows with the attempts. */
-		finish(d, QUEUE_DONE, now + (int64_t)THROTTLED_S * 1000000 * d->batch->attempts,
-		       false);
+		int64_t wait_s = d->later_s > 0 ? d->later_s : d->lost ? 0 : again_s(d);
+
+		finish(d, QUEUE_DONE, now + wait_s * 1000000, false);
 	}
 }
 
@@ -372,14 +461,18 @@ refuse_whole(struct post *post, const struct dmtp_response *r)
 	describe(d->reason, r);
 	if (r->letter == DMTP_E && dmtp_code_speaks(r->code) != DMTP_SPEAKS_SESSION) {
 		fail_all(post, r);
+		d->any_answered = true;
 		d->reason[0] = '\0';
 		return;
 	}
+	put_off(d, post->page, post->first, post->n);
 	d->later_s = r->retry_s > 0 ? r->retry_s : THROTTLED_S;
-	if (dmtp_code_speaks(r->code) == DMTP_SPEAKS_SESSION)
-		peer_failed(d->pair->peer, d->reason, r->letter == DMTP_Z ? d->later_s : 0);
-	else
-		peer_failed(d->pair->peer, d->reason, d->later_s);
+	if (r->letter == DMTP_Z) {
+		peer_wait(d->pair->peer, d->reason, d->later_s);
+	} else { /* of the session: how long is the peer's backoff to say */
+		d->later_s = 1;
+		peer_failed(d->pair->peer, d->reason);
+	}
 }
 
 static void
@@ -389,9 +482,11 @@ on_replied(struct command *command, const struct dmtp_response *response)
 
 	if (response->letter == DMTP_K) {
 		peer_answered(post->delivery->pair->peer);
+		post->delivery->any_answered = true;
 		fail_some(post, response);
 	} else {
-		if (dmtp_code_speaks(response->code) != DMTP_SPEAKS_SESSION)
+		if (response->letter == DMTP_E &&
+		    dmtp_code_speaks(response->code) != DMTP_SPEAKS_SESSION)
 			peer_answered(post->delivery->pair->peer);
 		refuse_whole(post, response);
 	}
@@ -406,11 +501,32 @@ on_lost(struct command *command, bool alone, const char *reason)
 
 	d->lost = true;
 	d->alone = d->alone || alone;
+	put_off(d, post->page, post->first, post->n);
 	(void)snprintf(d->reason, sizeof(d->reason), "%s", reason);
 	post_end(post);
 }
 
 /* --- Making POSTs ---------------------------------------------------------------------- */
+
+/*
+ * A person's message is picked up where `home` serves it, and from no cache.
+ * Its host must be her own domain: when the role's URL has another name the
+ * domain's proxy leads there.
+ */
+static void
+person_uri(const struct delivery *d, const struct dmtp_pickup *pickup, struct buffer *uri)
+{
+	const char *domain = d->pair->names.site_domain;
+	char base[sizeof("https://") + RESOLVE_NAME];
+	struct dmtp_uri parts;
+
+	dmtp_pickup_uri(uri, slice_str(d->pair->relay->config->home.http.url), pickup);
+	if (dmtp_uri_split(buffer_slice(uri), &parts) && slice_eq_str(parts.host, domain))
+		return;
+	buffer_clear(uri);
+	(void)snprintf(base, sizeof(base), "https://%s", domain);
+	dmtp_pickup_uri(uri, slice_str(base), pickup);
+}
 
 static void
 put_uris(struct delivery *d, struct buffer *inside)
@@ -422,6 +538,12 @@ put_uris(struct delivery *d, struct buffer *inside)
 
 	memcpy(pickup.digest, d->batch->digest, sizeof(pickup.digest));
 	buffer_init(&uri, 4096);
+	if (d->pair->names.person) {
+		person_uri(d, &pickup, &uri);
+		ben_put_str(inside, buffer_slice(&uri));
+		buffer_free(&uri);
+		return;
+	}
 	for (size_t i = 0; i <= site->message_hosts.count && i < DMTP_FLOOR_URIS; i++) {
 		/* the other hosts first: they are there to take the load */
 		const char *base = i < site->message_hosts.count ? site->message_hosts.items[i]
@@ -480,6 +602,10 @@ encode(struct delivery *d, size_t n, struct buffer *out)
 		post.recall = slice_str(earlier);
 	else if (b->is_replacement)
 		post.replaces = slice_str(earlier);
+	if (b->key_id[0] != '\0') {
+		post.key = slice_str(b->key_id);
+		post.signature = slice_mem(b->signature, sizeof(b->signature));
+	}
 	if (b->audience == PUSH_INVITATION)
 		post.channel = slice_str(b->channel);
 	buffer_init(&uris, 16384);
@@ -492,32 +618,45 @@ encode(struct delivery *d, size_t n, struct buffer *out)
 	buffer_free(&uris);
 }
 
-static bool
+static enum dmtp_client_rc
 send_post(struct delivery *d, size_t n)
 {
 	struct post *post = malloc(sizeof(*post));
+	enum dmtp_client_rc rc = DMTP_CLIENT_TOO_LONG;
 	struct buffer encoded;
-	bool sent;
 
 	if (post == NULL)
-		return false;
+		return DMTP_CLIENT_NO_MEMORY;
 	*post = (struct post){ .delivery = d, .page = d->page, .first = d->at, .n = n };
 	post->command.replied = on_replied;
 	post->command.lost = on_lost;
 	buffer_init(&encoded, session_limits(d->source.session)->command_octets);
 	encode(d, n, &encoded);
-	sent = !encoded.failed &&
-	       session_send(d->source.session, DMTP_POST, buffer_slice(&encoded),
-	                    &post->command, d->source.lane >= LANE_BULK);
+	if (!encoded.failed)
+		rc = session_send(d->source.session, DMTP_POST, buffer_slice(&encoded),
+		                  &post->command, d->source.lane >= LANE_BULK);
 	buffer_free(&encoded);
-	if (!sent) {
+	if (rc != DMTP_CLIENT_OK) {
 		free(post);
-		return false;
+		return rc;
 	}
 	d->page->refs++;
 	d->posts_out++;
 	d->left = true;
-	return true;
+	return rc;
+}
+
+/* As many of the next n recipients as the peer takes in one command; *n: how many. */
+static enum dmtp_client_rc
+send_most(struct delivery *d, size_t *n)
+{
+	enum dmtp_client_rc rc = send_post(d, *n);
+
+	while (rc == DMTP_CLIENT_TOO_LONG && *n > 1) {
+		*n /= 2;
+		rc = send_post(d, *n);
+	}
+	return rc;
 }
 
 static void
@@ -528,7 +667,7 @@ on_page(void *arg)
 
 	d->reading = false;
 	if (r->job.rc != STORE_OK) {
-		d->lost = d->read_all = true;
+		d->lost = d->read_all = d->incomplete = true;
 		(void)snprintf(d->reason, sizeof(d->reason), "%s", store_rc_text(r->job.rc));
 	} else if (r->members_n > 0) {
 		struct slice last = r->members[r->members_n - 1].member;
@@ -540,7 +679,7 @@ on_page(void *arg)
 		d->at = 0;
 		d->counted += (int)r->members_n;
 		if (d->page == NULL || d->after == NULL) {
-			d->lost = d->read_all = true;
+			d->lost = d->read_all = d->incomplete = true;
 		} else {
 			r->members = NULL;
 			r->memory = NULL;
@@ -591,18 +730,22 @@ static enum source_rc
 make(struct source *source)
 {
 	struct delivery *d = (struct delivery *)source;
+	enum dmtp_client_rc rc;
 	size_t left, n;
 
 	if (d->page == NULL)
 		return SOURCE_WAIT; /* the store reads */
 	left = d->page->n - d->at;
 	n = session_limits(source->session)->rcpts;
-	/* An invitation's POST has its one recipient; the floor of a command holds 100 addresses. */
 	if (n > left)
 		n = left;
 	n = fitting(d, n);
-	if (!send_post(d, n)) {
-		d->hopeless = true;
+	rc = send_most(d, &n);
+	if (rc == DMTP_CLIENT_FULL || rc == DMTP_CLIENT_CLOSING)
+		return SOURCE_WAIT;
+	if (rc != DMTP_CLIENT_OK) {
+		d->hopeless = rc == DMTP_CLIENT_TOO_LONG;
+		d->lost = !d->hopeless;
 		advance(d);
 		return SOURCE_DONE;
 	}
@@ -617,18 +760,6 @@ make(struct source *source)
 	return d->read_all ? SOURCE_DONE : SOURCE_SENT;
 }
 
-/* The session went before all was sent. */
-static void
-gone(struct source *source, const char *reason)
-{
-	struct delivery *d = (struct delivery *)source;
-
-	d->lost = true;
-	(void)snprintf(d->reason, sizeof(d->reason), "%s", reason);
-	page_unref(&d->page);
-	advance(d);
-}
-
 static bool
 enter_session(struct delivery *d)
 {
@@ -641,6 +772,40 @@ enter_session(struct delivery *d)
 	return true;
 }
 
+/* The session went before all was sent: the rest goes on in another, or later. */
+static void
+gone(struct source *source, const char *reason)
+{
+	struct delivery *d = (struct delivery *)source;
+
+	if (enter_session(d))
+		return;
+	d->lost = true;
+	(void)snprintf(d->reason, sizeof(d->reason), "%s", reason);
+	advance(d);
+}
+
+/*
+ * Nothing more is sent of it. What was read and not sent is put off, and the
+ * rest is read to be put off, unless nothing was answered: it goes back whole.
+ */
+static void
+cut_short(struct delivery *d)
+{
+	session_remove(&d->source);
+	page_unqueue(d);
+	if (d->page != NULL) {
+		put_off(d, d->page, d->at, d->page->n - d->at);
+		page_unref(&d->page);
+	}
+	if (d->posts_out > 0 || d->reading)
+		return;
+	if (d->any_answered && !d->read_all && !d->hopeless && !d->incomplete)
+		read_page(d);
+	else
+		conclude(d);
+}
+
 /* After anything that happened to it: goes on, waits, or ends. */
 static void
 advance(struct delivery *d) /* NOLINT(misc-no-recursion): once, to end what is lost */
@@ -648,11 +813,7 @@ advance(struct delivery *d) /* NOLINT(misc-no-recursion): once, to end what is l
 	if (d->ending)
 		return;
 	if (d->lost || d->hopeless || d->later_s > 0) {
-		session_remove(&d->source);
-		page_unqueue(d);
-		page_unref(&d->page);
-		if (d->posts_out == 0 && !d->reading)
-			conclude(d);
+		cut_short(d);
 		return;
 	}
 	if (d->page != NULL) {
@@ -698,19 +859,6 @@ take_list(struct delivery *d)
 	b->memory = NULL;
 }
 
-static const char *
-expiry(const struct delivery *d)
-{
-	int64_t now = clock_wall_us();
-	int64_t longest = (int64_t)d->pair->relay->config->relay.expire_after_s * 1000000;
-
-	if (d->batch->expires_us >= 0 && d->batch->expires_us <= now)
-		return "expired before it could be delivered";
-	if (d->batch->accepted_us + longest <= now)
-		return "could not be delivered within the operator's limit";
-	return NULL;
-}
-
 void
 delivery_begin(struct pair *pair, struct queue_batch *batch)
 {
@@ -731,7 +879,7 @@ delivery_begin(struct pair *pair, struct queue_batch *batch)
 	if (batch->recalled) {
 		finish(d, QUEUE_RECALLED, -1, false);
 	} else if (expiry(d) != NULL) {
-		give_up(d, expiry(d));
+		expire(d, expiry(d));
 	} else if (batch->attempts > ATTEMPTS_MAX) {
 		give_up(d, "parked: claimed again and again without an end");
 	} else if (batch->is_range) {

@@ -13,6 +13,8 @@
 #define LEASE_S 120
 #define CLAIM_MAX 256
 #define SKIP_MAX 4096
+#define LATER_S 60 /* when nothing says how long */
+#define BEHIND_S 2 /* behind the one that probes */
 
 struct grants {
 	struct relay *relay;
@@ -56,9 +58,14 @@ on_finished(void *arg)
 {
 	struct grant *g = arg;
 	struct grants *grants = g->grants;
+	struct peer *peer = g->peer;
 
 	row_free(&g->row);
 	free(g);
+	if (peer != NULL) {
+		peer_idle(peer);
+		peer_unref(&peer);
+	}
 	if (--grants->under_way == 0)
 		grants_wake(grants);
 }
@@ -98,11 +105,15 @@ on_replied(struct command *command, const struct dmtp_response *r)
 	               r->text.len > 0 ? (const char *)r->text.data : "");
 	log_warn("grant-refused", LOG_S("peer", g->peer->domain), LOG_S("reason", reason));
 	if (r->letter == DMTP_E && dmtp_code_speaks(r->code) != DMTP_SPEAKS_SESSION) {
+		peer_answered(g->peer);
 		finish(g, true, 0); /* never: keeping it would not change that */
 		return;
 	}
-	peer_failed(g->peer, reason, r->letter == DMTP_Z && r->retry_s > 0 ? r->retry_s : 0);
-	finish(g, false, r->retry_s > 0 ? r->retry_s : 60);
+	if (r->letter == DMTP_Z)
+		peer_wait(g->peer, reason, r->retry_s > 0 ? r->retry_s : LATER_S);
+	else
+		peer_failed(g->peer, reason);
+	finish(g, false, 0);
 }
 
 static void
@@ -120,13 +131,14 @@ make(struct source *source)
 	struct grant *g = (struct grant *)source;
 	const struct grant_out *row = &g->row;
 	struct buffer encoded;
-	bool sent;
+	enum dmtp_client_rc sent;
 	struct dmtp_grant grant = {
 		.from = slice_str(row->account),
 		.to = slice_str(row->sender),
 		.channel = slice_str(row->channel),
 		.state = states[row->state & 3],
 		.receipts = row->receipts,
+		.presence = row->presence,
 		.date = row->date_s,
 	};
 
@@ -140,29 +152,45 @@ make(struct source *source)
 		grant.grant = slice_mem(row->grant, sizeof(row->grant));
 	buffer_init(&encoded, 65536);
 	dmtp_grant_encode(&grant, &encoded);
-	sent = !encoded.failed && session_send(source->session, DMTP_GRANT,
-	                                       buffer_slice(&encoded), &g->command, false);
+	sent = encoded.failed ? DMTP_CLIENT_NO_MEMORY
+	                      : session_send(source->session, DMTP_GRANT,
+	                                     buffer_slice(&encoded), &g->command, false);
 	buffer_free(&encoded);
-	if (sent)
+	if (sent == DMTP_CLIENT_OK)
 		session_remove(source);
 	else
-		finish(g, false, 60);
+		finish(g, false, LATER_S);
 	return SOURCE_DONE;
+}
+
+/* One member's stay on one session: their order matters. */
+static bool
+enter_session(struct grant *g)
+{
+	const char *at = strrchr(g->row.account, '@');
+	struct session *s =
+	    at == NULL ? NULL : peer_session(g->peer, at + 1, g->row.account_id);
+
+	if (s != NULL)
+		session_add(s, &g->source);
+	return s != NULL;
 }
 
 static void
 gone(struct source *source, const char *reason)
 {
+	struct grant *g = (struct grant *)source;
+
 	(void)reason;
-	finish((struct grant *)source, false, 0);
+	if (!enter_session(g))
+		finish(g, false, 0);
 }
 
 static void
 begin(struct grants *grants, struct grant_out *row)
 {
-	const char *at = strrchr(row->account, '@');
 	struct grant *g = calloc(1, sizeof(*g));
-	struct session *s;
+	bool room;
 
 	if (g == NULL) { /* its lease runs out */
 		row_free(row);
@@ -179,13 +207,19 @@ begin(struct grants *grants, struct grant_out *row)
 		                     .stream = g->row.account_id,
 		                     .order = g->row.changed_id };
 	grants->under_way++;
-	g->peer = peer_get(grants->relay, g->row.domain_id, g->row.domain);
-	s = g->peer == NULL || at == NULL ? NULL
-	                                  : peer_session(g->peer, at + 1, g->row.account_id);
-	if (s != NULL)
-		session_add(s, &g->source);
-	else
-		finish(g, false, 1);
+	g->peer = g->row.account == NULL || g->row.sender == NULL || g->row.channel == NULL ||
+	                  g->row.domain == NULL
+	              ? NULL
+	              : peer_get(grants->relay, g->row.domain_id, g->row.domain);
+	if (g->peer == NULL) {
+		finish(g, false, LATER_S);
+		return;
+	}
+	room = peer_has_room(g->peer);
+	(void)peer_ref(g->peer);
+	peer_busy(g->peer);
+	if (!room || !enter_session(g))
+		finish(g, false, room ? 1 : BEHIND_S);
 }
 
 /* --- Looking --------------------------------------------------------------------- */
@@ -216,7 +250,7 @@ list_closed(struct grants *grants)
 
 	grants->skip = malloc(SKIP_MAX * sizeof(*grants->skip));
 	HASH_ITER(hh, grants->relay->peers, p, next)
-	if (grants->skip != NULL && n < SKIP_MAX && !peer_is_open(p))
+	if (grants->skip != NULL && n < SKIP_MAX && !peer_has_room(p))
 		grants->skip[n++] = p->domain_id;
 	return n;
 }
@@ -228,7 +262,7 @@ on_look(struct loop_timer *timer)
 	struct relay *relay = grants->relay;
 	int64_t now = clock_wall_us();
 
-	if (grants->looking || relay->draining)
+	if (grants->looking || relay->draining || !relay->begun)
 		return;
 	grants->looking = true;
 	grants->claim = (struct grant_claim){

@@ -15,6 +15,8 @@ on_store(struct store_job *job)
 {
 	struct relay_later *later = job->arg;
 
+	if (later->on_store != NULL)
+		later->on_store(later->arg);
 	loop_post(later->relay->loop, &later->task);
 }
 

@@ -16,6 +16,7 @@
 #define SKIP_MAX 4096
 #define GROUP_MAX DMTP_FLOOR_RCPTS /* of one command: what every peer takes */
 #define LATER_S 60
+#define BEHIND_S 2 /* behind the one that probes */
 
 METRIC_DEFINE(sent_total, METRIC_COUNTER, "tmtp_relay_receipts_total", NULL,
               "Receipts that sites were told.");
@@ -53,10 +54,15 @@ on_finished(void *arg)
 {
 	struct group *g = arg;
 	struct receipts *receipts = g->receipts;
+	struct peer *peer = g->peer;
 
 	for (size_t i = 0; i < g->n; i++)
 		receipt_out_clear(&g->rows[i]);
 	free(g);
+	if (peer != NULL) {
+		peer_idle(peer);
+		peer_unref(&peer);
+	}
 	if (--receipts->under_way == 0 && receipts->again)
 		receipts_wake(receipts);
 }
@@ -95,11 +101,15 @@ on_replied(struct command *command, const struct dmtp_response *r)
 	               r->text.len > 0 ? (const char *)r->text.data : "");
 	log_warn("receipts-refused", LOG_S("peer", g->peer->domain), LOG_S("reason", reason));
 	if (r->letter == DMTP_E && dmtp_code_speaks(r->code) != DMTP_SPEAKS_SESSION) {
+		peer_answered(g->peer);
 		finish(g, true, 0); /* never: keeping them would not change that */
 		return;
 	}
-	peer_failed(g->peer, reason, r->letter == DMTP_Z && r->retry_s > 0 ? r->retry_s : 0);
-	finish(g, false, r->retry_s > 0 ? r->retry_s : LATER_S);
+	if (r->letter == DMTP_Z)
+		peer_wait(g->peer, reason, r->retry_s > 0 ? r->retry_s : LATER_S);
+	else
+		peer_failed(g->peer, reason);
+	finish(g, false, 0);
 }
 
 static void
@@ -107,7 +117,7 @@ on_lost(struct command *command, bool alone, const char *reason)
 {
 	(void)alone;
 	(void)reason;
-	finish(group_of(command), false, 1);
+	finish(group_of(command), false, 0);
 }
 
 static void
@@ -139,7 +149,7 @@ make(struct source *source)
 {
 	struct group *g = (struct group *)source;
 	struct buffer encoded;
-	bool sent;
+	enum dmtp_client_rc sent;
 
 	if ((session_ext(source->session) & DMTP_EXT_RECEIPT) == 0) {
 		finish(g, true, 0); /* it doesn't want to know */
@@ -147,21 +157,37 @@ make(struct source *source)
 	}
 	buffer_init(&encoded, DMTP_FLOOR_COMMAND);
 	encode(g, &encoded);
-	sent = !encoded.failed && session_send(source->session, DMTP_RECEIPT,
-	                                       buffer_slice(&encoded), &g->command, false);
+	sent = encoded.failed ? DMTP_CLIENT_NO_MEMORY
+	                      : session_send(source->session, DMTP_RECEIPT,
+	                                     buffer_slice(&encoded), &g->command, false);
 	buffer_free(&encoded);
-	if (sent)
+	if (sent == DMTP_CLIENT_OK)
 		session_remove(source);
 	else
 		finish(g, false, LATER_S);
 	return SOURCE_DONE;
 }
 
+static bool
+enter_session(struct group *g)
+{
+	const char *at = strrchr(g->rows[0].account, '@');
+	struct session *s =
+	    at == NULL ? NULL : peer_session(g->peer, at + 1, g->rows[0].sender_id);
+
+	if (s != NULL)
+		session_add(s, &g->source);
+	return s != NULL;
+}
+
 static void
 gone(struct source *source, const char *reason)
 {
+	struct group *g = (struct group *)source;
+
 	(void)reason;
-	finish((struct group *)source, false, 1);
+	if (!enter_session(g))
+		finish(g, false, 0);
 }
 
 /* Takes the rows. */
@@ -169,8 +195,8 @@ static void
 begin(struct receipts *receipts, struct receipt_out *rows, size_t n)
 {
 	struct group *g = calloc(1, sizeof(*g));
-	const char *at = rows[0].account == NULL ? NULL : strrchr(rows[0].account, '@');
-	struct session *s = NULL;
+	const struct receipt_out *first = g == NULL ? NULL : &g->rows[0];
+	bool room;
 
 	if (g == NULL)
 		return; /* their lease runs out */
@@ -183,21 +209,21 @@ begin(struct receipts *receipts, struct receipt_out *rows, size_t n)
 	g->source = (struct source){ .make = make,
 		                     .gone = gone,
 		                     .lane = 1,
-		                     .stream = g->rows[0].sender_id,
-		                     .order = g->rows[0].notification_id };
+		                     .stream = first->sender_id,
+		                     .order = first->notification_id };
 	receipts->under_way++;
-	if (g->rows[0].is_void) {
-		finish(g, true, 0);
+	if (!first->is_void && first->account != NULL && first->sender != NULL &&
+	    first->domain != NULL)
+		g->peer = peer_get(receipts->relay, first->domain_id, first->domain);
+	if (g->peer == NULL) {
+		finish(g, first->is_void, LATER_S);
 		return;
 	}
-	if (at != NULL && g->rows[0].domain != NULL && g->rows[0].sender != NULL)
-		g->peer = peer_get(receipts->relay, g->rows[0].domain_id, g->rows[0].domain);
-	if (g->peer != NULL)
-		s = peer_session(g->peer, at + 1, g->rows[0].sender_id);
-	if (s != NULL)
-		session_add(s, &g->source);
-	else
-		finish(g, false, 1);
+	room = peer_has_room(g->peer);
+	(void)peer_ref(g->peer);
+	peer_busy(g->peer);
+	if (!room || !enter_session(g))
+		finish(g, false, room ? 1 : BEHIND_S);
 }
 
 /* --- Looking --------------------------------------------------------------------- */
@@ -243,7 +269,7 @@ list_closed(struct receipts *receipts)
 
 	receipts->skip = malloc(SKIP_MAX * sizeof(*receipts->skip));
 	HASH_ITER(hh, receipts->relay->peers, p, next)
-	if (receipts->skip != NULL && n < SKIP_MAX && !peer_is_open(p))
+	if (receipts->skip != NULL && n < SKIP_MAX && !peer_has_room(p))
 		receipts->skip[n++] = p->domain_id;
 	return n;
 }
@@ -255,7 +281,7 @@ on_look(struct loop_timer *timer)
 	struct relay *relay = receipts->relay;
 	int64_t now = clock_wall_us();
 
-	if (receipts->looking || relay->draining)
+	if (receipts->looking || relay->draining || !relay->begun)
 		return;
 	receipts->looking = true;
 	receipts->claim = (struct receipt_claim){

@@ -6,6 +6,9 @@
  *   delivery  one claimed batch: reads its recipients, becomes POSTs, ends
  *   grants    GRANTs that wait for other domains
  *   receipts  RECEIPTs of members here, for sites elsewhere
+ *   signing   our domains' keys: signatures of messages, AUTH
+ *   catchup   what their members said, asked of other domains
+ *   presences who of our members is online, for contacts who agreed
  *   peer      one other domain: its sessions and its backoff
  *   session   one DMTP connection to it
  */
@@ -23,7 +26,10 @@ struct peer;
 struct plan;
 struct grants;
 struct receipts;
+struct catchup;
+struct presences;
 struct routes;
+struct signing;
 
 struct relay {
 	const struct config *config; /* the running one; the options that need a restart */
@@ -36,8 +42,13 @@ struct relay {
 	struct plan *plan;
 	struct grants *grants;
 	struct receipts *receipts;
-	unsigned jobs;  /* of the store that are under way for this loop */
-	unsigned pages; /* of ranges' recipients, read or being read */
+	struct catchup *catchup;
+	struct signing *signing; /* our domains' keys */
+	unsigned jobs;           /* of the store that are under way for this loop */
+	unsigned pages;          /* of ranges' recipients, read or being read */
+	unsigned deliveries;     /* under way, of all pairs */
+	bool begun; /* the store knows of this process and it of its peers: it may claim */
+	struct presences *presences;
 	bool draining;
 };
 
@@ -49,6 +60,8 @@ struct relay_later {
 	struct relay *relay;
 	void (*fn)(void *arg);
 	void *arg;
+	/* Set after relay_later: called before, on the store's thread; short work of its own. */
+	void (*on_store)(void *arg);
 };
 
 /* Makes job call fn(arg) on the loop's thread when it ends. Before each submission. */

@@ -4,17 +4,22 @@
  */
 #include "relay/role.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "base/random.h"
+#include "relay/catchup.h"
 #include "relay/grants.h"
 #include "relay/receipts.h"
 #include "relay/plan.h"
+#include "relay/presences.h"
 #include "relay/routes.h"
 #include "relay/session.h"
+#include "relay/signing.h"
 #include "relay/upkeep.h"
 #include "store/embedded.h"
 #include "store/sites.h"
+#include "store/workers.h"
 #include "web/health.h"
 
 #include <stdio.h>
@@ -23,6 +28,7 @@
 #include <unistd.h>
 
 #define REVISION_EVERY_MS 500
+#define LOAD_AGAIN_MS 1000
 #define STORE_PATIENCE_MS 5000
 #define STORE_GRACE_MS 3000
 
@@ -32,17 +38,61 @@ struct role {
 	struct web_health *health;
 	int signal_fd;
 	struct loop_fd signals;
-	struct loop_timer revision_timer, drain_timer;
+	struct loop_timer revision_timer, drain_timer, load_timer;
+	struct worker_enter enter;
+	struct relay_later enter_later;
+	bool entering, entered; /* the store is being told, knows that we are here */
+	bool loading, loaded;   /* what is known of peers */
+	bool told_ready;
 	struct revision_get revision;
 	struct relay_later revision_later;
 	int64_t revision_number; /* 0: not seen yet */
 	int64_t drain_until_ms;
 	/* What other threads saw, to be looked at by the loop. */
 	struct loop_task notified_task;
-	_Atomic bool notified_posted, notified_work, notified_revision;
+	_Atomic bool notified_posted, notified_work, notified_revision, notified_new;
 };
 
 /* --- Being woken ------------------------------------------------------------- */
+
+static void
+begin_work(struct role *r)
+{
+	if (r->relay.begun || !r->entered || !r->loaded)
+		return;
+	r->relay.begun = true;
+	plan_wake(r->relay.plan);
+	grants_wake(r->relay.grants);
+	receipts_wake(r->relay.receipts);
+	catchup_wake(r->relay.catchup);
+	log_info("begun");
+}
+
+static void
+on_entered(void *arg)
+{
+	struct role *r = arg;
+
+	r->entering = false;
+	r->entered = r->entered || r->enter.job.rc == STORE_OK;
+	begin_work(r);
+	if (!r->entered && !r->relay.draining)
+		loop_timer_set(&r->load_timer, LOAD_AGAIN_MS);
+}
+
+/* The connection that holds our lock is there (again): others may have taken us for gone. */
+static void
+enter(struct role *r)
+{
+	if (r->entering)
+		return;
+	r->entering = true;
+	r->enter = (struct worker_enter){ .worker = r->relay.owner,
+		                          .role = "relay",
+		                          .now_us = clock_wall_us() };
+	relay_later(&r->enter_later, &r->relay, &r->enter.job, on_entered, r);
+	store_worker_enter(r->relay.store, &r->enter);
+}
 
 static void
 on_notified_task(struct loop_task *task)
@@ -51,10 +101,15 @@ on_notified_task(struct loop_task *task)
 	    (struct role *)(void *)((char *)task - offsetof(struct role, notified_task));
 
 	atomic_store(&r->notified_posted, false);
+	if (atomic_exchange(&r->notified_new, false))
+		enter(r);
 	if (atomic_exchange(&r->notified_work, false)) {
 		plan_wake(r->relay.plan);
 		grants_wake(r->relay.grants);
 		receipts_wake(r->relay.receipts);
+		receipts_wake(r->relay.receipts);
+		catchup_wake(r->relay.catchup);
+		presences_wake(r->relay.presences);
 	}
 	/* A question that is under way sets the timer again when it is answered: soon enough. */
 	if (atomic_exchange(&r->notified_revision, false) && r->revision_timer.set)
@@ -67,6 +122,8 @@ on_notified(const char *channel, void *arg)
 {
 	struct role *r = arg;
 
+	if (channel == NULL)
+		atomic_store(&r->notified_new, true);
 	if (channel == NULL || strcmp(channel, "tmtp_relay") == 0)
 		atomic_store(&r->notified_work, true);
 	if (channel == NULL || strcmp(channel, "tmtp_revision") == 0)
@@ -75,14 +132,53 @@ on_notified(const char *channel, void *arg)
 		loop_post(r->relay.loop, &r->notified_task);
 }
 
+/* Without it, who is held would be sent to: asked until it is answered. */
+static void
+on_loaded(struct relay *relay, bool loaded)
+{
+	struct role *r = (struct role *)relay;
+
+	r->loading = false;
+	if (!r->loaded && !r->told_ready) {
+		r->told_ready = true;
+		process_ready();
+		log_info("ready");
+	}
+	r->loaded = r->loaded || loaded;
+	begin_work(r);
+	if (!loaded && !relay->draining)
+		loop_timer_set(&r->load_timer, LOAD_AGAIN_MS);
+}
+
+static void
+load(struct role *r)
+{
+	if (r->loading)
+		return;
+	r->loading = true;
+	peer_load_all(&r->relay, on_loaded);
+}
+
+static void
+on_load(struct loop_timer *timer)
+{
+	struct role *r = timer->arg;
+
+	load(r);
+	if (!r->entered)
+		enter(r);
+}
+
 static void
 on_revision(void *arg)
 {
 	struct role *r = arg;
 
 	if (r->revision.job.rc == STORE_OK && r->revision.number != r->revision_number) {
-		if (r->revision_number != 0)
-			peer_load_all(&r->relay, NULL);
+		if (r->revision_number != 0) {
+			load(r);
+			signing_load(r->relay.signing);
+		}
 		r->revision_number = r->revision.number;
 	}
 	if (!r->relay.draining)
@@ -212,6 +308,7 @@ start_store(struct role *r)
 			.connections = { [STORE_WRITE] = r->relay.config->store_connections,
 			                 [STORE_READ] = 1 },
 			.patience_ms = STORE_PATIENCE_MS,
+			.worker = &r->relay.owner,
 			.listen = channels,
 			.notified = on_notified,
 			.arg = r,
@@ -260,16 +357,6 @@ start_health(struct role *r)
 	return false;
 }
 
-static void
-begin_work(struct relay *relay)
-{
-	plan_wake(relay->plan);
-	grants_wake(relay->grants);
-	receipts_wake(relay->receipts);
-	process_ready();
-	log_info("ready");
-}
-
 static bool
 start(struct role *r)
 {
@@ -282,25 +369,29 @@ start(struct role *r)
 		return false;
 	loop_timer_init(&r->revision_timer, r->relay.loop, ask_revision, r);
 	loop_timer_init(&r->drain_timer, r->relay.loop, on_drain, r);
+	loop_timer_init(&r->load_timer, r->relay.loop, on_load, r);
 	r->relay.routes = routes_new(r->relay.config, why);
 	if (r->relay.routes == NULL || !start_resolver(r, why)) {
 		log_error("cannot-start", LOG_S("reason", why));
 		return false;
 	}
-	if (!start_store(r) || !start_health(r))
-		return false;
+	r->relay.signing = signing_new(&r->relay);
 	r->relay.plan = plan_new(&r->relay);
 	r->relay.grants = grants_new(&r->relay);
 	r->relay.receipts = receipts_new(&r->relay);
-	r->upkeep = relay_upkeep_new(&r->relay);
-	if (r->relay.plan == NULL || r->relay.grants == NULL || r->relay.receipts == NULL ||
-	    r->upkeep == NULL)
+	r->relay.catchup = catchup_new(&r->relay);
+	r->relay.presences = presences_new(&r->relay);
+	if (r->relay.plan == NULL || r->relay.grants == NULL || r->relay.catchup == NULL ||
+	    r->relay.receipts == NULL || r->relay.signing == NULL ||
+	    r->relay.presences == NULL || !start_store(r) || !start_health(r) ||
+	    (r->upkeep = relay_upkeep_new(&r->relay)) == NULL)
 		return false;
 	if (!loop_fd_init(&r->signals, r->relay.loop, r->signal_fd, on_signal, r) ||
 	    !loop_fd_want(&r->signals, LOOP_READ))
 		return false;
 	loop_timer_set(&r->revision_timer, 0);
-	peer_load_all(&r->relay, begin_work);
+	signing_load(r->relay.signing);
+	load(r);
 	return true;
 }
 
@@ -320,13 +411,17 @@ stop(struct role *r)
 	if (r->relay.loop != NULL) {
 		loop_timer_cancel(&r->revision_timer);
 		loop_timer_cancel(&r->drain_timer);
+		loop_timer_cancel(&r->load_timer);
 		loop_fd_deinit(&r->signals);
 	}
 	relay_upkeep_free(&r->upkeep);
+	catchup_free(&r->relay.catchup);
 	grants_free(&r->relay.grants);
 	receipts_free(&r->relay.receipts);
-	peer_free_all(&r->relay);
+	presences_free(&r->relay.presences);
 	plan_free(&r->relay.plan);
+	signing_free(&r->relay.signing);
+	peer_free_all(&r->relay);
 	resolver_free(&r->relay.resolver);
 	routes_free(&r->relay.routes);
 	loop_free(&r->relay.loop);

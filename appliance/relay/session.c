@@ -6,6 +6,7 @@
 #include "net/conn.h"
 #include "relay/discover.h"
 #include "relay/routes.h"
+#include "relay/signing.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,11 +16,31 @@
 #define LANES 3
 #define BLOCKED_MAX 8
 #define OUT_MAX ((size_t)4 << 20)
+#define REFUSED_S 60 /* when a Z instead of a greeting doesn't say for how long */
 
 METRIC_DEFINE(sessions_begun, METRIC_COUNTER, "tmtp_relay_sessions_total", NULL,
               "DMTP sessions to peers that were greeted.");
 METRIC_DEFINE(sessions_open, METRIC_GAUGE, "tmtp_relay_sessions", NULL,
               "DMTP sessions to peers now.");
+
+#define REFUSED(var, reason)                                                      \
+	METRIC_DEFINE(var, METRIC_COUNTER, "tmtp_relay_identities_refused_total", \
+	              "reason=\"" reason "\"",                                    \
+	              "Sessions to peers that failed for who they or we are, by why.")
+REFUSED(refused_certificate, "server-certificate");
+REFUSED(refused_protocol, "protocol");
+REFUSED(refused_auth, "auth");
+REFUSED(refused_sender, "unverified-sender");
+
+/* AUTH in a session. */
+enum proof {
+	PROOF_NONE,   /* not asked for */
+	PROOF_WANTED, /* to be sent before anything else */
+	PROOF_SENT,
+	PROOF_GIVEN,
+};
+
+#define PROOF_AGAIN_MS 60000 /* a proof that was refused sooner than this is of no use */
 
 struct session {
 	struct peer *peer;
@@ -34,11 +55,15 @@ struct session {
 
 	struct conn *conn;
 	struct dmtp_client *client;
-	struct loop_timer timer;  /* the client's deadline */
-	struct loop_timer paused; /* the peer asked for a pause */
-	struct loop_defer work;   /* connecting, sending */
+	struct loop_timer timer; /* the client's deadline */
+	struct loop_defer work;  /* connecting, sending */
 	struct loop_defer reap;
 	bool greeted, no_more, answered, dead;
+	enum proof proof;
+	int64_t proof_ms; /* PROOF_GIVEN: since */
+	struct command auth;
+	bool retired;       /* its end is our wish, or was told the peer already */
+	uint32_t refused_s; /* a target said Z instead of a greeting: for so long */
 
 	struct source *lanes[LANES], **ends[LANES];
 	unsigned bulk_out;
@@ -82,6 +107,15 @@ bool
 session_is_usable(const struct session *s)
 {
 	return !s->dead && !s->no_more;
+}
+
+bool
+session_is_idle(const struct session *s)
+{
+	for (int lane = 0; lane < LANES; lane++)
+		if (s->lanes[lane] != NULL)
+			return false;
+	return session_is_usable(s) && s->greeted && session_unanswered(s) == 0;
 }
 
 bool
@@ -156,6 +190,16 @@ session_ready(struct session *s)
 		loop_defer(s->peer->relay->loop, &s->work);
 }
 
+static bool
+has_sources(const struct session *s)
+{
+	for (int lane = 0; lane < LANES; lane++)
+		if (s->lanes[lane] != NULL)
+			return true;
+	return false;
+}
+
+/* Each may enter another session from within its gone. */
 static void
 drop_sources(struct session *s, const char *reason)
 {
@@ -167,6 +211,13 @@ drop_sources(struct session *s, const char *reason)
 			source->gone(source, reason);
 		}
 	}
+}
+
+void
+session_give_back(struct session *s, const char *reason)
+{
+	if (!s->dead)
+		drop_sources(s, reason);
 }
 
 /* Streams in which something earlier waits, while a lane is walked. */
@@ -188,7 +239,9 @@ is_blocked(const struct blocked *b, const struct source *source)
 static bool
 has_room(const struct session *s, int lane)
 {
-	return !s->dead && !s->no_more && !s->paused.set && dmtp_client_room(s->client) > 0 &&
+	return !s->dead && !s->no_more && !peer_is_paused(s->peer) &&
+	       (s->proof == PROOF_NONE || s->proof == PROOF_GIVEN) &&
+	       dmtp_client_room(s->client) > 0 &&
 	       (lane < LANES - 1 || s->bulk_out < BULK_WINDOW) &&
 	       dmtp_client_output(s->client).len < OUT_MAX;
 }
@@ -219,17 +272,17 @@ serve_lane(struct session *s, int lane)
 	}
 }
 
-bool
+enum dmtp_client_rc
 session_send(struct session *s, enum dmtp_verb verb, struct slice encoded,
              struct command *command, bool bulk)
 {
 	enum dmtp_client_rc rc = dmtp_client_send(s->client, now_ms(s), verb, encoded, command);
 
 	if (rc != DMTP_CLIENT_OK)
-		return false;
+		return rc;
 	command->bulk = bulk;
 	s->bulk_out += bulk;
-	return true;
+	return rc;
 }
 
 /* --- Octets ------------------------------------------------------------------ */
@@ -261,16 +314,6 @@ flush(struct session *s)
 }
 
 static void
-on_reply(struct session *s, const struct dmtp_client_event *event)
-{
-	struct command *command = event->tag;
-
-	s->bulk_out -= command->bulk;
-	s->answered = true;
-	command->replied(command, &event->response);
-}
-
-static void
 copy_reason(struct session *s, const struct dmtp_response *r)
 {
 	const char *code = r->code == DMTP_CODE_OTHER ? "" : dmtp_code_name(r->code);
@@ -280,6 +323,140 @@ copy_reason(struct session *s, const struct dmtp_response *r)
 	               r->text.len > 0 ? (const char *)r->text.data : "");
 }
 
+/* --- AUTH --------------------------------------------------------------------- */
+
+static bool
+has_certificate(const struct session *s)
+{
+	const struct config_domain *d =
+	    config_domain_find(s->peer->relay->config, slice_str(s->own));
+
+	return d != NULL && d->certificate != NULL;
+}
+
+static bool
+can_prove(const struct session *s)
+{
+	return s->peer->relay->config->relay.auth && conn_tls_peer(s->conn) != NULL &&
+	       (session_ext(s) & DMTP_EXT_AUTH) != 0 &&
+	       signing_can_prove(s->peer->relay->signing, slice_str(s->own));
+}
+
+/* No use in this session, nor in one that would begin now. */
+static void
+proof_failed(struct session *s, const char *reason, uint32_t retry_s)
+{
+	metric_add(&refused_auth, 1);
+	log_warn("auth-failed", LOG_S("peer", s->peer->domain), LOG_S("as", s->own),
+	         LOG_S("reason", reason));
+	if (retry_s > 0)
+		peer_wait(s->peer, reason, retry_s);
+	else
+		peer_failed(s->peer, reason);
+	session_quit(s);
+}
+
+static void
+on_auth_replied(struct command *command, const struct dmtp_response *r)
+{
+	struct session *s =
+	    (struct session *)(void *)((char *)command - offsetof(struct session, auth));
+
+	if (r->letter == DMTP_K) {
+		s->proof = PROOF_GIVEN;
+		s->proof_ms = now_ms(s);
+		log_info("auth-done", LOG_S("peer", s->peer->domain), LOG_S("as", s->own));
+		return;
+	}
+	copy_reason(s, r);
+	proof_failed(s, s->reason,
+	             r->letter == DMTP_Z ? (r->retry_s > 0 ? r->retry_s : 60) : 0);
+}
+
+static void
+on_auth_lost(struct command *command, bool alone, const char *reason)
+{
+	(void)command;
+	(void)alone;
+	(void)reason;
+}
+
+static void
+send_auth(struct session *s)
+{
+	struct slice server = slice_str(s->peer->domain), own = slice_str(s->own);
+	struct signing_proof proof;
+	struct dmtp_auth auth;
+	struct buffer encoded;
+	uint8_t exporter[32];
+
+	if (dmtp_client_room(s->client) == 0)
+		return;
+	if (!conn_tls_exporter(s->conn, DMTP_EXPORTER_LABEL, exporter, sizeof(exporter)) ||
+	    !signing_prove(s->peer->relay->signing, own, server, exporter, &proof)) {
+		proof_failed(s, "AUTH needs a key, and TLS with the extended master secret", 0);
+		return;
+	}
+	auth = (struct dmtp_auth){ .domain = own,
+		                   .key = slice_str(proof.key_id),
+		                   .signature =
+		                       slice_mem(proof.signature, sizeof(proof.signature)) };
+	buffer_init(&encoded, 4096);
+	dmtp_auth_encode(&auth, &encoded);
+	s->auth = (struct command){ .replied = on_auth_replied, .lost = on_auth_lost };
+	if (!encoded.failed &&
+	    session_send(s, DMTP_AUTH, buffer_slice(&encoded), &s->auth, false))
+		s->proof = PROOF_SENT;
+	buffer_free(&encoded);
+}
+
+/*
+ * The peer doesn't know who we are: AUTH says it, and what it refused goes
+ * again. False: it was told already, or can't be.
+ */
+static bool
+prove_then_again(struct session *s, const struct dmtp_response *r)
+{
+	if (r->code != DMTP_CODE_UNVERIFIED_SENDER || r->letter == DMTP_K)
+		return false;
+	metric_add(&refused_sender, 1);
+	if (s->proof == PROOF_WANTED || s->proof == PROOF_SENT)
+		return true; /* sent before AUTH was */
+	if (!can_prove(s) ||
+	    (s->proof == PROOF_GIVEN && now_ms(s) < s->proof_ms + PROOF_AGAIN_MS)) {
+		log_warn("sender-unverified", LOG_S("peer", s->peer->domain),
+		         LOG_S("as", s->own),
+		         LOG_S("reason", s->proof == PROOF_GIVEN
+		                             ? "the peer refuses us after AUTH"
+		                             : "the peer refuses our certificate, and there "
+		                               "is no key for AUTH"));
+		return false;
+	}
+	log_info("auth-wanted", LOG_S("peer", s->peer->domain), LOG_S("as", s->own));
+	s->proof = PROOF_WANTED;
+	s->peer->wants_auth = true;
+	return true;
+}
+
+/* What it says of the session can't change within it: the next try is another one. */
+static void
+on_reply(struct session *s, const struct dmtp_client_event *event)
+{
+	struct command *command = event->tag;
+	bool spoilt = command != &s->auth && event->response.letter == DMTP_E &&
+	              dmtp_code_speaks(event->response.code) == DMTP_SPEAKS_SESSION;
+
+	s->bulk_out -= command->bulk;
+	if (command != &s->auth && prove_then_again(s, &event->response)) {
+		command->lost(command, false, "the peer wants AUTH first");
+		return;
+	}
+	s->answered = true;
+	command->replied(command, &event->response);
+	if (spoilt && !s->dead && !s->no_more)
+		session_quit(s);
+}
+
 static void
 on_info(struct session *s, const struct dmtp_response *r)
 {
@@ -287,7 +464,23 @@ on_info(struct session *s, const struct dmtp_response *r)
 	log_info("peer-informs", LOG_S("peer", s->peer->domain), LOG_S("reason", s->reason),
 	         LOG_I("retry_s", r->retry_s));
 	if (r->retry_s > 0)
-		loop_timer_set(&s->paused, (int64_t)r->retry_s * 1000);
+		peer_wait(s->peer, s->reason, r->retry_s);
+}
+
+/* X: what was sent is answered, the rest goes on in another session. */
+static void
+on_no_more(struct session *s, const struct dmtp_response *r)
+{
+	bool unserved = !s->answered && (has_sources(s) || session_unanswered(s) > 0);
+
+	s->no_more = true;
+	copy_reason(s, r);
+	if (r->retry_s > 0)
+		peer_wait(s->peer, s->reason, r->retry_s);
+	else if (unserved && session_unanswered(s) == 0)
+		peer_failed(s->peer, "it takes no commands: X before any was answered");
+	s->retired = s->answered || r->retry_s > 0;
+	drop_sources(s, "the peer takes no more commands in this session");
 }
 
 static void
@@ -311,6 +504,8 @@ on_greeted(struct session *s)
 	if (s->greeted)
 		return;
 	s->greeted = true;
+	if ((s->peer->wants_auth || !has_certificate(s)) && can_prove(s))
+		s->proof = PROOF_WANTED;
 	metric_add(&sessions_begun, 1);
 	if (s->peer->state.window_commands > 0)
 		dmtp_client_set_window(s->client, (uint32_t)s->peer->state.window_commands);
@@ -338,18 +533,13 @@ handle(struct session *s, const struct dmtp_client_event *event)
 		on_info(s, &event->response);
 		break;
 	case DMTP_CLIENT_NO_MORE:
-		s->no_more = true;
-		if (event->response.retry_s > 0) {
-			copy_reason(s, &event->response);
-			peer_failed(s->peer, s->reason, event->response.retry_s);
-		}
-		drop_sources(s, "the peer takes no more commands in this session");
+		on_no_more(s, &event->response);
 		break;
 	case DMTP_CLIENT_REFUSED:
-		copy_reason(s, &event->response);
-		peer_failed(s->peer, s->reason,
-		            event->response.retry_s > 0 ? event->response.retry_s : 60);
-		s->no_more = true; /* the end that follows is no second failure */
+		copy_reason(s,
+		            &event->response); /* its end follows: the next target, or a wait */
+		s->refused_s =
+		    event->response.retry_s > 0 ? event->response.retry_s : REFUSED_S;
 		break;
 	case DMTP_CLIENT_CLOSED:
 		end(s, s->reason[0] != '\0' ? s->reason : dmtp_close_name(event->reason));
@@ -399,6 +589,7 @@ on_secured(struct conn *conn, void *arg)
 
 	if (s->client == NULL) {
 		if (strcmp(conn_tls_peer(conn)->alpn, DMTP_ALPN) != 0) {
+			metric_add(&refused_protocol, 1);
 			end(s, "the server does not speak " DMTP_ALPN);
 			return;
 		}
@@ -450,9 +641,16 @@ on_ended(struct conn *conn, void *arg, bool clean)
 static void
 on_closed(struct conn *conn, void *arg, enum conn_end why, const char *text)
 {
+	struct session *s = arg;
+
 	(void)conn;
-	(void)why;
-	end(arg, text);
+	if (why == CONN_END_UNVERIFIED) {
+		metric_add(&refused_certificate, 1);
+		log_warn("server-unverified", LOG_S("peer", s->peer->domain),
+		         LOG_S("host", s->discovery.targets[s->target].host),
+		         LOG_S("reason", text));
+	}
+	end(s, text);
 }
 
 static const struct conn_events events = {
@@ -473,12 +671,6 @@ on_timer(struct loop_timer *timer)
 		return;
 	dmtp_client_tick(s->client, now_ms(s));
 	take_events(s);
-}
-
-static void
-on_pause_over(struct loop_timer *timer)
-{
-	session_ready(timer->arg);
 }
 
 /* --- Finding the way ----------------------------------------------------------- */
@@ -560,10 +752,14 @@ work(struct loop_defer *defer)
 			end(s, s->reason[0] != '\0' ? s->reason : s->discovery.reason);
 		return;
 	}
-	for (int lane = 0; s->greeted && lane < LANES; lane++)
+	if (s->greeted && s->proof == PROOF_WANTED && !s->no_more)
+		send_auth(s);
+	for (int lane = 0; !s->dead && s->greeted && lane < LANES; lane++)
 		serve_lane(s, lane);
 	if (!s->dead)
 		flush(s);
+	if (!s->dead)
+		peer_session_idle(s->peer, s);
 }
 
 /* --- Life ------------------------------------------------------------------------ */
@@ -574,6 +770,7 @@ reap(struct loop_defer *defer)
 	struct session *s = defer->arg;
 
 	dmtp_client_free(&s->client);
+	peer_unref(&s->peer);
 	free(s);
 }
 
@@ -595,15 +792,29 @@ hand_back_lost(struct session *s, const char *reason)
 	}
 }
 
+/*
+ * What its end says of the peer. One that was of use is no failure, nor one
+ * that nobody needed, nor one of which the peer was told already.
+ */
+static void
+tell_peer(struct session *s, const char *reason)
+{
+	bool idle = session_unanswered(s) == 0 && !has_sources(s);
+
+	if (s->retired || (s->greeted && (idle || s->answered)))
+		return;
+	if (!s->greeted && s->refused_s > 0)
+		peer_wait(s->peer, reason, s->refused_s);
+	else
+		peer_failed(s->peer, reason);
+}
+
 static void
 finish(struct session *s, const char *reason)
 {
-	bool idle = session_unanswered(s) == 0;
-
 	s->dead = true;
 	loop_defer_cancel(&s->work);
 	loop_timer_cancel(&s->timer);
-	loop_timer_cancel(&s->paused);
 	discover_cancel(&s->discovery);
 	if (s->resolving)
 		resolve_cancel(&s->query);
@@ -613,9 +824,7 @@ finish(struct session *s, const char *reason)
 	log_info("session-ended", LOG_S("peer", s->peer->domain), LOG_S("as", s->own),
 	         LOG_S("reason", reason));
 	peer_forget_session(s->peer, s);
-	/* A session that was of use and had nothing to do is no failure, nor one that said it would end. */
-	if (!s->no_more && !(s->greeted && (idle || s->answered)))
-		peer_failed(s->peer, reason, 0);
+	tell_peer(s, reason);
 	hand_back_lost(s, reason);
 	drop_sources(s, reason);
 	loop_defer(s->peer->relay->loop, &s->reap);
@@ -652,13 +861,12 @@ session_begin(struct peer *peer, const char *own, unsigned slot)
 
 	if (s == NULL)
 		return NULL;
-	s->peer = peer;
+	s->peer = peer_ref(peer);
 	s->slot = slot;
 	(void)snprintf(s->own, sizeof(s->own), "%s", own);
 	for (int lane = 0; lane < LANES; lane++)
 		s->ends[lane] = &s->lanes[lane];
 	loop_timer_init(&s->timer, peer->relay->loop, on_timer, s);
-	loop_timer_init(&s->paused, peer->relay->loop, on_pause_over, s);
 	loop_defer_init(&s->work, work, s);
 	loop_defer_init(&s->reap, reap, s);
 	metric_add(&sessions_open, 1);
@@ -672,13 +880,12 @@ session_quit(struct session *s)
 {
 	if (s->dead)
 		return;
+	s->no_more = s->retired = true;
 	if (!s->greeted) {
-		s->no_more = true;
 		finish(s, "shutting down");
 		return;
 	}
-	s->no_more = true;
-	drop_sources(s, "shutting down");
+	drop_sources(s, "the session ends");
 	dmtp_client_quit(s->client, now_ms(s));
 	session_ready(s);
 }
@@ -686,6 +893,7 @@ session_quit(struct session *s)
 void
 session_abort(struct session *s, const char *reason)
 {
+	s->retired = true;
 	if (!s->dead)
 		finish(s, reason);
 }

@@ -34,7 +34,7 @@ enum source_rc {
  */
 struct source {
 	enum source_rc (*make)(struct source *source);
-	/* The session is gone, or takes no more: the source is out of its lane. */
+	/* The session is gone, or takes no more: the source is out of its lane, and may enter another session's. */
 	void (*gone)(struct source *source, const char *reason);
 	int lane; /* 0 urgent .. 2 bulk */
 	int64_t stream;
@@ -63,9 +63,10 @@ void session_remove(struct source *source);
 /* What waited has something to send again. */
 void session_ready(struct session *s);
 
-/* From within make. False: it didn't go out (too long for the peer, no memory): the source ends it and answers SOURCE_DONE. */
-bool session_send(struct session *s, enum dmtp_verb verb, struct slice encoded,
-                  struct command *command, bool bulk);
+/* From within make. Not OK: it doesn't go out, and command isn't told of anything. */
+enum dmtp_client_rc session_send(struct session *s, enum dmtp_verb verb, struct slice encoded,
+                                 struct command *command, bool bulk)
+    __attribute__((warn_unused_result));
 
 /* The peer's limits and extension verbs; greeted: they are known. */
 bool session_is_greeted(const struct session *s);
@@ -75,10 +76,16 @@ unsigned session_ext(const struct session *s);
 /* At most so many commands unanswered; 0: what the peer allows. */
 void session_window(struct session *s, unsigned commands);
 
+/* Nothing is to be sent and nothing unanswered. */
+bool session_is_idle(const struct session *s);
+
 /* Commands unanswered. */
 size_t session_unanswered(const struct session *s);
 
-/* No new commands; QUIT when everything is answered. */
+/* All sources are gone from it; what was sent is still answered. */
+void session_give_back(struct session *s, const char *reason);
+
+/* No new commands; QUIT when everything is answered. Its end is no failure of the peer. */
 void session_quit(struct session *s);
 
 /* At once; commands are lost, sources gone. */

@@ -17,6 +17,7 @@
 
 #include <jansson.h>
 
+struct owners;
 struct web_request;
 
 /* Made and freed by role.c; everything in it stands as long as requests do. */
@@ -29,6 +30,8 @@ struct site {
 	struct memo *keys;          /* (iss, kid) -> key */
 	struct memo *channels;      /* (site, name) -> channel */
 	struct memo *bodies;        /* message id -> canonical message */
+	struct memo *cards;         /* domain -> site card */
+	struct owners *owners;      /* what the configuration says of our domains */
 	_Atomic bool draining;
 	_Atomic bool
 	    stopping; /* no request is waited for any more: nothing new is asked of the store */

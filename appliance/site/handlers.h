@@ -25,6 +25,9 @@ web_handler on_member_add, on_member_list, on_member_get, on_member_remove;
 /* pickup.c */
 web_handler on_pickup;
 
+/* card.c */
+web_handler on_card;
+
 /* routes.c: the public listener's table. NULL: no memory. To be freed with free(). */
 struct web_route *site_routes(const struct config *config, size_t *count);
 

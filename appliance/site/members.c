@@ -72,11 +72,15 @@ added_json(const struct add_call *a)
 {
 	json_t *rows = json_array();
 
-	for (size_t i = 0; i < a->n; i++)
+	for (size_t i = 0; i < a->n; i++) {
+		const struct member_invite *in = &a->one[i].invite;
+
 		(void)json_array_append_new(
-		    rows, json_pack("{s:s, s:s, s:b}", "address", a->one[i].address.text,
-		                    "state", member_state_name(a->one[i].invite.state),
-		                    "invited", (int)a->one[i].invite.invited));
+		    rows, json_pack("{s:s, s:s, s:b, s:s*}", "address", a->one[i].address.text,
+		                    "state", member_state_name(in->state), "invited",
+		                    (int)in->invited, "held_by",
+		                    in->held_by[0] == '\0' ? NULL : in->held_by));
+	}
 	return json_pack("{s:o}", "members", rows);
 }
 

@@ -10,6 +10,7 @@
 #include "base/process.h"
 #include "base/random.h"
 #include "site/handlers.h"
+#include "site/owners.h"
 #include "store/embedded.h"
 #include "store/sites.h"
 #include "web/health.h"
@@ -24,6 +25,7 @@
 #define TOKENS_MAX 65536
 #define KEYS_MAX 16384
 #define CHANNELS_MAX 65536
+#define CARDS_MAX 1024
 #define BODIES_MAX_BYTES (32u << 20)
 #define STORE_GRACE_MS 2000
 
@@ -54,6 +56,7 @@ forget(struct site *site)
 	memo_clear(site->keys);
 	memo_clear(site->channels);
 	memo_clear(site->bodies);
+	memo_clear(site->cards);
 }
 
 static void on_revision(struct store_job *job);
@@ -146,6 +149,8 @@ reload(struct role *role)
 	config_restart_options(role->site.config, loaded, &text);
 	log_set_level(loaded->log_level);
 	role->drain_timeout_s = loaded->drain_timeout_s;
+	owners_set(role->site.owners, loaded);
+	memo_clear(role->site.cards);
 	if (role->site.config->site.http.tls)
 		reload_certificates(role, loaded);
 	log_info("reloaded", LOG_B("restart_needed_for", buffer_slice(&text)));
@@ -194,9 +199,12 @@ start_memory(struct role *role)
 	site->keys = memo_make(KEYS_MAX);
 	site->channels = memo_make(CHANNELS_MAX);
 	site->bodies = memo_make(BODIES_MAX_BYTES);
+	site->cards = memo_make(CARDS_MAX);
+	site->owners = owners_make(site->config);
 	site->aside = aside_start();
 	return site->tokens != NULL && site->keys != NULL && site->channels != NULL &&
-	       site->bodies != NULL && site->aside != NULL;
+	       site->bodies != NULL && site->cards != NULL && site->owners != NULL &&
+	       site->aside != NULL;
 }
 
 static bool
@@ -319,6 +327,8 @@ release(struct role *role)
 	memo_free(&role->site.keys);
 	memo_free(&role->site.channels);
 	memo_free(&role->site.bodies);
+	memo_free(&role->site.cards);
+	owners_free(&role->site.owners);
 	rates_free(&role->site.rates);
 	mailbox_deinit(&role->wake);
 	free(role->servers);

@@ -1,6 +1,7 @@
 /* The public listener's routes, and its answers about health. */
 #include "site/handlers.h"
 
+#include "dmtp/card.h"
 #include "web/reply.h"
 
 #include <stdio.h>
@@ -56,6 +57,7 @@ on_readyz(struct web_request *req, void *arg)
 static const struct web_route routes[] = {
 	{ WEB_POST, "/v1/channels/:channel/messages", on_push, BODY_MAX, WEB_JSON_BODY },
 	{ WEB_GET, "/m/:site/:message/:digest", on_pickup, 0, 0 },
+	{ WEB_GET, DMTP_CARD_PATH, on_card, 0, 0 },
 	{ WEB_GET, "/v1/messages/:id", on_message_get, 0, 0 },
 	{ WEB_DELETE, "/v1/messages/:id", on_message_recall, 0, 0 },
 	{ WEB_GET, "/v1/messages/:id/recipients", on_message_recipients, 0, 0 },

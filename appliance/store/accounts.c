@@ -1,6 +1,7 @@
 /* Accounts and log-ins: see accounts.h. */
 #include "store/accounts.h"
 
+#include "store/mails.h"
 #include "store/rows.h"
 
 #include <sodium.h>
@@ -235,14 +236,20 @@ rows_created(const PGresult *r, struct store_job *const *jobs, size_t n)
 static const struct store_op changes[] = {
 	[ACCOUNT_CREATE] = {
 	    .name = "account_create",
-	    /* "channel.site" is a channel's address: no account of a site's domain is called so. */
+	    /* "channel.site" is a channel's address: no account of a site's domain is called so.
+	     * Nor is it called as the domain's mail gateway. */
 	    .sql = "WITH named AS (INSERT INTO tmtp.local_name (domain, name, kind, id) "
-		   " SELECT $1, $2, 'account', $7 WHERE NOT EXISTS (SELECT FROM tmtp.local_name s "
+		   " SELECT $1, $2, 'account', $7 WHERE $2 <> '" MAIL_GATEWAY "' AND NOT EXISTS (SELECT FROM tmtp.local_name s "
 		   "  WHERE s.domain = $1 AND s.name = substring($2 from '^[a-z0-9-]+[.]([a-z0-9-]+)$') "
 		   "  AND s.kind = 'site') "
 		   " ON CONFLICT (domain, name) DO NOTHING RETURNING id), "
 		   "changed AS (INSERT INTO tmtp.account (account_id, domain, name, password_hash, created_at) "
-		   " SELECT id, $1, $2, $6, $3 FROM named RETURNING account_id)"
+		   " SELECT id, $1, $2, $6, $3 FROM named RETURNING account_id), "
+		   /* a person writes as a site does: schema/007_persons.sql */
+		   "sender AS (INSERT INTO tmtp.site (site_id, domain, name, title, created_at, kind) "
+		   " SELECT id, $1, $2, '', $3, 1 FROM named RETURNING site_id), "
+		   "inbox AS (INSERT INTO tmtp.channel (site_id, channel_id, name, title, created_at) "
+		   " SELECT site_id, site_id, 'inbox', '', $3 FROM sender)"
 		   TELL("account-create") "SELECT account_id FROM changed",
 	    .types = (const Oid[]){ COMMON_TYPES, T_TEXT, T_INT8, 0 },
 	    .wakes = "tmtp_revision",
@@ -298,7 +305,7 @@ bind_list(struct args *a, struct store_job *const *jobs, size_t n)
 
 	(void)n;
 	args_slice(a, 0, list->domain);
-	args_slice(a, 1, list->after);
+	args_slice(a, 1, list->exact.len > 0 ? list->exact : list->after);
 	args_i64(a, 2, list->limit);
 }
 
@@ -327,6 +334,7 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 		out->address = row_text(r, row, 1);
 		out->created_us = row_time(r, row, 2);
 		out->disabled_us = row_time(r, row, 3);
+		out->takes_mail = row_bool(r, row, 4);
 		if (out->address == NULL)
 			list->job.rc = STORE_DOWN;
 	}
@@ -334,9 +342,23 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op list_op = {
 	.name = "account_list",
+	.sql =
+	    "SELECT a.account_id, a.name || '@' || a.domain, a.created_at, a.disabled_at, "
+	    " EXISTS (SELECT FROM tmtp.mail_channel m WHERE m.account_id = a.account_id AND m.open) "
+	    "FROM tmtp.account a "
+	    "WHERE a.domain = $1 AND a.name > $2 ORDER BY a.name LIMIT $3",
+	.types = (const Oid[]){ T_TEXT, T_TEXT, T_INT8, 0 },
+	.lane = STORE_READ,
+	.repeatable = true,
+	.bind = bind_list,
+	.rows = rows_list,
+};
+
+static const struct store_op exact_op = {
+	.name = "account_exact",
 	.sql = "SELECT account_id, name || '@' || domain, created_at, disabled_at FROM "
 	       "tmtp.account "
-	       "WHERE domain = $1 AND name > $2 ORDER BY name LIMIT $3",
+	       "WHERE domain = $1 AND name = $2 LIMIT $3",
 	.types = (const Oid[]){ T_TEXT, T_TEXT, T_INT8, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
@@ -347,7 +369,7 @@ static const struct store_op list_op = {
 void
 store_account_list(struct store *store, struct account_list *list)
 {
-	list->job.op = &list_op;
+	list->job.op = list->exact.len > 0 ? &exact_op : &list_op;
 	list->rows = NULL;
 	list->rows_n = 0;
 	store_submit(store, &list->job);

@@ -69,11 +69,13 @@ struct account_row {
 	int64_t account_id;
 	char *address;
 	int64_t created_us, disabled_us;
+	bool takes_mail; /* the channel smtp is open */
 };
 
 struct account_list {
 	struct store_job job;
 	struct slice domain, after; /* after: a name of the page before */
+	struct slice exact;         /* only the account of this name; empty: a page */
 	unsigned limit;
 	struct account_row *rows; /* out; freed by account_list_clear */
 	size_t rows_n;

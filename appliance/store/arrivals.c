@@ -415,8 +415,11 @@ rows_invite(const PGresult *r, struct store_job *const *jobs, size_t n)
 /*
  * DMTP.md section 7: at most one unanswered for (registrable domain, member),
  * capped by day; a refusal (or a revocation) is final for that sender, a second
- * one for the domain. A consent that was never asked for or is granted needs no
- * invitation. A sender or domain that another process has just made known is
+ * one for the domain. Who granted needs no invitation: the site that still asks
+ * has removed the member since, or lost the grant, and is told it again, of a
+ * later date (not more than a second ahead, however often it asks). Who is of
+ * the member's own domain answers for himself alone: its operator knows him. A
+ * sender or domain that another process has just made known is
  * not seen: the transaction is run again.
  */
 static const struct store_op invite_run = {
@@ -424,9 +427,10 @@ static const struct store_op invite_run = {
 	.sql =
 	    "WITH member AS MATERIALIZED (SELECT account_id FROM tmtp.account "
 	    "  WHERE domain = $4 AND name = $5 AND disabled_at IS NULL), "
-	    "theirs AS MATERIALIZED (SELECT c.* , s.address FROM member m "
+	    "theirs AS MATERIALIZED (SELECT c.* , s.address, s.domain_id FROM member m "
 	    "  JOIN tmtp.consent c ON c.account_id = m.account_id "
-	    "  JOIN tmtp.sender s ON s.sender_id = c.sender_id AND s.registrable = $3), "
+	    "  JOIN tmtp.sender s ON s.sender_id = c.sender_id AND s.registrable = $3 "
+	    "  AND ($2 <> $4 OR s.address = $1)), "
 	    "wanted AS MATERIALIZED (SELECT m.account_id FROM member m WHERE "
 	    "  NOT EXISTS (SELECT FROM theirs WHERE state = 0) "
 	    "  AND NOT EXISTS (SELECT FROM theirs WHERE address = $1 AND channel = $6) "
@@ -434,6 +438,16 @@ static const struct store_op invite_run = {
 	    "  AND (SELECT count(*) FROM theirs WHERE state IN (2, 3)) < 2 "
 	    "  AND (SELECT count(*) FROM theirs WHERE asked_at > $15 - interval '1 day') < $22), "
 	    "counted AS (UPDATE tmtp.arrival_count SET recipients = recipients + $17 WHERE slot = $16), "
+	    "told AS (UPDATE tmtp.consent c SET changed_id = $19, "
+	    "  grant_date = greatest(floor(extract(epoch FROM $15))::int8, c.grant_date + 1) FROM theirs t "
+	    "  WHERE t.address = $1 AND t.channel = $6 AND c.account_id = t.account_id "
+	    "  AND c.sender_id = t.sender_id AND c.channel = t.channel AND c.state = 1 "
+	    "  AND c.changed_id = t.changed_id AND c.grant_date <= floor(extract(epoch FROM $15))::int8 "
+	    "  RETURNING c.account_id, c.sender_id, c.channel, t.domain_id), "
+	    "queued AS (INSERT INTO tmtp.grant_outbox (account_id, sender_id, channel, domain_id, changed_id) "
+	    "  SELECT account_id, sender_id, channel, domain_id, $19 FROM told "
+	    "  ON CONFLICT (account_id, sender_id, channel) DO UPDATE SET changed_id = EXCLUDED.changed_id, "
+	    "  attempts = 0, leased_until = NULL), "
 	    "dom AS (INSERT INTO tmtp.domain (domain_id, name, created_at) "
 	    "  SELECT $21, $2, $15 FROM wanted ON CONFLICT DO NOTHING RETURNING domain_id), "
 	    "their_domain AS MATERIALIZED (SELECT domain_id FROM tmtp.domain WHERE name = $2 "
@@ -463,6 +477,7 @@ static const struct store_op invite_run = {
 	                   T_UUID, T_INT8,        T_INT8,        T_INT8, 0 },
 	.lane = STORE_ARRIVE,
 	.repeatable = true,
+	.wakes = "tmtp_relay",
 	.bind = bind_invite,
 	.rows = rows_invite,
 };
@@ -538,7 +553,8 @@ static const struct store_op pickup_claim_run = {
 	    "  WHERE state = 0 AND notification_id >= $3 AND (leased_until IS NULL OR leased_until < $1) "
 	    "  AND (not_before IS NULL OR not_before <= $1) "
 	    "  ORDER BY notification_id LIMIT $4 FOR UPDATE SKIP LOCKED), "
-	    "claimed AS (UPDATE tmtp.notification n SET leased_until = $2, attempts = n.attempts + 1 "
+	    "claimed AS (UPDATE tmtp.notification n SET leased_until = $2, "
+	    "  lease_owner = tmtp.this_worker(), attempts = n.attempts + 1 "
 	    "  FROM pick WHERE n.notification_id = pick.notification_id RETURNING n.*) "
 	    "SELECT c.notification_id, s.address, c.channel, c.recipient, c.digest, c.size, c.date_s, "
 	    " c.expires_at, c.uris, c.signing_key, c.signature, c.attempts::int4 "
@@ -806,11 +822,14 @@ static void
 bind_since(struct args *a, struct store_job *const *jobs, size_t n)
 {
 	const struct channels_since *s = (const struct channels_since *)jobs[0];
+	struct uuid before = uuid_floor(s->before_us);
 
 	(void)n;
 	args_slice(a, 0, s->from);
 	args_uuid(a, 1, &s->since);
 	args_i64(a, 2, s->limit);
+	if (s->before_us > 0)
+		args_uuid(a, 3, &before);
 }
 
 static void
@@ -839,6 +858,7 @@ rows_since(const PGresult *r, struct store_job *const *jobs, size_t n)
 		e->receipts = row_bool(r, row, 4);
 		e->date_s = row_i64(r, row, 5);
 		e->changed_id = row_uuid(r, row, 6);
+		e->presence = row_bool(r, row, 7);
 	}
 	s->rows_n = (size_t)count;
 }
@@ -847,12 +867,13 @@ static const struct store_op since_run = {
 	.name = "channels_since",
 	.sql =
 	    "SELECT a.name || '@' || a.domain, c.channel, c.state::int4, c.grant_id, c.receipts, "
-	    " c.grant_date, c.changed_id "
+	    " c.grant_date, c.changed_id, c.presence "
 	    "FROM tmtp.sender s JOIN tmtp.consent c ON c.sender_id = s.sender_id AND c.state > 0 "
 	    " AND c.changed_id > $2 "
 	    "JOIN tmtp.account a ON a.account_id = c.account_id "
-	    "WHERE s.address = $1 ORDER BY c.changed_id LIMIT $3",
-	.types = (const Oid[]){ T_TEXT, T_UUID, T_INT8, 0 },
+	    "WHERE s.address = $1 AND ($4::uuid IS NULL OR c.changed_id < $4) "
+	    "ORDER BY c.changed_id LIMIT $3",
+	.types = (const Oid[]){ T_TEXT, T_UUID, T_INT8, T_UUID, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
 	.bind = bind_since,

@@ -178,7 +178,7 @@ void channels_get_clear(struct channels_get *get);
 struct consent_event {
 	char *address, *channel;
 	int state; /* enum consent_state */
-	bool has_grant, receipts;
+	bool has_grant, receipts, presence;
 	uint8_t grant[20];
 	int64_t date_s;
 	struct uuid changed_id;
@@ -189,6 +189,7 @@ struct channels_since {
 	struct store_job job;
 	struct slice from;
 	struct uuid since; /* all zero: from the start */
+	int64_t before_us; /* only what changed before; 0: all */
 	unsigned limit;
 	struct consent_event *rows; /* out; freed by channels_since_clear */
 	size_t rows_n;

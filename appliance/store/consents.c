@@ -133,6 +133,10 @@ bind_change(struct args *a, struct store_job *const *jobs, size_t n)
 	args_i64(a, 10, c->domain_id);
 	args_time(a, 11, c->now_us);
 	args_i64(a, 12, c->now_us / 1000000);
+	args_i32(a, 13, (int32_t)c->why);
+	args_bool(a, 14, c->blocked);
+	if (c->presence != PRESENCE_AS_IT_WAS)
+		args_bool(a, 15, c->presence == PRESENCE_SHOWN);
 }
 
 static void
@@ -150,37 +154,54 @@ rows_change(const PGresult *r, struct store_job *const *jobs, size_t n)
  * The row may change only from what this statement saw: another process's
  * change in between makes it run again (tmtp.race), else a no that meets a
  * yes could leave the yes's grant open. Dates grow by a second at least, so
- * that a site never has to break a tie. A revoked or refused consent keeps its
+ * that a site never has to break a tie. A yes that is said again is told again,
+ * at most once a second: the site may have removed the member since. A revoked or refused consent keeps its
  * grant's id (GRANT names it); open_grant doesn't.
+ *
+ * CONSENT_ANSWER: "mine" is the member's own invitation to that person, who has
+ * said yes; it opens her inbox unless she said something else since then. What
+ * is open already is told again, with CONSENT_ANSWER_ANEW.
  */
 static const struct store_op change_op = {
 	.name = "consent_change",
 	.sql =
 	    "WITH known AS MATERIALIZED (SELECT sender_id, domain_id FROM tmtp.sender WHERE address = $2), "
 	    "dom AS (INSERT INTO tmtp.domain (domain_id, name, created_at) SELECT $11, $4, $12 "
-	    " WHERE $6 = 1 AND NOT EXISTS (SELECT FROM known) "
+	    " WHERE ($6 = 1 OR $14 = 1) AND NOT EXISTS (SELECT FROM known) "
 	    "  AND NOT EXISTS (SELECT FROM tmtp.domain WHERE name = $4) "
 	    " ON CONFLICT DO NOTHING RETURNING domain_id), "
 	    "theirs AS MATERIALIZED (SELECT domain_id FROM tmtp.domain WHERE name = $4 "
 	    " UNION ALL SELECT domain_id FROM dom), "
 	    "made AS (INSERT INTO tmtp.sender (sender_id, address, domain_id, registrable, created_at) "
 	    " SELECT $10, $2, theirs.domain_id, $5, $12 FROM theirs "
-	    " WHERE $6 = 1 AND NOT EXISTS (SELECT FROM known) "
+	    " WHERE ($6 = 1 OR $14 = 1) AND NOT EXISTS (SELECT FROM known) "
 	    " ON CONFLICT DO NOTHING RETURNING sender_id, domain_id), "
 	    "whose AS MATERIALIZED (SELECT * FROM known UNION ALL SELECT * FROM made), "
 	    "old AS MATERIALIZED (SELECT c.* FROM whose CROSS JOIN LATERAL ("
-	    " SELECT k.state, k.receipts, k.changed_id FROM tmtp.consent k "
+	    " SELECT k.state, k.receipts, k.presence, k.blocked, k.changed_id, k.grant_date FROM tmtp.consent k "
 	    " WHERE k.account_id = $1 AND k.sender_id = whose.sender_id AND k.channel = $3 LIMIT 1) c), "
+	    "mine AS MATERIALIZED (SELECT k.invited_at FROM whose CROSS JOIN LATERAL ("
+	    " SELECT s.invited_at FROM tmtp.subscription s WHERE s.site_id = $1 AND s.channel_id = $1 "
+	    "  AND s.domain_id = whose.domain_id AND s.member = left($2, -1 - length($4)) AND s.state = 1 LIMIT 1) k "
+	    " WHERE $14 >= 2), "
 	    "wanted AS MATERIALIZED (SELECT whose.*, old.changed_id FROM whose LEFT JOIN old ON true "
-	    " WHERE CASE WHEN old.state IS NULL THEN $6 = 1 "
-	    "  WHEN $6 = 1 THEN old.state <> 1 OR old.receipts <> $7 "
-	    "  WHEN $6 = 2 THEN old.state <> 2 ELSE old.state = 1 END), "
+	    " LEFT JOIN mine ON true "
+	    " WHERE CASE WHEN $14 >= 2 THEN CASE old.state WHEN 1 THEN $14 = 3 "
+	    "   WHEN 2 THEN floor(extract(epoch FROM mine.invited_at) * 1000) > tmtp.uuid_ms(old.changed_id) "
+	    "   WHEN 3 THEN floor(extract(epoch FROM mine.invited_at) * 1000) > tmtp.uuid_ms(old.changed_id) "
+	    "   ELSE mine.invited_at IS NOT NULL END "
+	    "  WHEN old.state IS NULL THEN $6 = 1 OR $14 = 1 "
+	    "  WHEN $6 = 1 THEN old.state <> 1 OR old.receipts <> $7 OR old.grant_date < $13 "
+	    "   OR old.presence <> coalesce($16, old.presence) "
+	    "  WHEN $6 = 2 THEN old.state <> 2 OR old.blocked <> $15 ELSE old.state = 1 END), "
 	    "said AS (INSERT INTO tmtp.consent AS c "
-	    "  (account_id, sender_id, channel, state, grant_id, receipts, changed_id, grant_date) "
-	    " SELECT $1, w.sender_id, $3, $6, CASE WHEN $6 = 1 THEN $8 END, $6 = 1 AND $7, $9, $13 FROM wanted w "
+	    "  (account_id, sender_id, channel, state, grant_id, receipts, changed_id, grant_date, presence, blocked) "
+	    " SELECT $1, w.sender_id, $3, $6, CASE WHEN $6 = 1 THEN $8 END, $6 = 1 AND $7, $9, $13, "
+	    "  $6 = 1 AND coalesce($16, false), $6 = 2 AND $15 FROM wanted w "
 	    " ON CONFLICT (account_id, sender_id, channel) DO UPDATE SET state = EXCLUDED.state, "
 	    "  grant_id = CASE WHEN EXCLUDED.state = 1 AND c.state <> 1 THEN EXCLUDED.grant_id ELSE c.grant_id END, "
-	    "  receipts = EXCLUDED.receipts, changed_id = EXCLUDED.changed_id, "
+	    "  presence = $6 = 1 AND coalesce($16, c.presence), blocked = EXCLUDED.blocked, "
+	    "  receipts = CASE WHEN $14 >= 2 THEN c.receipts ELSE EXCLUDED.receipts END, changed_id = EXCLUDED.changed_id, "
 	    "  grant_date = greatest(EXCLUDED.grant_date, c.grant_date + 1) "
 	    "  WHERE c.changed_id = (SELECT w.changed_id FROM wanted w) "
 	    " RETURNING c.state, c.grant_id), "
@@ -193,12 +214,13 @@ static const struct store_op change_op = {
 	    " SELECT $1, w.sender_id, $3, w.domain_id, $9 FROM said CROSS JOIN wanted w "
 	    " ON CONFLICT (account_id, sender_id, channel) DO UPDATE SET changed_id = EXCLUDED.changed_id, "
 	    "  attempts = 0, leased_until = NULL) "
-	    "SELECT $6 = 1 OR EXISTS (SELECT FROM old WHERE $6 = 2 OR old.state IN (1, 3)), "
+	    "SELECT $6 = 1 OR $14 = 1 OR EXISTS (SELECT FROM old WHERE $6 = 2 OR old.state IN (1, 3)), "
 	    " EXISTS (SELECT FROM said) OR EXISTS (SELECT FROM old WHERE old.changed_id = $9), "
-	    " CASE WHEN $6 = 1 AND NOT EXISTS (SELECT FROM whose) "
+	    " CASE WHEN ($6 = 1 OR $14 = 1) AND NOT EXISTS (SELECT FROM whose) "
 	    "  OR EXISTS (SELECT FROM wanted) AND NOT EXISTS (SELECT FROM said) THEN tmtp.race() END",
 	.types = (const Oid[]){ T_INT8, T_TEXT, T_TEXT, T_TEXT, T_TEXT, T_INT4, T_BOOL, T_BYTEA,
-	                        T_UUID, T_INT8, T_INT8, T_TIMESTAMPTZ, T_INT8, 0 },
+	                        T_UUID, T_INT8, T_INT8, T_TIMESTAMPTZ, T_INT8, T_INT4, T_BOOL,
+	                        T_BOOL, 0 },
 	.lane = STORE_WRITE,
 	.repeatable = true,
 	.wakes = "tmtp_relay",

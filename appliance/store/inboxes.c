@@ -27,6 +27,8 @@
 #define SENDER_OF_N \
 	"CROSS JOIN LATERAL (SELECT k.address FROM tmtp.sender k WHERE k.sender_id = n.sender_id LIMIT 1) s "
 
+#define MAIL "n.mail_sender, n.mail_from, n.mail_address"
+
 /*
  * The entry b, whose notification is n, is shown: it was to be seen, and no
  * entry of its thread that the sender wrote later is; in one second the thread's
@@ -49,8 +51,9 @@
 #define ENTRY(b, n, max)                                                                      \
 	b ".notification_id, s.address, " n ".channel, greatest(" b ".arrived_at, " n         \
 	  ".verified_at), " n ".date_s, " b ".read_at, " n ".state = 3 OR " b                 \
-	  ".withdrawn_at IS NOT NULL, " BODY(b, n, max) ", " b ".variables, greatest(" b      \
-							".arrived_at, " n ".verified_at, " b  \
+	  ".withdrawn_at IS NOT NULL, " BODY(b, n, max) ", " b ".variables, " MAIL            \
+							", greatest(" b ".arrived_at, " n     \
+							".verified_at, " b                    \
 							".withdrawn_at), coalesce(" b         \
 							".thread, " b ".notification_id), " b \
 							".thread IS NOT NULL "
@@ -79,10 +82,21 @@ inbox_list_clear(struct inbox_list *list)
 		free(list->rows[i].channel);
 		free(list->rows[i].body);
 		free(list->rows[i].variables);
+		free(list->rows[i].mail_sender);
+		free(list->rows[i].mail_from);
+		free(list->rows[i].mail_address);
 	}
 	free(list->rows);
 	list->rows = NULL;
 	list->rows_n = 0;
+}
+
+/* Memory was short: mail must never look like what was verified. */
+static bool
+mail_is_cut(const struct inbox_row *e, const PGresult *r, int row)
+{
+	return !row_is_null(r, row, 10) &&
+	       (e->mail_sender == NULL || e->mail_from == NULL || e->mail_address == NULL);
 }
 
 static void
@@ -99,11 +113,14 @@ read_entry(struct inbox_list *list, const PGresult *r, int row)
 	e->withdrawn = row_bool(r, row, 7);
 	e->body = row_octets(r, row, 8, &e->size);
 	e->variables = row_octets(r, row, 9, &e->variables_len);
-	e->changed_us = row_time(r, row, 10);
-	e->entry_id = row_uuid(r, row, 11);
-	list->threads = list->threads || row_bool(r, row, 12);
+	e->mail_sender = row_text(r, row, 10);
+	e->mail_from = row_text(r, row, 11);
+	e->mail_address = row_text(r, row, 12);
+	e->changed_us = row_time(r, row, 13);
+	e->entry_id = row_uuid(r, row, 14);
+	list->threads = list->threads || row_bool(r, row, 15);
 	if (e->sender == NULL || e->channel == NULL || (e->body == NULL && !e->withdrawn) ||
-	    (e->variables == NULL && !row_is_null(r, row, 9)))
+	    (e->variables == NULL && !row_is_null(r, row, 9)) || mail_is_cut(e, r, row))
 		list->job.rc = STORE_DOWN;
 }
 

@@ -18,6 +18,8 @@ struct inbox_row {
 	size_t size;
 	uint8_t *variables; /* this member's, canonical bencode, or NULL */
 	size_t variables_len;
+	/* Of mail (mails.h); all NULL: it came over DMTP, from a verified sender. */
+	char *mail_sender, *mail_from, *mail_address;
 };
 
 /*
@@ -102,6 +104,16 @@ struct consent_list {
 void store_consent_list(struct store *store, struct consent_list *list);
 void consent_list_clear(struct consent_list *list);
 
+/* Whether this member and the person see each other's presence, as far as she is concerned. */
+enum consent_presence { PRESENCE_AS_IT_WAS, PRESENCE_SHOWN, PRESENCE_HIDDEN };
+
+enum consent_why {
+	CONSENT_SAID,    /* by the member, asked or (a yes) not */
+	CONSENT_UNASKED, /* REFUSED: also of who never asked */
+	CONSENT_ANSWER,  /* GRANTED: a person whom the member invited, and who has accepted */
+	CONSENT_ANSWER_ANEW, /* likewise; her server may not know of an earlier yes: it is told again */
+};
+
 /*
  * A member's yes, no or no longer. Granting what was never asked for starts
  * the consent at the member's side. Puts the GRANT for the site into the
@@ -117,6 +129,10 @@ struct consent_change {
 	struct slice sender_domain, registrable;
 	enum consent_state state; /* GRANTED, REFUSED or REVOKED */
 	bool receipts;
+	enum consent_why why;
+	bool
+	    blocked; /* REFUSED: the member wants no more of this person, and sees that she said so */
+	enum consent_presence presence;
 	uint8_t grant_id[20]; /* fresh random octets, used when a grant is made */
 	struct uuid changed_id;
 	int64_t sender_id, domain_id; /* fresh of id_make, used when unknown yet */

@@ -4,6 +4,7 @@
 #include "base/log.h"
 
 #include <poll.h>
+#include <stdio.h>
 
 #define CONNECT_TIMEOUT_MS 10000
 #define BACKOFF_FIRST_MS 50
@@ -21,9 +22,9 @@
 	"-c join_collapse_limit=1 -c enable_hashjoin=off -c enable_mergejoin=off -c enable_seqscan=off"
 
 void
-link_init(struct link *l, const char *conninfo, const char *name)
+link_init(struct link *l, const char *conninfo, const char *name, const char *worker)
 {
-	*l = (struct link){ .conninfo = conninfo, .name = name };
+	*l = (struct link){ .conninfo = conninfo, .name = name, .worker = worker };
 	buffer_init(&l->error, 1024);
 }
 
@@ -64,9 +65,12 @@ start(struct link *l, int64_t now_ms)
 {
 	const char *const keys[] = { LINK_KEYS, "dbname", "fallback_application_name",
 		                     "options", NULL };
-	const char *const values[] = { LINK_VALUES, l->conninfo, l->name, SESSION_OPTIONS,
-		                       NULL };
+	char options[sizeof(SESSION_OPTIONS) + 64] = SESSION_OPTIONS;
+	const char *const values[] = { LINK_VALUES, l->conninfo, l->name, options, NULL };
 
+	if (l->worker != NULL)
+		(void)snprintf(options, sizeof(options), "%s -c tmtp.worker=%s",
+		               SESSION_OPTIONS, l->worker);
 	l->pg = PQconnectStartParams(keys, values, 1);
 	if (l->pg == NULL || PQstatus(l->pg) == CONNECTION_BAD) {
 		link_fail(l, now_ms, l->pg == NULL ? "out of memory" : NULL);

@@ -21,10 +21,12 @@ struct link {
 	PostgresPollingStatusType wants;
 	const char *conninfo; /* borrowed */
 	const char *name;     /* borrowed */
+	const char *worker;   /* borrowed: the process's id as text, or NULL */
 	struct buffer error;  /* the last failure's text */
 };
 
-void link_init(struct link *l, const char *conninfo, const char *name);
+/* worker: what tmtp.this_worker() answers within the session; NULL: nothing. */
+void link_init(struct link *l, const char *conninfo, const char *name, const char *worker);
 void link_deinit(struct link *l);
 
 /*

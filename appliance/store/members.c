@@ -9,7 +9,7 @@ member_state_name(enum member_state state)
 	static const char *const names[] = {
 		[MEMBER_INVITED] = "invited", [MEMBER_GRANTED] = "granted",
 		[MEMBER_REFUSED] = "refused", [MEMBER_REVOKED] = "revoked",
-		[MEMBER_REMOVED] = "removed",
+		[MEMBER_REMOVED] = "removed", [MEMBER_NONE] = "none",
 	};
 
 	return names[state];
@@ -44,9 +44,12 @@ rows_invite(const PGresult *r, struct store_job *const *jobs, size_t n)
 		jobs[i]->rc = STORE_NOT_FOUND;
 	for (int row = 0; row < PQntuples(r); row++) {
 		struct member_invite *in = (struct member_invite *)jobs[row_i32(r, row, 0)];
+		struct slice held_by = row_slice(r, row, 4);
 
 		in->state = (enum member_state)row_i32(r, row, 1);
 		in->invited = row_bool(r, row, 2);
+		(void)snprintf(in->held_by, sizeof(in->held_by), "%.*s", (int)held_by.len,
+		               held_by.len > 0 ? (const char *)held_by.data : "");
 		in->job.rc = STORE_OK;
 	}
 }
@@ -74,11 +77,20 @@ static const struct store_op invite_op = {
 	    "keyed AS MATERIALIZED (SELECT a.*, coalesce(d.domain_id, f.domain_id) AS domain_id "
 	    " FROM asked a LEFT JOIN tmtp.domain d ON d.name = a.domain "
 	    " LEFT JOIN fresh f ON f.name = a.domain), "
+	    "held AS MATERIALIZED (SELECT k.ord, o.name FROM keyed k CROSS JOIN LATERAL ("
+	    "  SELECT c.name FROM tmtp.channel c CROSS JOIN LATERAL ("
+	    "   SELECT s.state, s.invited_at FROM tmtp.subscription s WHERE s.site_id = k.site_id "
+	    "    AND s.channel_id = c.channel_id AND s.domain_id = k.domain_id AND s.member = k.member "
+	    "   LIMIT 1) s "
+	    "  WHERE c.site_id = k.site_id AND c.channel_id <> k.channel_id "
+	    "   AND (s.state = 2 OR s.state = 0 AND s.invited_at > k.accepted_at - interval '24 hours') "
+	    "  ORDER BY s.state, c.channel_id LIMIT 1) o), "
 	    "due AS (INSERT INTO tmtp.subscription AS s "
 	    "  (site_id, channel_id, domain_id, member, state, invited_at) "
 	    " SELECT DISTINCT ON (site_id, channel_id, domain_id, member) "
 	    "  site_id, channel_id, domain_id, member, 0, accepted_at "
 	    " FROM keyed WHERE domain_id IS NOT NULL "
+	    "  AND NOT EXISTS (SELECT FROM held WHERE held.ord = keyed.ord) "
 	    " ORDER BY site_id, channel_id, domain_id, member, ord "
 	    " ON CONFLICT (site_id, channel_id, domain_id, member) "
 	    " DO UPDATE SET state = 0, invited_at = EXCLUDED.invited_at "
@@ -97,11 +109,15 @@ static const struct store_op invite_op = {
 	    "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
 	    "  lane, members, recipients) "
 	    " SELECT site_id, message_id, 1, channel_id, domain_id, 0, ARRAY[member], 1 FROM sent) "
-	    "SELECT k.ord, CASE WHEN due.member IS NULL THEN coalesce(s.state, 0) ELSE 0 END::int4, "
+	    "SELECT k.ord, CASE WHEN due.member IS NOT NULL THEN 0 "
+	    "  WHEN held.ord IS NOT NULL THEN coalesce(s.state, 5) ELSE coalesce(s.state, 0) END::int4, "
 	    " sent.ord IS NOT NULL OR EXISTS (SELECT FROM tmtp.message m "
 	    "  WHERE m.site_id = k.site_id AND m.message_id = k.message_id), "
-	    " CASE WHEN k.domain_id IS NULL THEN tmtp.race() END "
-	    "FROM keyed k LEFT JOIN tmtp.subscription s ON s.site_id = k.site_id "
+	    " CASE WHEN k.domain_id IS NULL THEN tmtp.race() END, "
+	    " CASE WHEN coalesce(s.state, 4) IN (0, 4) AND NOT EXISTS (SELECT FROM tmtp.message m "
+	    "  WHERE m.site_id = k.site_id AND m.message_id = k.message_id) THEN held.name END "
+	    "FROM keyed k LEFT JOIN held ON held.ord = k.ord LEFT JOIN tmtp.subscription s "
+	    "  ON s.site_id = k.site_id "
 	    "  AND s.channel_id = k.channel_id AND s.domain_id = k.domain_id AND s.member = k.member "
 	    " LEFT JOIN due ON due.site_id = k.site_id AND due.channel_id = k.channel_id "
 	    "  AND due.domain_id = k.domain_id AND due.member = k.member "

@@ -13,18 +13,24 @@ enum member_state {
 	MEMBER_GRANTED,
 	MEMBER_REFUSED,
 	MEMBER_REVOKED,
-	MEMBER_REMOVED
+	MEMBER_REMOVED,
+	MEMBER_NONE, /* never registered */
 };
 
-/* "invited", "granted", "refused", "revoked", "removed". */
+/* "invited", "granted", "refused", "revoked", "removed", "none". */
 const char *member_state_name(enum member_state state);
 
 /*
  * Registers an address; stores the invitation (a message and its batch) when
  * one is due: to who was never registered, and to who is invited or was
- * removed but was not asked for a day. STORE_NOT_FOUND: no such open channel
- * of this site. Of two that name one address at once, one invites.
+ * removed but was not asked for a day. An invitation that the member's home
+ * server would drop doesn't go out, and nothing is changed: one to who has not
+ * answered another of this site, sent within a day, or who refused one (DMTP.md
+ * section 7). STORE_NOT_FOUND: no such open channel of this site. Of two that
+ * name one address at once, one invites.
  */
+#define MEMBER_CHANNEL_MAX 30
+
 struct member_invite {
 	struct store_job job;
 	int64_t site_id, channel_id;
@@ -38,6 +44,8 @@ struct member_invite {
 	enum member_state state; /* as it is now */
 	bool
 	    invited; /* an invitation goes out; not to who was asked within a day, holds the channel or said no */
+	char held_by[MEMBER_CHANNEL_MAX +
+	             1]; /* the channel whose invitation is in the way, or "" */
 };
 
 void store_member_invite(struct store *store, struct member_invite *invite);
@@ -92,10 +100,12 @@ struct member_grant {
 	struct slice channel;
 	enum member_state state; /* GRANTED, REFUSED or REVOKED */
 	struct slice grant_id;   /* 20 octets, or empty with REFUSED */
-	bool receipts;
+	bool receipts, presence;
 	int64_t date_s, now_us;
 	/* out */
-	bool changed; /* may be false when it was run again after a lost connection */
+	bool changed;       /* may be false when it was run again after a lost connection */
+	bool joined;        /* and she didn't hold the channel before */
+	int64_t account_id; /* the person whom it was told to; 0: a site, or nobody */
 };
 
 void store_member_grant(struct store *store, struct member_grant *grant);

@@ -172,6 +172,27 @@ migrate_check(const char *conninfo, struct buffer *why)
 	return state;
 }
 
+bool
+migrate_partitions(const char *conninfo, struct buffer *why)
+{
+	PGconn *pg = connect_blocking(conninfo, why);
+	PGresult *r;
+	bool good;
+
+	if (pg == NULL)
+		return false;
+	r = ask(pg,
+	        "SELECT tmtp.ensure_partitions((now() AT TIME ZONE 'UTC')::date - 1, "
+	        "(now() AT TIME ZONE 'UTC')::date + 7)",
+	        why);
+	good = PQresultStatus(r) == PGRES_TUPLES_OK;
+	if (!good && why->len == 0)
+		say(why, "cannot make the days' partitions", pg);
+	answer_free(pg, r);
+	PQfinish(pg);
+	return good;
+}
+
 static bool
 run_sql(PGconn *pg, const char *sql, const char *what, struct buffer *why)
 {

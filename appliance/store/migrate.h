@@ -30,6 +30,10 @@ enum migrate_state {
 enum migrate_state migrate_check(const char *conninfo, struct buffer *why)
     __attribute__((warn_unused_result));
 
+/* Makes the days' partitions from yesterday to a week ahead, as a role that may. */
+bool migrate_partitions(const char *conninfo, struct buffer *why)
+    __attribute__((warn_unused_result));
+
 /*
  * Brings the schema to this program's version, as the owner (tmtp_owner).
  * each, when not NULL, is told of every migration before it runs. On

@@ -2,18 +2,21 @@
 #include "store/notify.h"
 
 #include "base/log.h"
+#include "store/workers.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
 #define WAKE_EVERY_MS 20
 
 void
-notifier_init(struct notifier *n, const char *conninfo, const char *name,
+notifier_init(struct notifier *n, const char *conninfo, const char *name, const char *worker,
               const struct store_options *o)
 {
 	*n = (struct notifier){ .listen = o->listen, .notified = o->notified, .arg = o->arg };
 	n->used = o->listen != NULL;
-	link_init(&n->link, conninfo, name);
+	n->lock_key = o->worker == NULL ? 0 : worker_lock_key(o->worker);
+	link_init(&n->link, conninfo, name, worker);
 	(void)pthread_mutex_init(&n->lock, NULL);
 }
 
@@ -82,7 +85,7 @@ notifier_poll(struct notifier *n, int64_t now_ms, struct pollfd *fd)
 static void
 query(struct notifier *n, int64_t now_ms, const char *verb, const char *channel)
 {
-	char sql[96];
+	char sql[256];
 
 	/* Channel names are literals of ours, made of letters and underscores. */
 	(void)snprintf(sql, sizeof(sql), "%s %s", verb, channel);
@@ -124,6 +127,10 @@ start_listening(struct notifier *n, int64_t now_ms)
 	buffer_init(&sql, 1024);
 	for (const char *const *c = n->listen; *c != NULL; c++)
 		buffer_add_fmt(&sql, "%s%s", c == n->listen ? "" : "; LISTEN ", *c);
+	/* Shared: the session before it, if the server still has it, doesn't stand in the way. */
+	if (n->lock_key != 0)
+		buffer_add_fmt(&sql, "; SELECT pg_advisory_lock_shared(%" PRId64 ")",
+		               n->lock_key);
 	buffer_add_u8(&sql, '\0');
 	query(n, now_ms, "LISTEN", (char *)sql.data);
 	buffer_free(&sql);

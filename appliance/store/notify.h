@@ -18,8 +18,9 @@ struct notifier {
 	const char *const *listen;
 	void (*notified)(const char *channel, void *arg);
 	void *arg;
-	bool used;      /* anybody listens, wakes or asks; else it never connects */
-	bool in_flight; /* a query's result is awaited */
+	int64_t lock_key; /* of the advisory lock that tells that this process is there, or 0 */
+	bool used;        /* anybody listens, wakes or asks; else it never connects */
+	bool in_flight;   /* a query's result is awaited */
 	bool listening;
 	pthread_mutex_t lock;
 	struct wake {
@@ -30,7 +31,7 @@ struct notifier {
 };
 
 void notifier_init(struct notifier *n, const char *conninfo, const char *name,
-                   const struct store_options *o);
+                   const char *worker, const struct store_options *o);
 void notifier_deinit(struct notifier *n);
 
 /* Fills fd; returns the time at which notifier_step has something to do, -1: none. */

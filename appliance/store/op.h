@@ -85,4 +85,7 @@ struct store_op {
 	void (*rows)(const PGresult *r, struct store_job *const *jobs, size_t n);
 };
 
+/* upkeep.c's, for a connection that meets a day without partitions. */
+extern const struct store_op upkeep_partitions_op;
+
 #endif

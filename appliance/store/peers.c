@@ -50,8 +50,9 @@ rows_load(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op load_get = {
 	.name = "peer_load",
-	.sql = "SELECT " STATE_COLUMNS " FROM tmtp.peer p "
-	       "WHERE p.failures > 0 OR p.held OR p.window_commands > 0",
+	.sql =
+	    "SELECT " STATE_COLUMNS " FROM tmtp.peer p "
+	    "WHERE p.failures > 0 OR p.held OR p.window_commands > 0 OR p.retry_at IS NOT NULL",
 	.types = (const Oid[]){ 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
@@ -103,7 +104,7 @@ static const struct store_op save_run = {
 	    "ON CONFLICT (domain_id) DO UPDATE SET failures = excluded.failures, "
 	    " failing_since = excluded.failing_since, retry_at = excluded.retry_at, "
 	    " reason = excluded.reason, window_commands = excluded.window_commands, "
-	    " sent_at = coalesce(excluded.sent_at, p.sent_at)",
+	    " probe_until = NULL, sent_at = coalesce(excluded.sent_at, p.sent_at)",
 	.types = (const Oid[]){ T_INT8, T_INT4, T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_TEXT, T_INT4,
 	                        T_TIMESTAMPTZ, 0 },
 	.lane = STORE_WRITE,
@@ -116,6 +117,56 @@ store_peer_save(struct store *store, struct peer_save *save)
 {
 	save->job.op = &save_run;
 	store_submit(store, &save->job);
+}
+
+/* --- Probing --------------------------------------------------------------- */
+
+static void
+bind_probe(struct args *a, struct store_job *const *jobs, size_t n)
+{
+	const struct peer_probe *p = (const struct peer_probe *)jobs[0];
+
+	(void)n;
+	args_i64(a, 0, p->domain_id);
+	args_time(a, 1, p->now_us);
+	args_time(a, 2, p->until_us);
+}
+
+static void
+rows_probe(const PGresult *r, struct store_job *const *jobs, size_t n)
+{
+	struct peer_probe *p = (struct peer_probe *)jobs[0];
+
+	(void)n;
+	free(p->state.reason);
+	p->state = (struct peer_state){ .domain_id = p->domain_id };
+	p->known = PQntuples(r) == 1;
+	if (p->known)
+		read_state(&p->state, r, 0);
+	p->ours = !p->known || row_bool(r, 0, 7);
+}
+
+/* Without a row nobody else knows anything either. A tie of two is the database's to break. */
+static const struct store_op probe_run = {
+	.name = "peer_probe",
+	.sql = "WITH ours AS (UPDATE tmtp.peer p SET probe_until = $3 WHERE p.domain_id = $1 "
+	       " AND NOT p.held AND (p.retry_at IS NULL OR p.retry_at <= $2) "
+	       " AND (p.failures > 0 OR p.retry_at IS NOT NULL) "
+	       " AND (p.probe_until IS NULL OR p.probe_until <= $2) RETURNING 1) "
+	       "SELECT " STATE_COLUMNS ", EXISTS (SELECT FROM ours) FROM tmtp.peer p "
+	       "WHERE p.domain_id = $1",
+	.types = (const Oid[]){ T_INT8, T_TIMESTAMPTZ, T_TIMESTAMPTZ, 0 },
+	.lane = STORE_WRITE,
+	.bind = bind_probe,
+	.rows = rows_probe,
+};
+
+void
+store_peer_probe(struct store *store, struct peer_probe *probe)
+{
+	probe->job.op = &probe_run;
+	probe->state.reason = NULL;
+	store_submit(store, &probe->job);
 }
 
 /* --- Administrators ------------------------------------------------------ */
@@ -210,7 +261,8 @@ static const struct store_op hold_run = {
 	    " ON CONFLICT (domain_id) DO UPDATE SET held = $2, "
 	    "  failures = CASE WHEN $2 THEN p.failures ELSE 0 END, "
 	    "  failing_since = CASE WHEN $2 THEN p.failing_since END, "
-	    "  retry_at = CASE WHEN $2 THEN p.retry_at END RETURNING domain_id), "
+	    "  retry_at = CASE WHEN $2 THEN p.retry_at END, "
+	    "  probe_until = CASE WHEN $2 THEN p.probe_until END RETURNING domain_id), "
 	    "audit AS (INSERT INTO tmtp.audit (audit_id, at, actor, action, subject) "
 	    " SELECT $3, $4, $5, CASE WHEN $2 THEN 'peer-hold' ELSE 'peer-release' END, $1 FROM changed), "
 	    "raised AS (UPDATE tmtp.revision SET number = number + 1 WHERE EXISTS (SELECT FROM changed)) "
@@ -264,6 +316,7 @@ read_grant(struct grant_out *g, const PGresult *r, int row)
 	g->changed_id = row_uuid(r, row, 10);
 	g->attempts = row_i32(r, row, 11);
 	g->domain = row_text(r, row, 12);
+	g->presence = row_bool(r, row, 13);
 }
 
 static void
@@ -288,13 +341,14 @@ static const struct store_op grant_claim_run = {
 	    "WITH pick AS MATERIALIZED (SELECT account_id, sender_id, channel FROM tmtp.grant_outbox "
 	    " WHERE (leased_until IS NULL OR leased_until < $1) AND NOT domain_id = ANY ($3) "
 	    " ORDER BY domain_id, changed_id LIMIT $4 FOR UPDATE SKIP LOCKED), "
-	    "claimed AS (UPDATE tmtp.grant_outbox o SET leased_until = $2, attempts = o.attempts + 1 "
+	    "claimed AS (UPDATE tmtp.grant_outbox o SET leased_until = $2, "
+	    "  lease_owner = tmtp.this_worker(), attempts = o.attempts + 1 "
 	    " FROM pick WHERE o.account_id = pick.account_id AND o.sender_id = pick.sender_id "
 	    " AND o.channel = pick.channel "
 	    " RETURNING o.account_id, o.sender_id, o.channel, o.domain_id, o.attempts) "
 	    "SELECT o.account_id, o.sender_id, o.domain_id, a.name || '@' || a.domain, s.address, "
 	    " o.channel, c.state::int4, c.grant_id, c.receipts, c.grant_date, c.changed_id, "
-	    " o.attempts::int4, d.name "
+	    " o.attempts::int4, d.name, c.presence "
 	    "FROM claimed o JOIN tmtp.consent c ON c.account_id = o.account_id "
 	    " AND c.sender_id = o.sender_id AND c.channel = o.channel "
 	    "JOIN tmtp.account a ON a.account_id = o.account_id "
@@ -353,7 +407,8 @@ static const struct store_op grant_finish_run = {
 	    "  $5::bool[], $6::timestamptz[]) AS i(account_id, sender_id, channel, changed_id, sent, not_before)), "
 	    "gone AS (DELETE FROM tmtp.grant_outbox o USING i WHERE i.sent AND o.account_id = i.account_id "
 	    " AND o.sender_id = i.sender_id AND o.channel = i.channel AND o.changed_id = i.changed_id) "
-	    "UPDATE tmtp.grant_outbox o SET leased_until = CASE WHEN i.sent THEN NULL ELSE i.not_before END "
+	    "UPDATE tmtp.grant_outbox o SET lease_owner = NULL, "
+	    " leased_until = CASE WHEN i.sent THEN NULL ELSE i.not_before END "
 	    "FROM i WHERE o.account_id = i.account_id AND o.sender_id = i.sender_id AND o.channel = i.channel "
 	    " AND (NOT i.sent OR o.changed_id <> i.changed_id)",
 	.types =

@@ -18,7 +18,7 @@ struct peer_state {
 	char *reason;             /* of the last failure, in the peer's words; or NULL */
 };
 
-/* Peers that are down, held or narrowed; all others are well. */
+/* Peers that are down, waiting, held or narrowed; all others are well. */
 struct peer_load {
 	struct store_job job;
 	struct peer_state *rows; /* out; freed by peer_load_clear */
@@ -28,7 +28,7 @@ struct peer_load {
 void store_peer_load(struct store *store, struct peer_load *load);
 void peer_load_clear(struct peer_load *load);
 
-/* Writes the state down (everything but held). */
+/* Writes the state down (everything but held); a probe that was under way is over. */
 struct peer_save {
 	struct store_job job;
 	struct peer_state state; /* reason is borrowed until done */
@@ -36,6 +36,22 @@ struct peer_save {
 };
 
 void store_peer_save(struct store *store, struct peer_save *save);
+
+/*
+ * Of several workers one probes a peer that is down, and for until_us it is
+ * the one that asked, unless another does, the peer is held, or its next try
+ * is later by now. Not ours: what the store knows of it, to go by.
+ */
+struct peer_probe {
+	struct store_job job;
+	int64_t domain_id, now_us, until_us;
+	/* out */
+	bool ours;
+	bool known;              /* there is a row: state is filled */
+	struct peer_state state; /* its reason is the caller's */
+};
+
+void store_peer_probe(struct store *store, struct peer_probe *probe);
 
 /* For administrators: peers with their names and what waits for them. */
 struct peer_row {
@@ -72,7 +88,7 @@ struct grant_out {
 	char *sender;  /* address */
 	char *channel;
 	int state; /* enum consent_state: 1 granted, 2 refused, 3 revoked */
-	bool has_grant, receipts;
+	bool has_grant, receipts, presence;
 	uint8_t grant[20];
 	int64_t date_s;
 	struct uuid changed_id;

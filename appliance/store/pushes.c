@@ -41,11 +41,11 @@
 	"fresh AS MATERIALIZED (SELECT * FROM " from                                                  \
 	" WHERE key IS NULL OR message_id IN (SELECT message_id FROM keyed)), "
 
-#define INSERT_MESSAGE(audience, rejected)                                                        \
+#define INSERT_MESSAGE(audience, rejected, recipient)                                             \
 	"message AS (INSERT INTO tmtp.message (site_id, message_id, channel_id, audience, lane, " \
-	" accepted_at, date_s, expires_at, size, digest, body, rejected) "                        \
+	" accepted_at, date_s, expires_at, size, digest, body, rejected, recipient) "             \
 	" SELECT site_id, message_id, channel_id, " audience ", lane, accepted_at, date_s, "      \
-	" expires_at, octet_length(body), digest, body, " rejected                                \
+	" expires_at, octet_length(body), digest, body, " rejected ", " recipient                 \
 	" FROM fresh ON CONFLICT DO NOTHING RETURNING message_id), "
 
 /*
@@ -115,6 +115,7 @@ bind_one(struct args *a, struct store_job *const *jobs, size_t n)
 		bind_input(a, (int)i, p);
 		args_slice(a, INPUT_N, p->rcpts[0].domain);
 		args_slice(a, INPUT_N + 1, p->rcpts[0].member);
+		args_bool(a, INPUT_N + 2, p->conversation);
 	}
 }
 
@@ -145,18 +146,19 @@ static const struct store_op push_one = {
 	.name = "push_one",
 	.sql =
 	    "WITH held AS MATERIALIZED (SELECT i.*, d.domain_id "
-	    " FROM unnest(" INPUT_ARRAYS ", $13::text[], $14::text[]) "
-	    "  AS i(" INPUT_COLUMNS ", domain, member) "
+	    " FROM unnest(" INPUT_ARRAYS ", $13::text[], $14::text[], $15::bool[]) "
+	    "  AS i(" INPUT_COLUMNS ", domain, member, conversation) "
 	    " CROSS JOIN " DOMAIN_OF("i.domain") " CROSS JOIN " SUBSCRIPTION_OF(
 		"i", "i.member") " WHERE s.state = 1), " KEYED_AND_FRESH("held")
 		INSERT_MESSAGE(
-		    "0",
-		    "NULL") "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
-			    " lane, members, recipients) "
-			    " SELECT site_id, message_id, 1, channel_id, domain_id, lane, ARRAY[member], 1 FROM fresh f "
-			    " WHERE " MADE_NOW "ON CONFLICT DO NOTHING) "
-			    "SELECT ord, key IS NULL OR message_id IN (SELECT message_id FROM keyed) FROM held",
-	.types = (const Oid[]){ INPUT_TYPES, T_TEXTS, T_TEXTS, 0 },
+		    "0", "NULL",
+		    "CASE WHEN conversation THEN member || '@' || domain END") "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
+									       " lane, members, recipients) "
+									       " SELECT site_id, message_id, 1, channel_id, domain_id, lane, ARRAY[member], 1 FROM fresh f "
+									       " WHERE " MADE_NOW
+									       "ON CONFLICT DO NOTHING) "
+									       "SELECT ord, key IS NULL OR message_id IN (SELECT message_id FROM keyed) FROM held",
+	.types = (const Oid[]){ INPUT_TYPES, T_TEXTS, T_TEXTS, T_BOOLS, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 256,
 	.repeatable = true,
@@ -255,16 +257,17 @@ static const struct store_op push_list = {
 						INSERT_MESSAGE(
 						    "1",
 						    "(SELECT array_agg(l.member || '@' || l.domain ORDER BY l.idx) FROM looked l "
-						    " WHERE l.ord = fresh.ord AND NOT l.holds)") "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
-												 " lane, members, recipients) "
-												 " SELECT f.site_id, f.message_id, "
-												 "  row_number() OVER (PARTITION BY f.ord ORDER BY l.domain_id), f.channel_id, l.domain_id, "
-												 "  f.lane, array_agg(l.member ORDER BY l.member), count(*) "
-												 " FROM fresh f JOIN looked l ON l.ord = f.ord AND l.holds WHERE " MADE_NOW
-												 " GROUP BY f.ord, f.site_id, f.message_id, f.channel_id, f.lane, l.domain_id "
-												 " ON CONFLICT DO NOTHING) "
-												 "SELECT h.ord, h.key IS NULL OR h.message_id IN (SELECT message_id FROM keyed), l.idx "
-												 "FROM held h JOIN looked l ON l.ord = h.ord AND l.holds",
+						    " WHERE l.ord = fresh.ord AND NOT l.holds)",
+						    "NULL") "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
+							    " lane, members, recipients) "
+							    " SELECT f.site_id, f.message_id, "
+							    "  row_number() OVER (PARTITION BY f.ord ORDER BY l.domain_id), f.channel_id, l.domain_id, "
+							    "  f.lane, array_agg(l.member ORDER BY l.member), count(*) "
+							    " FROM fresh f JOIN looked l ON l.ord = f.ord AND l.holds WHERE " MADE_NOW
+							    " GROUP BY f.ord, f.site_id, f.message_id, f.channel_id, f.lane, l.domain_id "
+							    " ON CONFLICT DO NOTHING) "
+							    "SELECT h.ord, h.key IS NULL OR h.message_id IN (SELECT message_id FROM keyed), l.idx "
+							    "FROM held h JOIN looked l ON l.ord = h.ord AND l.holds",
 	.types = (const Oid[]){ INPUT_TYPES, T_INT4S, T_INT4S, T_TEXTS, T_TEXTS, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 8, /* joins within the statement are loops over it: keep it small */
@@ -289,7 +292,7 @@ static const struct store_op push_channel = {
 	.sql =
 	    "WITH held AS MATERIALIZED (SELECT * FROM unnest(" INPUT_ARRAYS
 	    ") AS i(" INPUT_COLUMNS ")), " KEYED_AND_FRESH("held") INSERT_MESSAGE(
-		"2",
+		"2", "NULL",
 		"NULL") "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
 			" lane, first_member, next_member, recipients) "
 			" SELECT f.site_id, f.message_id, "
@@ -321,8 +324,9 @@ store_push(struct store *store, struct push *p)
 		store_push_linked(store, p);
 		return;
 	}
-	p->job.op =
-	    p->audience == PUSH_ONE && p->key.len == 0 ? &push_one_new : ops[p->audience];
+	p->job.op = p->audience == PUSH_ONE && p->key.len == 0 && !p->conversation
+	                ? &push_one_new
+	                : ops[p->audience];
 	store_submit(store, &p->job);
 }
 

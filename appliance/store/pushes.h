@@ -36,6 +36,7 @@ struct push {
 	int64_t expires_us; /* -1: never */
 	struct slice body; /* the canonical message; borrowed until done, as are the next two */
 	const uint8_t *digest; /* 32 octets */
+	bool conversation;     /* PUSH_ONE, of a person: kept with its recipient */
 	struct slice key;      /* idempotency key; len 0: none */
 	bool has_values;       /* recipients have */
 	bool is_replacement;   /* of the chain that begins with first_id: see push_replacing */

@@ -24,6 +24,7 @@ bind_pairs(struct args *a, struct store_job *const *jobs, size_t n)
 	args_i64(a, 1, p->after.domain_id);
 	args_uuid(a, 2, &p->oldest);
 	args_i64(a, 3, p->limit);
+	args_time(a, 4, p->now_us);
 }
 
 static void
@@ -42,7 +43,10 @@ rows_pairs(const PGresult *r, struct store_job *const *jobs, size_t n)
 	p->rows_n = (size_t)count;
 }
 
-/* A loose index scan: one probe a pair, however many batches it has. */
+/*
+ * A loose index scan: one probe a pair, however many batches it has. What
+ * waits for a peer that may not be sent to now costs the probe and no more.
+ */
 static const struct store_op pairs_get = {
 	.name = "queue_pairs",
 	.sql =
@@ -55,8 +59,9 @@ static const struct store_op pairs_get = {
 	    "   WHERE b.state = 0 AND b.message_id >= $3 "
 	    "   AND (b.site_id, b.domain_id) > (p.site_id, p.domain_id) "
 	    "   ORDER BY b.site_id, b.domain_id LIMIT 1) n) "
-	    "SELECT site_id, domain_id FROM pair LIMIT $4",
-	.types = (const Oid[]){ T_INT8, T_INT8, T_UUID, T_INT8, 0 },
+	    "SELECT site_id, domain_id FROM pair WHERE NOT EXISTS (SELECT FROM tmtp.peer k "
+	    " WHERE k.domain_id = pair.domain_id AND (k.held OR k.retry_at > $5)) LIMIT $4",
+	.types = (const Oid[]){ T_INT8, T_INT8, T_UUID, T_INT8, T_TIMESTAMPTZ, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
 	.bind = bind_pairs,
@@ -114,13 +119,14 @@ rows_names(const PGresult *r, struct store_job *const *jobs, size_t n)
 		copy_text(q->site_domain, sizeof(q->site_domain), row_slice(r, row, 2));
 		copy_text(q->domain, sizeof(q->domain), row_slice(r, row, 3));
 		q->suspended = row_bool(r, row, 4);
+		q->person = row_bool(r, row, 5);
 		q->job.rc = STORE_OK;
 	}
 }
 
 static const struct store_op names_get = {
 	.name = "queue_names",
-	.sql = "SELECT i.ord, s.name, s.domain, d.name, s.suspended_at IS NOT NULL "
+	.sql = "SELECT i.ord, s.name, s.domain, d.name, s.suspended_at IS NOT NULL, s.kind = 1 "
 	       "FROM unnest($1::int4[], $2::int8[], $3::int8[]) AS i(ord, site_id, domain_id) "
 	       "JOIN tmtp.site s ON s.site_id = i.site_id "
 	       "JOIN tmtp.domain d ON d.domain_id = i.domain_id",
@@ -273,12 +279,14 @@ read_batch(const PGresult *r, int row)
 	b->accepted_us = row_time(r, row, 17);
 	b->expires_us = row_time(r, row, 18);
 	b->recalled = row_bool(r, row, 19);
-	b->is_recall = !row_is_null(r, row, 22);
-	b->is_replacement = !b->is_recall && !row_is_null(r, row, 23);
-	b->earlier = row_uuid(r, row, b->is_recall ? 22 : 23);
-	b->audience_us = row_time(r, row, 24);
-	b->tried = row_bool(r, row, 25);
-	if (!b->is_range && !read_members(b, r, row, 20, 21, 26))
+	b->lost_alone = row_i32(r, row, 22);
+	b->revived_us = row_time(r, row, 23);
+	b->is_recall = !row_is_null(r, row, 24);
+	b->is_replacement = !b->is_recall && !row_is_null(r, row, 25);
+	b->earlier = row_uuid(r, row, b->is_recall ? 24 : 25);
+	b->audience_us = row_time(r, row, 26);
+	b->tried = row_bool(r, row, 27);
+	if (!b->is_range && !read_members(b, r, row, 20, 21, 28))
 		queue_batch_free(&b);
 	return b;
 }
@@ -329,11 +337,11 @@ static const struct store_op claim_run = {
 	    "  attempts = b.attempts + 1, tried = true FROM pick "
 	    " WHERE b.site_id = pick.site_id AND b.message_id = pick.message_id AND b.batch_no = pick.batch_no "
 	    " RETURNING pick.ord, b.site_id, b.domain_id, b.message_id, b.batch_no, b.channel_id, b.lane, "
-	    "  b.attempts, b.recipients, b.members, b.first_member, b.next_member, pick.tried AS was_tried) "
+	    "  b.attempts, b.recipients, b.members, b.first_member, b.next_member, b.lost_alone, b.revived_at, pick.tried AS was_tried) "
 	    "SELECT c.ord, c.site_id, c.domain_id, c.message_id, c.batch_no, c.channel_id, c.lane::int4, "
 	    " c.attempts::int4, c.recipients, c.members IS NULL, c.first_member, c.next_member, ch.name, "
 	    " m.audience::int4, m.digest, m.size, m.date_s, m.accepted_at, m.expires_at, "
-	    " m.recalled_at IS NOT NULL, held.members, held.grants, m.recalls, m.replaces, "
+	    " m.recalled_at IS NOT NULL, held.members, held.grants, c.lost_alone::int4, c.revived_at, m.recalls, m.replaces, "
 	    /* a recall is for those who were meant then */
 	    " CASE WHEN m.recalls IS NULL THEN m.accepted_at ELSE coalesce((SELECT k.accepted_at "
 	    "  FROM tmtp.message k WHERE k.site_id = c.site_id AND k.message_id = m.recalls), m.accepted_at) END, "
@@ -491,13 +499,14 @@ bind_finish(struct args *a, struct store_job *const *jobs, size_t n)
 }
 
 static void
-bind_finish_plain(struct args *a, struct store_job *const *jobs, size_t n)
+bind_plain(struct args *a, struct store_job *const *jobs, size_t n)
 {
 	bind_finish(a, jobs, n);
 	for (size_t i = 0; i < n; i++) {
 		const struct queue_finish *f = (const struct queue_finish *)jobs[i];
 
-		args_bool(a, 11, f->end != QUEUE_RELEASE || f->tried);
+		args_i32(a, 11, f->end == QUEUE_RELEASE && f->alone ? 1 : 0);
+		args_bool(a, 12, f->end != QUEUE_RELEASE || f->tried);
 	}
 }
 
@@ -516,21 +525,23 @@ static const struct store_op finish_plain = {
 	.sql =
 	    "UPDATE tmtp.batch b SET state = i.state, recipients = coalesce(i.recipients, b.recipients), "
 	    " not_before = i.not_before, done_at = i.done_at, reason = i.reason, "
-	    " attempts = b.attempts - i.uncount, tried = i.tried, leased_until = NULL, lease_owner = NULL "
+	    " attempts = b.attempts - i.uncount, lost_alone = b.lost_alone + i.alone, "
+	    " tried = i.tried, "
+	    " leased_until = NULL, lease_owner = NULL "
 	    "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::int4[], $5::int4[], $6::int4[], "
-	    " $7::timestamptz[], $8::timestamptz[], $9::text[], $10::int4[], $12::bool[]) "
-	    " AS i(ord, site_id, message_id, batch_no, state, recipients, not_before, done_at, reason, uncount, "
-	    "  tried) "
+	    " $7::timestamptz[], $8::timestamptz[], $9::text[], $10::int4[], $12::int4[], $13::bool[]) "
+	    " AS i(ord, site_id, message_id, batch_no, state, recipients, not_before, done_at, reason, "
+	    " uncount, alone, tried) "
 	    "WHERE b.site_id = i.site_id AND b.message_id = i.message_id AND b.batch_no = i.batch_no "
 	    " AND b.lease_owner = $11 "
 	    "RETURNING i.ord",
 	.types =
 	    (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_INT4S, T_INT4S, T_INT4S, T_TIMESTAMPTZS,
-	                   T_TIMESTAMPTZS, T_TEXTS, T_INT4S, T_UUID, T_BOOLS, 0 },
+	                   T_TIMESTAMPTZS, T_TEXTS, T_INT4S, T_UUID, T_INT4S, T_BOOLS, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 256,
 	.repeatable = true, /* the second time finds no lease and changes nothing */
-	.bind = bind_finish_plain,
+	.bind = bind_plain,
 	.rows = rows_finish,
 };
 
@@ -566,7 +577,7 @@ static const struct store_op finish_exceptions = {
 	    "  AS i(ord, site_id, message_id, batch_no, state, recipients, not_before, done_at, reason, uncount) "
 	    " WHERE b.site_id = i.site_id AND b.message_id = i.message_id AND b.batch_no = i.batch_no "
 	    "  AND b.lease_owner = $11 "
-	    " RETURNING i.ord, b.site_id, b.message_id, b.batch_no, b.attempts), "
+	    " RETURNING i.ord, b.site_id, b.message_id, b.batch_no), "
 	    "failed AS (INSERT INTO tmtp.failure (site_id, message_id, domain_id, member, code, failed_at) "
 	    " SELECT d.site_id, d.message_id, $16, x.member, x.code, $18 "
 	    " FROM done d CROSS JOIN unnest($12::text[], $13::text[], $14::bool[]) AS x(member, code, temporary) "
@@ -574,9 +585,9 @@ static const struct store_op finish_exceptions = {
 	    "again AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, lane, "
 	    "  members, recipients, attempts, not_before) "
 	    " SELECT d.site_id, d.message_id, d.batch_no + 1000000, "
-	    "  $15, $16, $17, array_agg(x.member), count(*), d.attempts, $19 "
+	    "  $15, $16, $17, array_agg(x.member), count(*), 0, $19 "
 	    " FROM done d CROSS JOIN unnest($12::text[], $13::text[], $14::bool[]) AS x(member, code, temporary) "
-	    " WHERE x.temporary GROUP BY d.site_id, d.message_id, d.batch_no, d.attempts) "
+	    " WHERE x.temporary GROUP BY d.site_id, d.message_id, d.batch_no) "
 	    "SELECT ord FROM done",
 	.types = (const Oid[]){ T_INT4S, T_INT8S,        T_UUIDS,        T_INT4S,       T_INT4S,
 	                        T_INT4S, T_TIMESTAMPTZS, T_TIMESTAMPTZS, T_TEXTS,       T_INT4S,

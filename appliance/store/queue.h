@@ -12,7 +12,7 @@
 /* A retry of single recipients has its batch's number and this much more; a retry of that one again. */
 #define QUEUE_RETRY_NO 1000000
 
-/* Pairs with waiting batches, in order after a given pair. */
+/* Pairs with waiting batches whose peer may be sent to now, in order after a given pair. */
 struct queue_pair {
 	int64_t site_id, domain_id;
 };
@@ -21,6 +21,7 @@ struct queue_pairs {
 	struct store_job job;
 	struct queue_pair after; /* {0, 0}: from the start */
 	struct uuid oldest;      /* messages older than this are not looked at */
+	int64_t now_us;
 	unsigned limit;
 	struct queue_pair *rows; /* out; freed by queue_pairs_clear */
 	size_t rows_n;
@@ -34,7 +35,9 @@ struct queue_names {
 	struct store_job job;
 	struct queue_pair pair;
 	/* out; STORE_NOT_FOUND when either is gone */
-	char site_name[32], site_domain[254], domain[254];
+	char site_name[65], site_domain[254],
+	    domain[254]; /* a person's name is longer than a site's */
+	bool person;
 	bool suspended;
 };
 
@@ -57,6 +60,7 @@ struct queue_batch {
 	int64_t site_id, channel_id, domain_id;
 	struct uuid message_id;
 	int batch_no, attempts; /* this attempt included */
+	int lost_alone;         /* sessions that were lost with nothing but it unanswered */
 	int lane, audience;     /* enum push_lane, push_audience */
 	bool is_range;
 	char *first_member, *next_member; /* of a range; next NULL: to the end */
@@ -65,6 +69,7 @@ struct queue_batch {
 	uint8_t digest[32];
 	int64_t size, date_s;
 	int64_t accepted_us, expires_us; /* expires -1: never */
+	int64_t revived_us;              /* an administrator's retry, or -1 */
 	int64_t audience_us;             /* who held the channel then is meant */
 	bool recalled;                   /* the message is: nobody gets it any more */
 	bool is_recall;                  /* it tells that `earlier` is recalled */
@@ -75,6 +80,9 @@ struct queue_batch {
 	struct queue_member *members;
 	size_t members_n;
 	uint8_t *memory; /* what members borrow from */
+	/* The relay's, put in after the claim: the message's signature; key_id empty: none. */
+	char key_id[65];
+	uint8_t signature[64];
 	struct queue_batch *next;
 };
 
@@ -132,12 +140,42 @@ struct queue_finish {
 	int64_t not_before_us; /* QUEUE_RELEASE and the retry batch; -1: at once */
 	bool uncounted;        /* QUEUE_RELEASE: the attempt was none of its own */
 	bool tried;            /* QUEUE_RELEASE: something of it may have left, now or before */
-	const char *reason;    /* QUEUE_DEAD, QUEUE_RELEASE: borrowed until done, or NULL */
+	bool alone; /* QUEUE_RELEASE: its session was lost with nothing else unanswered */
+	const char *reason; /* QUEUE_DEAD, QUEUE_RELEASE: borrowed until done, or NULL */
 	const struct queue_failure *failures;
 	size_t failures_n;
 };
 
 void store_queue_finish(struct store *store, struct queue_finish *finish);
+
+/* --- Expiry ----------------------------------------------------------------- */
+
+struct queue_expired {
+	char *domain, *reason;
+	struct uuid message_id;
+	int recipients;
+};
+
+/*
+ * Gives up waiting batches (held ones, and those on their way, are not looked
+ * at) whose time is over, whether or not their peer may be sent to. What it
+ * says of each ends in the peer's own words, where there are any.
+ */
+struct queue_expire {
+	struct store_job job;
+	int64_t now_us;
+	int64_t from_us;            /* _own: messages that expired since then */
+	int64_t limit_s;            /* _limit: the operator's */
+	unsigned limit;             /* batches */
+	struct queue_expired *rows; /* out; freed by queue_expire_clear */
+	size_t rows_n;
+};
+
+/* Those of messages that said themselves when they expire. */
+void store_queue_expire_own(struct store *store, struct queue_expire *expire);
+/* Those of messages that didn't, and are older than the operator's limit. */
+void store_queue_expire_limit(struct store *store, struct queue_expire *expire);
+void queue_expire_clear(struct queue_expire *expire);
 
 /* --- Administrators: one delivery, a peer's, all -------------------------- */
 
@@ -147,8 +185,9 @@ struct queue_change {
 	struct store_job job;
 	const char *actor;
 	enum queue_action action;
-	const char *domain;     /* only this peer's, or NULL */
-	struct uuid message_id; /* only this message's, unless all zero */
+	const char *domain; /* only this peer's, or NULL */
+	struct uuid
+	    message_id; /* only this message's, unless all zero; with domain: one delivery */
 	struct uuid oldest;
 	int64_t now_us;
 	int64_t changed; /* out: batches */
@@ -158,6 +197,7 @@ void store_queue_change(struct store *store, struct queue_change *change);
 
 struct queue_row {
 	char *site, *domain, *channel;
+	int64_t site_id;
 	struct uuid message_id;
 	int batch_no, lane, state, attempts, recipients;
 	int64_t accepted_us, not_before_us;
@@ -166,9 +206,14 @@ struct queue_row {
 
 struct queue_list {
 	struct store_job job;
-	const char *domain; /* only this peer's, or NULL */
-	bool dead;          /* those given up, instead of those that wait */
+	const char *domain;     /* only this peer's, or NULL */
+	struct uuid message_id; /* only this message's, unless all zero */
+	bool dead;              /* those given up, instead of those that wait */
 	struct uuid oldest;
+	/* The row of the page before, unless all zero. */
+	struct uuid after_message;
+	int after_batch;
+	int64_t after_site;
 	unsigned limit;
 	struct queue_row *rows; /* out; freed by queue_list_clear */
 	size_t rows_n;

@@ -3,7 +3,16 @@
 
 #include "store/op.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+
+static bool
+is_set(const struct uuid *id)
+{
+	static const struct uuid none;
+
+	return memcmp(id, &none, sizeof(none)) != 0;
+}
 
 /* --- Listing ------------------------------------------------------------- */
 
@@ -17,6 +26,11 @@ bind_list(struct args *a, struct store_job *const *jobs, size_t n)
 	args_bool(a, 1, l->dead);
 	args_uuid(a, 2, &l->oldest);
 	args_i64(a, 3, l->limit);
+	if (is_set(&l->message_id))
+		args_uuid(a, 4, &l->message_id);
+	args_uuid(a, 5, &l->after_message);
+	args_i32(a, 6, l->after_batch);
+	args_i64(a, 7, l->after_site);
 }
 
 static void
@@ -47,6 +61,7 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 		q->accepted_us = row_time(r, row, 9);
 		q->not_before_us = row_time(r, row, 10);
 		q->reason = row_text(r, row, 11);
+		q->site_id = row_i64(r, row, 12);
 	}
 	l->rows_n = (size_t)count;
 }
@@ -56,7 +71,9 @@ static const struct store_op list_get = {
 	.sql =
 	    "SELECT s.name || '@' || s.domain, d.name, c.name, b.message_id, b.batch_no, b.lane::int4, "
 	    " b.state::int4, b.attempts::int4, b.recipients, m.accepted_at, b.not_before, "
-	    " coalesce(b.reason, p.reason) "
+	    " CASE WHEN p.held AND b.state = 0 "
+	    "  THEN 'the domain is held: tmtpctl peer release ' || d.name || ' lets it go' "
+	    "  ELSE coalesce(b.reason, p.reason) END, b.site_id "
 	    "FROM tmtp.batch b JOIN tmtp.domain d ON d.domain_id = b.domain_id "
 	    "JOIN tmtp.site s ON s.site_id = b.site_id "
 	    "JOIN tmtp.channel c ON c.site_id = b.site_id AND c.channel_id = b.channel_id "
@@ -64,8 +81,11 @@ static const struct store_op list_get = {
 	    "LEFT JOIN tmtp.peer p ON p.domain_id = b.domain_id "
 	    "WHERE b.message_id >= $3 AND ($1::text IS NULL OR d.name = $1) "
 	    "AND CASE WHEN $2 THEN b.state = 2 ELSE b.state IN (0, 3) END "
-	    "ORDER BY b.message_id, b.batch_no LIMIT $4",
-	.types = (const Oid[]){ T_TEXT, T_BOOL, T_UUID, T_INT8, 0 },
+	    "AND ($5::uuid IS NULL OR b.message_id = $5) "
+	    "AND b.message_id >= $6 AND (b.message_id, b.batch_no, b.site_id) > ($6, $7, $8) "
+	    "ORDER BY b.message_id, b.batch_no, b.site_id LIMIT $4",
+	.types =
+	    (const Oid[]){ T_TEXT, T_BOOL, T_UUID, T_INT8, T_UUID, T_UUID, T_INT4, T_INT8, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
 	.bind = bind_list,
@@ -111,11 +131,10 @@ static const struct {
 static void
 bind_change(struct args *a, struct store_job *const *jobs, size_t n)
 {
-	static const struct uuid none;
 	const struct queue_change *c = (const struct queue_change *)jobs[0];
-	bool one = memcmp(&c->message_id, &none, sizeof(none)) != 0;
+	bool one = is_set(&c->message_id);
 	struct uuid audit = uuid_make();
-	char subject[UUID_TEXT];
+	char subject[UUID_TEXT + 256], id[UUID_TEXT];
 
 	(void)n;
 	args_text(a, 0, c->domain);
@@ -129,8 +148,13 @@ bind_change(struct args *a, struct store_job *const *jobs, size_t n)
 	args_time(a, 6, c->now_us);
 	args_text(a, 7, c->actor);
 	args_text(a, 8, actions[c->action].name);
-	uuid_format(&c->message_id, subject);
-	args_text(a, 9, c->domain != NULL ? c->domain : one ? subject : "all");
+	uuid_format(&c->message_id, id);
+	(void)snprintf(subject, sizeof(subject), "%s%s%s", one ? id : "",
+	               one && c->domain != NULL ? " " : "",
+	               c->domain != NULL ? c->domain
+	               : one             ? ""
+	                                 : "all");
+	args_text(a, 9, subject);
 	args_bool(a, 10, c->action == QUEUE_RETRY_NOW);
 	args_bool(a, 11, c->action == QUEUE_DROP);
 }
@@ -142,25 +166,33 @@ rows_change(const PGresult *r, struct store_job *const *jobs, size_t n)
 	((struct queue_change *)jobs[0])->changed = PQntuples(r) == 1 ? row_i64(r, 0, 0) : 0;
 }
 
-/* A batch that a worker has on its way is changed too: what the worker writes at the end finds no lease then. */
+/*
+ * A batch that a worker has on its way is changed too: what the worker writes
+ * at the end finds no lease then. A retry alone leaves it: it is being tried.
+ */
 static const struct store_op change_run = {
 	.name = "queue_change",
 	.sql =
 	    "WITH chosen AS MATERIALIZED (SELECT b.site_id, b.message_id, b.batch_no, b.domain_id "
 	    " FROM tmtp.batch b JOIN tmtp.domain d ON d.domain_id = b.domain_id "
 	    " WHERE b.message_id >= $3 AND ($1::text IS NULL OR d.name = $1) "
-	    " AND ($2::uuid IS NULL OR b.message_id = $2) AND b.state = ANY ($4)), "
+	    " AND ($2::uuid IS NULL OR b.message_id = $2) AND b.state = ANY ($4) "
+	    " AND NOT ($11 AND b.state = 0 AND coalesce(b.leased_until > $7, false))), "
 	    "changed AS (UPDATE tmtp.batch b SET state = $5, not_before = NULL, leased_until = NULL, "
 	    "  lease_owner = NULL, attempts = CASE WHEN $11 THEN 0 ELSE b.attempts END, "
+	    "  lost_alone = CASE WHEN $11 THEN 0 ELSE b.lost_alone END, "
+	    "  revived_at = CASE WHEN $11 THEN $7 ELSE b.revived_at END, "
 	    "  done_at = CASE WHEN $12 THEN $7 ELSE NULL END, "
 	    "  reason = CASE WHEN $12 THEN 'dropped by an administrator' ELSE b.reason END "
 	    " FROM chosen c WHERE b.site_id = c.site_id AND b.message_id = c.message_id "
 	    " AND b.batch_no = c.batch_no RETURNING b.domain_id), "
-	    "peers AS (UPDATE tmtp.peer p SET failures = 0, failing_since = NULL, retry_at = NULL "
+	    "peers AS (UPDATE tmtp.peer p SET failures = 0, failing_since = NULL, retry_at = NULL, "
+	    "  probe_until = NULL "
 	    " WHERE $11 AND p.domain_id IN (SELECT domain_id FROM changed)), "
 	    "audit AS (INSERT INTO tmtp.audit (audit_id, at, actor, action, subject, detail) "
-	    " SELECT $6, $7, $8, $9, $10, (SELECT count(*) FROM changed)::text), "
-	    "raised AS (UPDATE tmtp.revision SET number = number + 1) "
+	    " SELECT $6, $7, $8, $9, $10, (SELECT count(*) FROM changed)::text "
+	    "  WHERE EXISTS (SELECT FROM changed)), "
+	    "raised AS (UPDATE tmtp.revision SET number = number + 1 WHERE EXISTS (SELECT FROM changed)) "
 	    "SELECT count(*) FROM changed",
 	.types = (const Oid[]){ T_TEXT, T_UUID, T_UUID, T_INT4S, T_INT4, T_UUID, T_TIMESTAMPTZ,
 	                        T_TEXT, T_TEXT, T_TEXT, T_BOOL, T_BOOL, 0 },

@@ -6,14 +6,16 @@
  */
 #include "store/sites.h"
 
+#include "store/mails.h"
 #include "store/rows.h"
 
 /* Parameters of all: $1 domain, $2 name, $3 now, $4 the audit row's id, $5 actor. */
 #define COMMON_TYPES T_TEXT, T_TEXT, T_TIMESTAMPTZ, T_UUID, T_TEXT
 #define COMMON_N 5
 
-#define FOUND \
-	"WITH found AS MATERIALIZED (SELECT site_id FROM tmtp.site WHERE domain = $1 AND name = $2), "
+#define FOUND                                                        \
+	"WITH found AS MATERIALIZED (SELECT site_id FROM tmtp.site " \
+	" WHERE domain = $1 AND name = $2 AND kind = 0), "
 
 /* Behind a CTE "changed" that has a row when something changed. */
 #define TELL(action, detail)                                                                \
@@ -146,7 +148,7 @@ static const struct store_op ops[] = {
 	[SITE_CREATE] = {
 	    .name = "site_create",
 	    .sql = "WITH named AS (INSERT INTO tmtp.local_name (domain, name, kind, id) "
-		   " VALUES ($1, $2, 'site', $6) ON CONFLICT (domain, name) DO NOTHING RETURNING id), "
+		   " SELECT $1, $2, 'site', $6 WHERE $2 <> '" MAIL_GATEWAY "' ON CONFLICT (domain, name) DO NOTHING RETURNING id), "
 		   "changed AS (INSERT INTO tmtp.site (site_id, domain, name, title, created_at) "
 		   " SELECT id, $1, $2, $7, $3 FROM named RETURNING site_id)"
 		   TELL("site-create", "$7")

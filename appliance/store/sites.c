@@ -92,7 +92,7 @@ static const struct store_op key_get = {
 	.sql = "SELECT i.ord, s.site_id, k.algorithm, k.material, s.suspended_at IS NOT NULL "
 	       "FROM unnest($1::int4[], $2::text[], $3::text[], $4::text[]) AS i(ord, domain, "
 	       "name, kid) "
-	       "JOIN tmtp.site s ON s.domain = i.domain AND s.name = i.name "
+	       "JOIN tmtp.site s ON s.domain = i.domain AND s.name = i.name AND s.kind = 0 "
 	       "JOIN tmtp.site_key k ON k.site_id = s.site_id AND k.kid = i.kid "
 	       " AND k.revoked_at IS NULL",
 	.types = (const Oid[]){ T_INT4S, T_TEXTS, T_TEXTS, T_TEXTS, 0 },
@@ -166,7 +166,7 @@ static const struct store_op token_get = {
 	    " AS i(ord, site_id, token_hash, now) "
 	    "JOIN tmtp.site_token t ON t.site_id = i.site_id AND t.token_hash = i.token_hash "
 	    " AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > i.now) "
-	    "JOIN tmtp.site s ON s.site_id = t.site_id",
+	    "JOIN tmtp.site s ON s.site_id = t.site_id AND s.kind = 0",
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_BYTEAS, T_TIMESTAMPTZS, 0 },
 	.lane = STORE_READ,
 	.batch_max = 128,
@@ -360,7 +360,7 @@ static const struct store_op sites_get = {
 	       " (SELECT count(*) FROM tmtp.channel c "
 	       "  WHERE c.site_id = s.site_id AND c.closed_at IS NULL) "
 	       "FROM tmtp.site s "
-	       "WHERE ($1 = '' OR s.domain = $1) AND ($2 = '' OR s.name = $2) "
+	       "WHERE s.kind = 0 AND ($1 = '' OR s.domain = $1) AND ($2 = '' OR s.name = $2) "
 	       "ORDER BY s.domain, s.name",
 	.types = (const Oid[]){ T_TEXT, T_TEXT, 0 },
 	.lane = STORE_READ,

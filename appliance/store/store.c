@@ -32,6 +32,7 @@ struct store {
 	struct mailbox boxes[STORE_LANES]; /* new jobs, by lane */
 	struct mailbox wake;               /* nothing is posted: it ends the wait */
 	char *conninfo, *name;
+	char worker[UUID_TEXT]; /* this process, or "" */
 	int64_t patience_ms;
 	struct lane lanes[STORE_LANES];
 	struct worker workers[WORKERS_MAX];
@@ -432,7 +433,8 @@ static void
 add_workers(struct store *s, unsigned n, unsigned lanes)
 {
 	while (n-- > 0 && s->workers_n < WORKERS_MAX)
-		worker_init(&s->workers[s->workers_n++], s, lanes, s->conninfo, s->name);
+		worker_init(&s->workers[s->workers_n++], s, lanes, s->conninfo, s->name,
+		            s->worker[0] == '\0' ? NULL : s->worker);
 }
 
 static void
@@ -474,7 +476,10 @@ store_start(const struct store_options *o)
 	s->name = strdup(o->name);
 	buffer_init(&s->error, 2048);
 	(void)pthread_mutex_init(&s->lock, NULL);
-	notifier_init(&s->notifier, s->conninfo, s->name, o);
+	if (o->worker != NULL)
+		uuid_format(o->worker, s->worker);
+	notifier_init(&s->notifier, s->conninfo, s->name, o->worker == NULL ? NULL : s->worker,
+	              o);
 	if (s->conninfo == NULL || s->name == NULL || !make_boxes(s)) {
 		store_free(s);
 		return NULL;

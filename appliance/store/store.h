@@ -35,6 +35,7 @@ enum store_lane {
 
 struct store;
 struct store_op;
+struct uuid;
 
 /* A unit of work; the statement's own struct embeds it first. */
 struct store_job {
@@ -57,6 +58,11 @@ struct store_options {
 	const char *name;                  /* application_name; copied */
 	unsigned connections[STORE_LANES]; /* 0: shares STORE_WRITE's (at least 1) */
 	int64_t patience_ms;               /* default for jobs; 0: 2000 */
+	/*
+	 * This process's id, or NULL. tmtp.this_worker() answers it in every session, and the
+	 * connection that listens holds its advisory lock (workers.h); listen must be set then.
+	 */
+	const struct uuid *worker;
 	/* NOTIFY channels to listen on, NULL-terminated, or NULL; notified is called on the store's
 	 * thread with the channel's name, and with NULL after every (re)connect: anything may have
 	 * been missed. */

@@ -20,7 +20,7 @@ rows_partitions(const PGresult *r, struct store_job *const *jobs, size_t n)
 	((struct upkeep_partitions *)jobs[0])->made = PQntuples(r) == 1 ? row_i32(r, 0, 0) : 0;
 }
 
-static const struct store_op partitions_run = {
+const struct store_op upkeep_partitions_op = {
 	.name = "upkeep_partitions",
 	.sql = "SELECT tmtp.ensure_partitions(($1 AT TIME ZONE 'UTC')::date - 1, "
 	       "($1 AT TIME ZONE 'UTC')::date + 7)",
@@ -34,7 +34,7 @@ static const struct store_op partitions_run = {
 void
 store_upkeep_partitions(struct store *store, struct upkeep_partitions *u)
 {
-	u->job.op = &partitions_run;
+	u->job.op = &upkeep_partitions_op;
 	store_submit(store, &u->job);
 }
 

@@ -1,7 +1,9 @@
 /* A worker connection: see worker.h. */
 #include "store/worker.h"
 
+#include "base/clock.h"
 #include "base/log.h"
+#include "store/upkeep.h"
 
 #include <poll.h>
 #include <stdlib.h>
@@ -10,13 +12,15 @@
 #define RACES_MAX 20
 /* No statement takes so long (statement_timeout in link.c): who still works on one is stuck. */
 #define STUCK_MS 75000
+/* Partitions that were made so short ago are there: what still finds none is at fault itself. */
+#define MENDED_MS 1000
 
 void
 worker_init(struct worker *c, struct store *store, unsigned lanes, const char *conninfo,
-            const char *name)
+            const char *name, const char *process)
 {
 	*c = (struct worker){ .store = store, .lanes = lanes };
-	link_init(&c->link, conninfo, name);
+	link_init(&c->link, conninfo, name, process);
 	args_init(&c->args);
 	buffer_init(&c->message, 1024);
 }
@@ -208,6 +212,7 @@ worker_send(struct worker *c, struct set *set, int64_t now_ms)
 	c->set = set;
 	c->sent_ms = now_ms;
 	c->failed = NULL;
+	c->no_partition = false;
 	c->sqlstate[0] = '\0';
 	if (!plan_items(c, set)) {
 		worker_lose(c, now_ms, "out of memory for a transaction");
@@ -283,13 +288,13 @@ run_again(struct worker *c, struct set *set)
 
 /* None of this statement's jobs can succeed; the others can. */
 static void
-leave_out(struct worker *c, struct set *set, const struct store_op *op)
+leave_out(struct worker *c, struct set *set, const struct store_op *op, enum store_rc rc)
 {
 	size_t n = 0;
 
 	for (size_t i = 0; i < set->n; i++) {
 		if (set->job[i]->op == op)
-			store_finish(c->store, set->job[i], STORE_REFUSED);
+			store_finish(c->store, set->job[i], rc);
 		else
 			set->job[n++] = set->job[i];
 	}
@@ -308,6 +313,60 @@ run_parts(struct worker *c, const struct set *set, size_t first, size_t n)
 	push_again(c, set->job, first);
 }
 
+/* --- Days without partitions ------------------------------------------------ */
+
+struct mending {
+	struct upkeep_partitions partitions;
+	struct worker *worker;
+};
+
+static void
+on_mended(struct store_job *job)
+{
+	struct mending *m = (struct mending *)job;
+
+	m->worker->mended_ms = clock_mono_ms();
+	m->worker->mend_rc = job->rc;
+	if (job->rc == STORE_OK)
+		log_info("partitions-made", LOG_I("count", m->partitions.made));
+	else
+		log_error("partitions-missing", LOG_S("reason", store_rc_text(job->rc)));
+	free(m);
+}
+
+/*
+ * Upkeep makes the days ahead; when it could not, whoever meets the missing one makes it, and its
+ * transaction runs again behind that. False: it was done already, and helped nobody.
+ */
+static bool
+mend(struct worker *c, struct set *set, const struct store_op *op)
+{
+	int64_t now_ms = clock_mono_ms();
+	struct store_job *job;
+	struct mending *m;
+
+	if (c->mended_ms > 0 && now_ms - c->mended_ms < MENDED_MS) {
+		if (c->mend_rc == STORE_OK)
+			return false;
+		leave_out(c, set, op, STORE_DOWN);
+		return true;
+	}
+	m = calloc(1, sizeof(*m));
+	if (m == NULL) {
+		leave_out(c, set, op, STORE_DOWN);
+		return true;
+	}
+	m->worker = c;
+	m->partitions.now_us = clock_wall_us();
+	job = &m->partitions.job;
+	job->op = &upkeep_partitions_op;
+	job->done = on_mended;
+	job->deadline_ms = now_ms + 10000;
+	run_again(c, set);
+	push_again(c, &job, 1);
+	return true;
+}
+
 /* The set was rolled back: runs again what may succeed without the job that was at fault. */
 static void
 resolve_failure(struct worker *c, struct set *set, const struct item *failed)
@@ -317,6 +376,10 @@ resolve_failure(struct worker *c, struct set *set, const struct item *failed)
 	size_t first = failed->op != NULL ? failed->first : 0;
 	size_t n = failed->op != NULL ? failed->n : set->n;
 
+	if (c->no_partition && mend(c, set, op)) {
+		free(set);
+		return;
+	}
 	if (class_is(c, "40")) { /* serialization failure, deadlock */
 		run_again(c, set);
 	} else if (is_server_trouble(c)) {
@@ -325,7 +388,7 @@ resolve_failure(struct worker *c, struct set *set, const struct item *failed)
 			store_finish(c->store, set->job[i], STORE_DOWN);
 	} else if (failed->prepare) {
 		log_failure(c, op, "statement-refused");
-		leave_out(c, set, op);
+		leave_out(c, set, op, STORE_REFUSED);
 	} else if (set->n == 1) {
 		log_failure(c, op, "statement-refused");
 		store_finish(c->store, set->job[0],
@@ -386,6 +449,10 @@ take_result(struct worker *c, const PGresult *r)
 		return;
 	state = PQresultErrorField(r, PG_DIAG_SQLSTATE);
 	(void)snprintf(c->sqlstate, sizeof(c->sqlstate), "%s", state == NULL ? "XX000" : state);
+	/* A row that breaks a CHECK names its constraint. */
+	c->no_partition = strcmp(c->sqlstate, "23514") == 0 &&
+	                  PQresultErrorField(r, PG_DIAG_TABLE_NAME) != NULL &&
+	                  PQresultErrorField(r, PG_DIAG_CONSTRAINT_NAME) == NULL;
 	state = PQresultErrorField(r, PG_DIAG_MESSAGE_PRIMARY);
 	buffer_clear(&c->message);
 	buffer_add_str(&c->message, state == NULL ? PQresultErrorMessage(r) : state);

@@ -38,15 +38,19 @@ struct worker {
 	size_t items_n, items_cap, at;
 	const struct item *failed; /* the first statement that failed */
 	char sqlstate[6];
+	bool no_partition; /* it failed because a day has no partition */
 	struct buffer message;
+	int64_t mended_ms; /* when partitions were last made for that, 0: never */
+	enum store_rc mend_rc;
 
 	const struct store_op *prepared[WORKER_OPS_MAX];
 	size_t prepared_n;
 	struct args args;
 };
 
+/* The last three as link_init's. */
 void worker_init(struct worker *c, struct store *store, unsigned lanes, const char *conninfo,
-                 const char *name);
+                 const char *name, const char *process);
 void worker_deinit(struct worker *c);
 
 /* Connected and nothing in flight. */

@@ -31,11 +31,15 @@ struct options {
 	uint64_t retry_s;             /* of those Z */
 	uint64_t x_after, drop_after; /* commands of one session */
 	uint64_t drop_times;          /* sessions that are cut; 0: all */
+	uint64_t i_after;             /* commands of one session */
+	uint64_t silent_after;        /* commands of one session */
+	uint64_t z_greetings;         /* sessions, the first ones */
+	uint64_t cut_greetings;       /* connections, the first ones */
 	bool plain;
 };
 
 struct counts {
-	uint64_t sessions, sessions_now, unverified, dropped;
+	uint64_t sessions, sessions_now, unverified, dropped, turned_away;
 	uint64_t commands, posts, grants, receipts, channels;
 	uint64_t refused; /* commands that a home server would refuse too */
 	uint64_t recipients, z, e;
@@ -101,13 +105,14 @@ print_counts(const struct sink *sink)
 	const struct counts *c = &sink->counts;
 	struct book_counts b = book_counts(sink->book);
 
-	(void)printf("{\"sessions\": %lu, \"sessions_now\": %lu, \"unverified\": %lu, "
-	             "\"dropped\": %lu, \"commands\": %lu, \"posts\": %lu, \"grants\": %lu, "
-	             "\"receipts\": %lu, \"channels\": %lu, \"refused\": %lu, "
-	             "\"recipients\": %lu, \"z\": %lu, \"e\": %lu, ",
-	             c->sessions, c->sessions_now, c->unverified, c->dropped, c->commands,
-	             c->posts, c->grants, c->receipts, c->channels, c->refused, c->recipients,
-	             c->z, c->e);
+	(void)printf(
+	    "{\"sessions\": %lu, \"sessions_now\": %lu, \"unverified\": %lu, "
+	    "\"dropped\": %lu, \"turned_away\": %lu, \"commands\": %lu, \"posts\": %lu, \"grants\": %lu, "
+	    "\"receipts\": %lu, \"channels\": %lu, \"refused\": %lu, "
+	    "\"recipients\": %lu, \"z\": %lu, \"e\": %lu, ",
+	    c->sessions, c->sessions_now, c->unverified, c->dropped, c->turned_away,
+	    c->commands, c->posts, c->grants, c->receipts, c->channels, c->refused,
+	    c->recipients, c->z, c->e);
 	(void)printf("\"ids\": %lu, \"conflicts\": %lu, \"distinct\": %lu, \"again\": %lu, "
 	             "\"expected\": %lu, \"unexpected\": %lu, \"missing\": %lu, "
 	             "\"first_us\": %ld, \"last_us\": %ld}\n",
@@ -492,11 +497,20 @@ on_command(struct session *s, const struct dmtp_server_event *event)
 	if (cut) {
 		end(s, false);
 		buffer_free(&inside);
+	} else if (sink->o.silent_after > 0 && s->commands > sink->o.silent_after) {
+		buffer_free(&inside); /* it was noted, and is never answered */
 	} else if (sink->o.delay_ms > 0) {
 		reply_later(s, event->seq, &r, &inside);
 	} else {
 		reply(s, event->seq, &r);
 		buffer_free(&inside);
+	}
+	if (sink->o.i_after > 0 && s->commands == sink->o.i_after && !s->dead) {
+		struct dmtp_response i =
+		    dmtp_response_make(DMTP_I, DMTP_CODE_THROTTLED, (uint32_t)sink->o.retry_s);
+
+		dmtp_server_info(s->server, now_ms(s), &i);
+		work_soon(s);
 	}
 	if (sink->o.x_after > 0 && s->commands == sink->o.x_after && !s->dead)
 		dmtp_server_drain(s->server, now_ms(s), NULL);
@@ -603,7 +617,15 @@ make_server(struct session *s, bool secured)
 		                         .secured = secured,
 		                         .plain_allowed = s->sink->o.plain };
 
-	s->server = dmtp_server_new(&o, now_ms(s));
+	if (s->sink->counts.turned_away < s->sink->o.z_greetings) {
+		struct dmtp_response z = dmtp_response_make(DMTP_Z, DMTP_CODE_THROTTLED,
+		                                            (uint32_t)s->sink->o.retry_s);
+
+		s->sink->counts.turned_away++;
+		s->server = dmtp_server_new_refusing(&z, now_ms(s));
+	} else {
+		s->server = dmtp_server_new(&o, now_ms(s));
+	}
 	if (s->server == NULL)
 		end(s, false);
 	else
@@ -707,6 +729,11 @@ on_accepted(void *arg, int fd, const struct net_address *peer, struct listener_s
 	sink->sessions = s;
 	sink->counts.sessions++;
 	sink->counts.sessions_now++;
+	if (sink->counts.dropped < sink->o.cut_greetings) {
+		sink->counts.dropped++;
+		end(s, false);
+		return;
+	}
 	if (sink->o.plain)
 		make_server(s, false);
 	else if (conn_start_tls_server(s->conn, sink->tls, true) != CONN_OK)
@@ -725,11 +752,16 @@ static const char usage[] =
     "  --z-every N          every Nth recipient gets Z throttled\n"
     "  --e-every N          every Nth recipient gets E channel-closed\n"
     "  --z-command-every N  every Nth command gets Z throttled\n"
-    "  --retry N            the seconds that such a Z says (1)\n"
+    "  --z-greetings N      the first N sessions get Z throttled instead of a greeting\n"
+    "  --i-after N          I throttled after a session's Nth command\n"
+    "  --retry N            the seconds that such a Z or I says (1)\n"
     "  --x-after N          X after a session's Nth command\n"
     "  --drop-after N       a session's Nth command is noted, not answered, the connection "
     "cut\n"
     "  --drop-times N       only the first N such times\n"
+    "  --cut-greetings N    the first N connections are cut before a greeting\n"
+    "  --silent-after N     what a session sends after its Nth command is noted and never "
+    "answered\n"
     "  --record FILE        appends every recipient before its reply: id, grant, K, Z, E or -\n"
     "  --expect FILE        the grants that each id shall reach, base32, one a line\n"
     "First line: {\"listening\": address}. Counts: SIGUSR1, at the end (SIGTERM, SIGINT), and "
@@ -785,9 +817,10 @@ parse_options(struct options *o, int argc, char **argv)
 {
 	const char **const texts[TEXTS] = { &o->listen, &o->domain, &o->certificate, &o->key,
 		                            &o->ca,     &o->expect, &o->record };
-	uint64_t *const numbers[] = { &o->delay_ms,        &o->z_every,   &o->e_every,
-		                      &o->z_command_every, &o->retry_s,   &o->x_after,
-		                      &o->drop_after,      &o->drop_times };
+	uint64_t *const numbers[] = { &o->delay_ms,        &o->z_every,     &o->e_every,
+		                      &o->z_command_every, &o->retry_s,     &o->x_after,
+		                      &o->drop_after,      &o->drop_times,  &o->i_after,
+		                      &o->silent_after,    &o->z_greetings, &o->cut_greetings };
 	static const struct option longs[] = { { "listen", 1, NULL, 0 },
 		                               { "domain", 1, NULL, 0 },
 		                               { "certificate", 1, NULL, 0 },
@@ -803,6 +836,10 @@ parse_options(struct options *o, int argc, char **argv)
 		                               { "x-after", 1, NULL, 0 },
 		                               { "drop-after", 1, NULL, 0 },
 		                               { "drop-times", 1, NULL, 0 },
+		                               { "i-after", 1, NULL, 0 },
+		                               { "silent-after", 1, NULL, 0 },
+		                               { "z-greetings", 1, NULL, 0 },
+		                               { "cut-greetings", 1, NULL, 0 },
 		                               { "limits", 1, NULL, 'l' },
 		                               { "plain", 0, NULL, 'p' },
 		                               { "help", 0, NULL, 'h' },

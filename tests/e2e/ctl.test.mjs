@@ -443,6 +443,8 @@ describe('channels and members', () => {
 		assert.match(ok(['channel', 'list', 'news@shop.test']), /no channels/);
 		assert.equal(fails(['channel', 'create', site, 'offers', '--title', 'x'], 1, /already/), 'conflict');
 		assert.equal(fails(['channel', 'create', site, 'Offers', '--title', 'x'], 1, /channel's name/), 'invalid-name');
+		for (const name of ['inbox', 'invite', 'smtp'])
+			assert.equal(fails(['channel', 'create', site, name, '--title', 'x'], 1, /every member has/), 'invalid-name');
 		assert.equal(fails(['channel', 'create', 'none@shop.test', 'x', '--title', 'x'], 1, /site list/), 'not-found');
 		assert.equal(fails(['channel', 'close', site, 'none'], 1, /channel list/), 'not-found');
 		assert.equal(fails(['channel', 'list', 'none@shop.test'], 1, /site list/), 'not-found');
@@ -607,6 +609,10 @@ describe('messages, queue and peers', () => {
 		assert.match(ok(['queue', 'list', '--domain', 'gone.test']), /Nothing waits/);
 		assert.match(ok(['queue', 'list', '--dead']), /Nothing was given up/);
 		assert.match(ctl(['queue', 'list', '--limit', '1']).err, /may be more/);
+		sql(`INSERT INTO tmtp.peer AS p (domain_id, held) SELECT domain_id, true FROM tmtp.domain WHERE name = 'home.test'
+			ON CONFLICT (domain_id) DO UPDATE SET held = true`);
+		assert.match(json(['queue', 'list']).batches[0].reason, /^the domain is held: tmtpctl peer release home\.test/);
+		sql(`UPDATE tmtp.peer SET held = false`);
 	});
 
 	test('queue retry, hold, release and drop', () => {
@@ -622,7 +628,9 @@ describe('messages, queue and peers', () => {
 		assert.equal(json(['queue', 'drop', '--message', ids[2]]).changed, 1);
 		assert.equal(state(ids[2]), '4');
 		assert.equal(state(ids[1]), '0', 'only what was named');
+		const before_ = sql('SELECT count(*) FROM tmtp.audit');
 		assert.match(ok(['queue', 'drop', '--domain', 'gone.test']), /No batch/);
+		assert.equal(sql('SELECT count(*) FROM tmtp.audit'), before_, 'what changes nothing is not audited');
 		for (const verb of ['retry', 'hold', 'release', 'drop']) {
 			fails(['queue', verb], 2, /one of --domain, --message and --all/);
 			fails(['queue', verb, '--all', '--domain', 'home.test'], 2, /one of/);

@@ -808,6 +808,14 @@ describe("the role", () => {
 		assert.equal((await push(message, { headers: { "Idempotency-Key": "hangs" } })).json.id, again.json.id);
 	});
 
+	test("a day without partitions is made by who meets it", async () => {
+		sql(`DO $$ DECLARE one record; BEGIN FOR one IN SELECT inhrelid::regclass AS name FROM pg_inherits
+			WHERE inhparent IN (SELECT to_regclass('tmtp.' || name) FROM tmtp.partitioned) LOOP EXECUTE 'DROP TABLE ' || one.name; END LOOP; END $$`);
+		const res = await push({ to: "ann@home.test", subject: "a new day" });
+		assert.equal(res.status, 202);
+		assert.equal((await get(`/v1/messages/${res.json.id}`)).status, 200);
+	});
+
 	test("clients that leave before their answer hold up neither it nor its end", async () => {
 		const body = JSON.stringify({ to: "ann@home.test", subject: "gone" });
 		const text = `POST /v1/channels/orders/messages HTTP/1.1\r\nHost: shop.test\r\nAuthorization: Bearer ${token}\r\n` +

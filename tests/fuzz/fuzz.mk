@@ -3,14 +3,17 @@
 #   make fuzz-replay            the committed seeds through every target, any compiler
 # What a run finds grows $(BUILD)/fuzz/corpus/<target>; what it breaks on lies in $(BUILD)/fuzz.
 
-FUZZ_TARGETS ?= bencode address command response message server client
+FUZZ_TARGETS ?= bencode address command response message card server client lmtp mime
 FUZZ_SECONDS ?= 60
 FUZZ_CC      ?= clang-14
-FUZZ_CFLAGS  := -std=c11 -D_GNU_SOURCE -Iappliance -g -O1 -fno-omit-frame-pointer $(WARN) $(WERROR)
+FUZZ_CFLAGS  := -std=c11 -D_GNU_SOURCE -Iappliance -g -O1 -fno-omit-frame-pointer $(WARN) $(WERROR) \
+                $(shell pkg-config --cflags gmime-3.0 2>/dev/null)
 FUZZ_SAN     := address,undefined
-FUZZ_LIBS    := -lcrypto -lsodium -lutf8proc -lidn2
+FUZZ_LIBS    := -lcrypto -lsodium -lutf8proc -lidn2 -ljansson \
+                $(shell pkg-config --libs gmime-3.0 2>/dev/null)
 FUZZ_SRC     := $(wildcard appliance/dmtp/*.c) appliance/base/buffer.c appliance/base/text.c \
-                appliance/base/id.c appliance/base/clock.c appliance/base/digest.c
+                appliance/base/id.c appliance/base/clock.c appliance/base/digest.c \
+                $(wildcard appliance/home/lmtp*.c appliance/home/mime*.c)
 FUZZ_OBJ     := $(patsubst %.c,$(BUILD)/fuzz/obj/%.o,$(FUZZ_SRC))
 
 $(BUILD)/fuzz/obj/%.o: %.c
@@ -24,11 +27,11 @@ $(BUILD)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h $(FUZZ_OBJ)
 	    -o $@ $< $(FUZZ_OBJ) $(FUZZ_LIBS)
 
 $(BUILD)/replay/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c tests/fuzz/fuzz.h \
-    $(BUILD)/lib/dmtp.a $(BUILD)/lib/base.a
+    $(BUILD)/lib/home.a $(BUILD)/lib/dmtp.a $(BUILD)/lib/base.a
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  test  $@")
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests/fuzz $(ALL_LDFLAGS) -o $@ $< tests/fuzz/replay.c \
-	    $(BUILD)/lib/dmtp.a $(BUILD)/lib/base.a $(PKG_LIBS)
+	    $(BUILD)/lib/home.a $(BUILD)/lib/dmtp.a $(BUILD)/lib/base.a $(PKG_LIBS)
 
 .PHONY: fuzz
 fuzz: $(FUZZ_TARGETS:%=$(BUILD)/fuzz/fuzz_%)

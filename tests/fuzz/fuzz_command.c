@@ -44,6 +44,19 @@ rewrite_receipt(const struct dmtp_receipt *c, struct buffer *out)
 }
 
 static void
+rewrite_presence(const struct dmtp_presence *c, struct buffer *out)
+{
+	struct ben_reader it;
+	size_t n = 0;
+
+	ben_reader_init(&it, c->rcpts);
+	for (; dmtp_presence_next(&it) != NULL; n++)
+		;
+	MUST(n == c->rcpt_count && !it.bad);
+	dmtp_presence_encode(c, out);
+}
+
+static void
 rewrite(const struct dmtp_command *c, struct buffer *out)
 {
 	switch (c->verb) {
@@ -58,6 +71,9 @@ rewrite(const struct dmtp_command *c, struct buffer *out)
 		break;
 	case DMTP_RECEIPT:
 		rewrite_receipt(&c->receipt, out);
+		break;
+	case DMTP_PRESENCE:
+		rewrite_presence(&c->presence, out);
 		break;
 	case DMTP_AUTH:
 		dmtp_auth_encode(&c->auth, out);

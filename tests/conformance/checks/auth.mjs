@@ -2,6 +2,7 @@
 // this needs PICKUP_PORT.
 import assert from "node:assert/strict";
 import crypto from "node:crypto";
+import { setTimeout as pause } from "node:timers/promises";
 import { expect, expectAlive, expectPlain } from "../lib/expect.mjs";
 import { brief, faultsOfLimits } from "../lib/form.mjs";
 import { check } from "../lib/tap.mjs";
@@ -11,6 +12,16 @@ async function prepare(t, options) {
 	if (!(session.greeting.get("ext") ?? []).some((name) => name.toString() === "AUTH"))
 		t.skip("AUTH is not offered");
 	return { origin, session };
+}
+
+// The server may be fetching the card for another check just now: Z, and then it has it.
+async function ask(session, args) {
+	for (let i = 0; ; i++) {
+		const reply = await session.ask("AUTH", args);
+		if (brief(reply) !== "Z unverified-sender" || i === 50)
+			return reply;
+		await pause(200);
+	}
 }
 
 // The arguments of a good AUTH, but for what is said otherwise.
@@ -23,7 +34,7 @@ function proof(t, origin, session, { key = "current", domain = origin.domain, se
 for (const [name, options] of Object.entries({ "TLS 1.3": { more: { minVersion: "TLSv1.3" } }, "TLS 1.2": { more: { maxVersion: "TLSv1.2" } }, STARTTLS: { mode: "starttls" } }))
 	check("6.4", `a domain proves itself by its key (${name}): K with limits, and the session is verified`, async (t) => {
 		const { origin, session } = await prepare(t, options);
-		const reply = await session.ask("AUTH", proof(t, origin, session));
+		const reply = await ask(session, proof(t, origin, session));
 		expect(reply, "K");
 		assert.deepEqual(faultsOfLimits(reply[1]?.get("limits") ?? null), []);
 		expectPlain(await session.ask("POST", await t.post()));
@@ -37,7 +48,7 @@ const wrong = {
 for (const [name, change] of Object.entries(wrong))
 	check("6.4", `AUTH with ${name}: E unverified-sender, the session goes on, unverified`, async (t) => {
 		const { origin, session } = await prepare(t);
-		expect(await session.ask("AUTH", proof(t, origin, session, change)), "E unverified-sender");
+		expect(await ask(session, proof(t, origin, session, change)), "E unverified-sender");
 		expect(await session.ask("POST", await t.post()), "E unverified-sender");
 		await expectAlive(session);
 	});
@@ -45,14 +56,14 @@ for (const [name, change] of Object.entries(wrong))
 check("6.4", "two failures and a success: K", async (t) => {
 	const { origin, session } = await prepare(t);
 	for (let i = 0; i < 2; i++)
-		expect(await session.ask("AUTH", proof(t, origin, session, { exporter: Buffer.alloc(32) })), "E unverified-sender");
-	expect(await session.ask("AUTH", proof(t, origin, session)), "K");
+		expect(await ask(session, proof(t, origin, session, { exporter: Buffer.alloc(32) })), "E unverified-sender");
+	expect(await ask(session, proof(t, origin, session)), "K");
 });
 
 check("6.4", "the third failure is followed by X; a good one behind it fails too", async (t) => {
 	const { origin, session } = await prepare(t);
 	for (let i = 0; i < 3; i++)
-		expect(await session.ask("AUTH", proof(t, origin, session, { exporter: Buffer.alloc(32) })), "E unverified-sender");
+		expect(await ask(session, proof(t, origin, session, { exporter: Buffer.alloc(32) })), "E unverified-sender");
 	const next = await session.response();
 	assert.equal(brief(next), "X");
 	if (!session.closed) {

@@ -13,7 +13,7 @@ function knock(host, port) {
 	return new Promise((resolve) => {
 		const socket = net.connect(port, host), all = [];
 		const tell = () => resolve({ socket, octets: Buffer.concat(all) });
-		const timer = setTimeout(tell, 3000);
+		const timer = setTimeout(tell, 1000);
 		socket.on("error", () => {}).on("close", tell).on("data", (octets) => {
 			all.push(octets);
 			clearTimeout(timer);

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import { decode, Malformed, TooLong } from "../lib/bencode.mjs";
+import { cardOf, judgeSignature } from "../lib/card.mjs";
 import { faultsOfGreeting, faultsOfResponse, limitsDefault, limitsOf } from "../lib/form.mjs";
 import { grantOf, textOf } from "../lib/grant.mjs";
 import { judge } from "../lib/judge.mjs";
@@ -125,9 +126,21 @@ file("10", "messages.txt", ({ octets, answer, fields, digest, key, signature }) 
 	assert.ok(!messageSigned(Buffer.alloc(32), hex(signature), hex(key)), "any signature");
 });
 
-file("6.4", "auth.txt", ({ exporter, client, server, key, signature }) => {
-	assert.ok(authSigned(hex(exporter), client, server, hex(signature), hex(key)));
-	assert.ok(!authSigned(hex(exporter), server, client, hex(signature), hex(key)));
+file("6.4", "auth.txt", ({ exporter, client, server, key, signature, answer }) => {
+	assert.equal(authSigned(hex(exporter), client, server, hex(signature), hex(key)), answer === undefined);
+});
+
+file("9.2", "cards.txt", ({ octets, is, keys, hosts, signed, digest, date, key, signature, judged }) => {
+	const card = cardOf(octets);
+	assert.equal(typeof card === "string" ? card : "card", is.toString());
+	if (keys)
+		assert.equal(card.keys.size, number(keys));
+	if (hosts)
+		assert.equal(card.hosts.length, number(hosts));
+	if (signed)
+		assert.equal(card.signed, number(signed));
+	if (judged)
+		assert.equal(judgeSignature(card, hex(digest), number(date), key?.toString(), signature && hex(signature)), judged.toString());
 });
 
 file("10.3", "variables.txt", ({ type, text, variables, shown }) => {

@@ -15,8 +15,9 @@ const shapes = {
 	},
 	CHANNELS: { from: isString, "users?": isStrings, "since?": isString },
 	AUTH: { domain: isString, key: isString, signature: isString },
-	GRANT: { from: isString, to: isString, channel: isString, state: isString, date: isInteger, "grant?": isString, "receipts?": isInteger },
+	GRANT: { from: isString, to: isString, channel: isString, state: isString, date: isInteger, "grant?": isString, "receipts?": isInteger, "presence?": isInteger },
 	RECEIPT: { from: isString, to: isString, events: (value) => isList(value) && value.every(isRow) },
+	PRESENCE: { from: isString, rcpts: isStrings, since: isInteger, state: isString, "until?": isInteger },
 };
 
 function isStrings(value) {
@@ -70,10 +71,17 @@ function grantFits(grant, now) {
 	const state = grant.get("state").toString();
 	return addressOf(grant.get("from")) !== null && addressOf(grant.get("to")) !== null && isName(grant.get("channel")) &&
 		["granted", "refused", "revoked"].includes(state) && (state === "refused" ? !grant.has("grant") : grant.get("grant")?.length === 20) &&
-		[0, 1].includes(grant.get("receipts") ?? 0) && inTime(grant.get("date"), now);
+		[0, 1].includes(grant.get("receipts") ?? 0) && [0, 1].includes(grant.get("presence") ?? 0) && inTime(grant.get("date"), now);
 }
 
 const rowFits = ([id, grant, kind]) => isId(id) && grant.length === 20 && ["read", "withdrawn"].includes(kind.toString());
+
+function presenceFits(presence, now) {
+	const get = (key) => presence.get(key), state = get("state").toString();
+	return addressOf(get("from")) !== null && get("rcpts").length >= 1 && get("rcpts").every((grant) => grant.length === 20) &&
+		["online", "away", "offline"].includes(state) && (state === "offline") !== presence.has("until") &&
+		BigInt(get("since")) >= 0n && [get("since"), get("until") ?? 0].every((time) => BigInt(time) <= BigInt(now) + 3600n);
+}
 
 const values = {
 	POST: (post, limits, now) => {
@@ -96,11 +104,16 @@ const values = {
 			return "E limit";
 		return addressOf(receipt.get("from")) !== null && addressOf(receipt.get("to")) !== null && receipt.get("events").every(rowFits) ? "pass" : "E malformed";
 	},
+	PRESENCE: (presence, limits, now) => {
+		if (presence.get("rcpts").length > limits.rcpts)
+			return "E limit";
+		return presenceFits(presence, now) ? "pass" : "E malformed";
+	},
 	AUTH: (auth) => isDomain(auth.get("domain")) && isId(auth.get("key")) && auth.get("signature").length === 64 ? "pass" : "E malformed",
 };
 
 // secured: on TLS. verified: for the domain of `from`. ext: the extension verbs that are offered.
-export function judge(command, { limits, now, verified = true, secured = true, ext = ["AUTH", "GRANT", "RECEIPT"] }) {
+export function judge(command, { limits, now, verified = true, secured = true, ext = ["AUTH", "GRANT", "RECEIPT", "PRESENCE"] }) {
 	if (!isList(command) || !isString(command[0]))
 		return "E malformed";
 	const verb = command[0].toString("latin1");

@@ -11,7 +11,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { jwt, request, Watch } from "./http.mjs";
 import { Proxy } from "./proxy.mjs";
-import { freePorts, gone, until } from "./wait.mjs";
+import { freePorts, gone, patience, until } from "./wait.mjs";
 
 const top = path.join(path.dirname(fileURLToPath(import.meta.url)), "../../..");
 const build = path.resolve(top, process.env.BUILD ?? "build");
@@ -41,10 +41,11 @@ export class Authority {
 		execFileSync("openssl", args, { stdio: "ignore", cwd: this.dir });
 	}
 
+	// domain: or several, "a.test,DNS:b.test".
 	issue(domain, name = domain) {
 		fs.writeFileSync(this.file(`${name}.ext`), `subjectAltName=DNS:${domain}\nextendedKeyUsage=serverAuth,clientAuth\n`);
 		this.openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", `${name}.key`,
-			"-out", `${name}.csr`, "-subj", `/CN=${domain}`);
+			"-out", `${name}.csr`, "-subj", `/CN=${domain.split(",")[0]}`);
 		this.openssl("x509", "-req", "-in", `${name}.csr`, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
 			"-extfile", `${name}.ext`, "-out", `${name}.pem`);
 		fs.chmodSync(this.file(`${name}.key`), 0o644);
@@ -67,18 +68,21 @@ export class Appliance {
 		this.members = { domain, port: ports.members, ca: authority.pem };
 	}
 
-	// routes: {domain: {dmtp, pickup}}, ports of this machine; relay: more of that section.
-	configure({ routes, relay = "" }) {
+	// routes: {domain: {dmtp, pickup, public, more}}, ports of this machine; more of other sections; certificate: that of another file, or
+	// null for none; site: {tls, more}; listen: further addresses for DMTP.
+	configure({ routes = {}, relay = "", own = "", home = "", site = "", tls = true, certificate = this.domain, others = "", listen = {},
+		roles = ["site", "relay", "home"] }) {
 		const { ports, domain, authority } = this;
-		fs.writeFileSync(this.conf, `roles = {"site", "relay", "home"}\nstate_directory = "${this.state}"\nuser = "${account}"\n` +
+		const addresses = (port, more = []) => [`127.0.0.1:${port}`, ...more].map((address) => `"${address}"`).join(", ");
+		fs.writeFileSync(this.conf, `roles = {${roles.map((role) => `"${role}"`).join(", ")}}\nstate_directory = "${this.state}"\nuser = "${account}"\n` +
 			`embedded_memory_mb = 128\ndrain_timeout_s = 10\n` +
-			`domain "${domain}" { certificate = "${authority.file(`${domain}.pem`)}" key = "${authority.file(`${domain}.key`)}" }\n` +
-			`site { listen = {"127.0.0.1:${ports.site}"} url = "https://${domain}:${ports.site}" tls = true metrics_listen = "127.0.0.1:${ports.siteMetrics}" }\n` +
+			`domain "${domain}" { ${certificate === null ? "" : `certificate = "${authority.file(`${certificate}.pem`)}" key = "${authority.file(`${certificate}.key`)}"`} ${own} }\n${others}\n` +
+			`site { listen = {"127.0.0.1:${ports.site}"} url = "https://${domain}:${ports.site}" tls = ${tls} metrics_listen = "127.0.0.1:${ports.siteMetrics}" ${site} }\n` +
 			`home { listen = {"127.0.0.1:${ports.members}"} url = "https://${domain}:${ports.members}" tls = true ` +
-			`dmtps_listen = {"127.0.0.1:${ports.dmtps}"} dmtp_listen = {"127.0.0.1:${ports.dmtp}"} metrics_listen = "127.0.0.1:${ports.homeMetrics}" }\n` +
+			`dmtps_listen = {${addresses(ports.dmtps, listen.dmtps)}} dmtp_listen = {${addresses(ports.dmtp, listen.dmtp)}} metrics_listen = "127.0.0.1:${ports.homeMetrics}" ${home} }\n` +
 			`relay { retry_min_s = 1 retry_max_s = 4 metrics_listen = "127.0.0.1:${ports.relayMetrics}" ${relay} }\n` +
-			Object.entries(routes).map(([to, way]) => `route "${to}" { dmtp = "127.0.0.1:${way.dmtp}" ` +
-				`${way.pickup ? `pickup = "127.0.0.1:${way.pickup}" ` : ""}ca = "${authority.file("ca.pem")}" allow_private = true }\n`).join(""));
+			Object.entries(routes).map(([to, way]) => `route "${to}" { ${way.dmtp ? `dmtp = "127.0.0.1:${way.dmtp}" ` : ""}${way.more ?? ""} ` +
+				`${way.pickup ? `pickup = "127.0.0.1:${way.pickup}" ` : ""}ca = "${authority.file("ca.pem")}" ${way.public ? "" : "allow_private = true "}}\n`).join(""));
 	}
 
 	// Resolves when every role is ready.
@@ -95,17 +99,17 @@ export class Appliance {
 			if (process.env.VERBOSE)
 				process.stderr.write(all.map((line) => `${this.name}: ${line}\n`).join(""));
 		});
-		await this.line(/^event=ready /, from);
+		await this.line(/^event=ready /, from, 3 * patience); // a cluster is made first
 	}
 
 	// The first line from `from` on that matches; waits for it.
-	line(pattern, from = 0) {
+	line(pattern, from = 0, ms = patience) {
 		return until(() => `${pattern} in the log of ${this.name}:\n${this.lines.slice(from).slice(-40).join("\n")}`, () => {
 			const found = this.lines.slice(from).find((line) => pattern.test(line));
 			if (found === undefined && this.child.exitCode !== null)
 				throw new Error(`${this.name} ended without ${pattern}:\n${this.lines.slice(-40).join("\n")}`);
 			return found;
-		});
+		}, { ms });
 	}
 
 	get now() {
@@ -194,8 +198,8 @@ export class Appliance {
 
 	// --- members ---
 
-	async makeAccount(name) {
-		const address = `${name}@${this.domain}`, password = crypto.randomBytes(12).toString("hex");
+	async makeAccount(name, domain = this.domain) {
+		const address = `${name}@${domain}`, password = crypto.randomBytes(12).toString("hex");
 		await this.ctl(["account", "create", address, "--password-file", "-"], `${password}\n`);
 		const { status, json } = await request(this.members, "POST", "/v1/login", { body: { address, password }, agent: this.agent });
 		assert.equal(status, 200, `logging in: ${JSON.stringify(json)}`);
@@ -321,7 +325,9 @@ export class Member {
 // shop.test and home.test: each knows of the other only a pinned route, which leads through a proxy.
 export class Pair {
 	// routes: further domains that the shop knows a way to; ways[domain] is its proxy, whose target the test sets.
-	async start({ routes = [] } = {}) {
+	// prepare: told of the pair when its authority is there; more of both configurations ({shop, home}).
+	// home: more of home.test's section of that name.
+	async start({ routes = [], home: section = "", prepare = async () => ({}) } = {}) {
 		const names = ["site", "members", "dmtps", "dmtp", "siteMetrics", "homeMetrics", "relayMetrics"];
 		this.dir = fs.mkdtempSync(path.join(os.tmpdir(), "tf-"));
 		fs.chmodSync(this.dir, 0o755);
@@ -338,8 +344,9 @@ export class Pair {
 		this.ways = { "home.test": this.toHome };
 		for (const domain of routes)
 			this.ways[domain] = await Proxy.listen(numbers.pop(), 0);
-		this.shop.configure({ routes: Object.fromEntries(Object.entries(this.ways).map(([domain, way]) => [domain, { dmtp: way.port }])) });
-		this.home.configure({ routes: { "shop.test": { dmtp: this.toShop.port, pickup: this.pickup.port } } });
+		const { shop = {}, home = {} } = await prepare(this);
+		this.shop.configure({ ...shop, routes: shop.routes ?? Object.fromEntries(Object.entries(this.ways).map(([domain, way]) => [domain, { dmtp: way.port }])) });
+		this.home.configure({ home: section, ...home, routes: { "shop.test": { dmtp: this.toShop.port, pickup: this.pickup.port, more: home.shop }, ...home.routes } });
 		await Promise.all([this.shop.start(), this.home.start()]).catch(async (error) => {
 			await this.abort();
 			throw error;

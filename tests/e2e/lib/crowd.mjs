@@ -93,12 +93,3 @@ export class Crowd {
 			(await this.seen(messageId)).members >= count, { every: 100, ...more });
 	}
 }
-
-// A process that was killed can't give back what it had leased: its leases are brought to their end as the next minutes would.
-export function endLeases(shop, killedAt) {
-	return shop.sql(`UPDATE tmtp.batch SET leased_until = now() - interval '1 s' WHERE state = 0 AND lease_owner < '${uuid(killedAt)}'`);
-}
-
-export function endPickupLeases(home) {
-	return home.sql("UPDATE tmtp.notification SET leased_until = now() - interval '1 s' WHERE state = 0 AND leased_until IS NOT NULL");
-}

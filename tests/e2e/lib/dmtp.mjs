@@ -52,13 +52,13 @@ export function decode(octets, at = 0) {
 // --- a session ---------------------------------------------------------------------------
 
 export class Session {
-	// options: port, domain (SNI), ca, and of oneself cert and key; plain: without TLS.
-	constructor({ port, domain, ca, cert, key, plain = false }) {
+	// options: port, domain (SNI), ca, and of oneself cert and key; plain: without TLS; more: further options of tls.connect.
+	constructor({ port, domain, ca, cert, key, plain = false, more = {} }) {
 		this.input = Buffer.alloc(0);
 		this.replies = [];
 		this.waiting = [];
 		this.socket = plain ? net.connect(port, "127.0.0.1") :
-			tls.connect({ host: "127.0.0.1", port, servername: domain, ca, cert, key, ALPNProtocols: ["dmtp/1"] });
+			tls.connect({ host: "127.0.0.1", port, servername: domain, ca, cert, key, ALPNProtocols: ["dmtp/1"], ...more });
 		this.greeting = this.read();
 		this.ended = new Promise((resolve) => this.socket.on("close", resolve));
 		this.socket.on("data", (octets) => this.take(octets));

@@ -15,7 +15,7 @@ export function request(origin, method, target, { body, headers = {}, bearer, ag
 			res.on("error", reject);
 			res.on("end", () => {
 				const text = Buffer.concat(parts).toString();
-				const json = /json/.test(res.headers["content-type"] ?? "") ? JSON.parse(text) : undefined;
+				const json = text !== "" && /json/.test(res.headers["content-type"] ?? "") ? JSON.parse(text) : undefined;
 				resolve({ status: res.statusCode, headers: res.headers, text, json });
 			});
 		});

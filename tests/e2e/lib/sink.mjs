@@ -6,17 +6,21 @@ import { build } from "./appliance.mjs";
 import { until } from "./wait.mjs";
 
 export class Sink {
-	// pair: knows a way to the domain, which leads to the sink from now on.
-	static async start(pair, domain) {
+	// pair: knows a way to the domain, which leads to the sink from now on. faults: more of its options.
+	static async start(pair, domain, faults = []) {
 		const sink = new Sink(), { authority } = pair;
 		authority.issue(domain);
 		sink.file = authority.file(`${domain}.record`);
 		sink.child = spawn(path.join(build, "bench/dmtp_sink"), ["--domain", domain, "--certificate", authority.file(`${domain}.pem`),
-			"--key", authority.file(`${domain}.key`), "--ca", authority.file("ca.pem"), "--record", sink.file], { stdio: ["pipe", "pipe", "inherit"] });
+			"--key", authority.file(`${domain}.key`), "--ca", authority.file("ca.pem"), "--record", sink.file, ...faults], { stdio: ["pipe", "pipe", "inherit"] });
 		sink.ended = new Promise((resolve) => sink.child.on("close", resolve));
+		sink.lines = [];
 		let text = "", failed;
 		sink.child.on("error", (error) => { failed = error; });
-		sink.child.stdout.on("data", (part) => { text += part; });
+		sink.child.stdout.on("data", (part) => {
+			text += part;
+			sink.lines = text.split("\n").slice(0, -1);
+		});
 		const first = await until("the sink", () => {
 			if (failed)
 				throw failed;
@@ -29,6 +33,13 @@ export class Sink {
 	// The grants under this id, in base32, as often as they came.
 	record(id) {
 		return fs.readFileSync(this.file, "utf8").split("\n").filter((line) => line.startsWith(`${id} `)).map((line) => line.split(" ")[1]);
+	}
+
+	// What it counts, now.
+	async stats() {
+		const from = this.lines.length;
+		this.child.stdin.write("stats\n");
+		return JSON.parse(await until("the sink's counts", () => this.lines[from]));
 	}
 
 	async stop() {

@@ -147,6 +147,9 @@ load_good(const struct fixture *f, const char *text)
 	return c;
 }
 
+#define LONG_PATH                                                                       \
+	"a-directory-with-a-long-name/a-directory-with-a-long-name/a-directory-with-a-" \
+	"long-name/a-socket-with-a-long-name"
 #define USER "user = \"" ACCOUNT "\"\n"
 #define SHOP "domain \"shop.test\" { certificate = \"shop.pem\" key = \"shop.key\" }\n"
 
@@ -181,6 +184,7 @@ test_defaults_are_filled_in(void **state)
 	assert_null(c->site.metrics_listen.text);
 	assert_int_equal(c->relay.nameservers.count, 0);
 	assert_int_equal(c->relay.expire_after_s, 432000);
+	assert_true(c->relay.auth);
 	assert_int_equal(c->routes_count, 0);
 	config_free(&c);
 	assert_null(c);
@@ -197,7 +201,8 @@ test_every_option_reaches_its_field(void **state)
 	    "database = \"host=/run/postgresql dbname=tmtp passfile=/etc/tmtp/pgpass\"\n" USER
 	    "log_level = \"debug\"\ndrain_timeout_s = 5\npostgres_directory = \"/opt/pg/bin\"\n"
 	    "embedded_memory_mb = 300\nstore_connections = 3\n" SHOP
-	    "domain \"home.test\" { certificate = \"home.pem\" key = \"home.key\" }\n"
+	    "domain \"home.test\" { certificate = \"home.pem\" key = \"home.key\" title = \"Th\xc3\xa9 Home\"\n"
+	    " icon = \"https://home.test/icon.png\" signed = true }\n"
 	    "site { listen = {\"127.0.0.1:1234\", \"[::1]:1235\"} url = "
 	    "\"https://push.shop.test:8443/\" tls = true\n"
 	    " threads = 3 body_max_bytes = 5000 message_max_bytes = 4000 metrics_listen = "
@@ -206,12 +211,14 @@ test_every_option_reaches_its_field(void **state)
 	    "max_pushes_per_second = 7 }\n"
 	    "relay { sessions_per_domain = 9 expire_after_s = 60 retry_min_s = 1 retry_max_s = "
 	    "2\n"
-	    " connect_timeout_s = 3 nameservers = {\"127.0.0.1\", \"[::1]:5353\"} }\n"
+	    " connect_timeout_s = 3 nameservers = {\"127.0.0.1\", \"[::1]:5353\"} auth = false }\n"
 	    "home { dmtp_listen = {} dmtps_listen = {\"127.0.0.1:3688\"} invitations = false "
+	    "lmtp_listen = {\"unix:/run/tmtp/lmtp\", \"[::1]:24\"} lmtp_octets = 65536 "
 	    "idle_s = 11 }\n"
 	    "route \"home.test\" { dmtp = \"127.0.0.1:13688\" pickup = "
 	    "\"mail.home.test:18443\" ca = \"home.pem\"\n"
-	    " allow_private = true }\n"
+	    " allow_private = true command_octets = 70000 message_octets = 2000 pipeline = 9\n"
+	    " rcpts = 2000 uris = 5 }\n"
 	    "route \"b.test\" { starttls = \"[::1]:1\" }\n"
 	    "route \"c.test\" { dmtp = \"c.test:1\" plaintext = true }\n");
 	const struct config_route *r;
@@ -243,6 +250,10 @@ test_every_option_reaches_its_field(void **state)
 	    ((struct sockaddr_in6 *)&c->relay.nameservers.items[1].addr)->sin6_port,
 	    htons(5353));
 	assert_int_equal(c->home.dmtp_listen.count, 0);
+	assert_int_equal(c->home.lmtp.listen.count, 2);
+	assert_int_equal(c->home.lmtp.listen.items[0].addr.ss_family, AF_UNIX);
+	assert_string_equal(c->home.lmtp.listen.items[0].text, "unix:/run/tmtp/lmtp");
+	assert_int_equal(c->home.lmtp.octets, 65536);
 	assert_string_equal(c->home.dmtps_listen.items[0].text, "127.0.0.1:3688");
 	assert_false(c->home.invitations);
 	assert_int_equal(c->home.limits.idle_s, 11);
@@ -255,6 +266,17 @@ test_every_option_reaches_its_field(void **state)
 	assert_int_equal(r->dmtp_target.port, 13688);
 	assert_string_equal(r->pickup.host, "mail.home.test");
 	assert_true(r->allow_private);
+	assert_int_equal(r->limits.command_octets, 70000);
+	assert_int_equal(r->limits.message_octets, 2000);
+	assert_int_equal(r->limits.pipeline, 9);
+	assert_int_equal(r->limits.rcpts, 2000);
+	assert_int_equal(r->limits.uris, 5);
+	assert_false(c->relay.auth);
+	assert_null(c->domains[0].title);
+	assert_false(c->domains[0].signed_only);
+	assert_string_equal(c->domains[1].title, "Th\xc3\xa9 Home");
+	assert_string_equal(c->domains[1].icon, "https://home.test/icon.png");
+	assert_true(c->domains[1].signed_only);
 	r = config_route_find(c, SLICE("b.test"));
 	assert_int_equal(r->dmtp, ROUTE_DMTP_STARTTLS);
 	assert_string_equal(r->dmtp_target.host, "::1");
@@ -352,6 +374,20 @@ static const struct {
 	  "home.dmtp_listen and home.dmtps_listen both want" },
 	{ USER SHOP "relay { metrics_listen = \"127.0.0.1:8080\" }\n", 3,
 	  "site.listen and relay.metrics_listen" },
+	{ USER SHOP "home { lmtp_listen = {\"unix:tmtp/lmtp\"} }\n", 3,
+	  "lmtp_listen: \"unix:tmtp/lmtp\" has no absolute path" },
+	{ USER SHOP "home { lmtp_listen = {\"unix:/\"} }\n", 3, "has no absolute path" },
+	{ USER SHOP "home { lmtp_listen = {\"unix:/" LONG_PATH "\"} }\n", 3,
+	  "is longer than the path of a socket may be" },
+	{ USER SHOP "home { lmtp_listen = {\"unix:/l\", \"unix:/l\"} }\n", 3,
+	  "home.lmtp_listen and home.lmtp_listen both want unix:/l" },
+	{ USER SHOP "home { lmtp_listen = {\"127.0.0.1:8081\"} }\n", 3,
+	  "home.listen and home.lmtp_listen both want 127.0.0.1:8081" },
+	{ USER SHOP "home { lmtp_listen = {\"192.0.2.1:24\"} }\n", 3,
+	  "other machines may reach 192.0.2.1:24" },
+	{ USER SHOP "home { lmtp_listen = {\"127.0.0.1:24\", \"[::]:24\"} }\n", 3,
+	  "other machines may reach [::]:24" },
+	{ USER SHOP "home { lmtp_rcpts = 0 }\n", 3, "is not a whole number from 1 to 1000" },
 	{ USER SHOP "site { tls = yes }\n", 3, "tls: \"yes\" is neither true nor false" },
 	{ USER SHOP "site { url = \"http://127.0.0.1:8080\" }\n", 3,
 	  "site.url must begin with https://" },
@@ -407,6 +443,21 @@ static const struct {
 	{ USER SHOP "route \"home.test\" { pickup = \"[x]:1\" }\n", 3, "is not a target" },
 	{ USER SHOP "route \"home.test\" { ca = \"none.pem\" }\n", 3, "cannot be read" },
 	{ USER SHOP "route \"home.test\" { ca = \"empty.pem\" }\n", 3, "holds no certificate" },
+	{ USER SHOP "route \"home.test\" { rcpts = 99 }\n", 3,
+	  "rcpts: \"99\" is neither 0 nor at least 100" },
+	{ USER SHOP "route \"home.test\" {\n\ncommand_octets = 65535 }\n", 5,
+	  "command_octets: \"65535\" is neither 0 nor at least 65536" },
+	{ USER SHOP "route \"home.test\" { pipeline = 7 }\n", 3, "nor at least 8" },
+	{ USER SHOP "route \"home.test\" { uris = 3 }\n", 3, "nor at least 4" },
+	{ USER SHOP "route \"home.test\" { uris = 65 }\n", 3, "from 0 to 64" },
+	{ USER SHOP "relay { auth = maybe }\n", 3, "neither true nor false" },
+	{ USER "domain \"shop.test\" { title = \"a\x01b\" }\n", 2, "is not one line" },
+	{ USER "domain \"shop.test\" { title = \"\xc3\" }\n", 2, "is not one line" },
+	{ USER "domain \"shop.test\" { icon = \"http://shop.test/i.png\" }\n", 2,
+	  "must begin with https://" },
+	{ USER "domain \"shop.test\" { icon = \"icon.png\" }\n", 2,
+	  "does not begin with https://" },
+	{ USER "domain \"shop.test\" { signed = 1 }\n", 2, "neither true nor false" },
 };
 
 static void
@@ -586,7 +637,8 @@ test_options_that_need_a_restart_are_named(void **state)
 	assert_string_equal((char *)names.data,
 	                    "store_connections, site.threads, home.listen, route.dmtp, "
 	                    "route.starttls, route.plaintext, route.pickup, route.ca, "
-	                    "route.allow_private");
+	                    "route.allow_private, route.command_octets, "
+	                    "route.message_octets, route.pipeline, route.rcpts, route.uris");
 	buffer_free(&names);
 	config_free(&a);
 	config_free(&b);

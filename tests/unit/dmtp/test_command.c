@@ -5,8 +5,8 @@
 
 #define NOW INT64_C(1800000000)
 #define TO "14:anna@b.example"
-#define POST_HEAD \
-	"l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D "4:from14:shop@a.example2:id2:n1"
+#define POST_BODY "4:datei1800000000e6:digest32:" DIGEST_D "4:from14:shop@a.example2:id2:n1"
+#define POST_HEAD "l4:POSTd" POST_BODY
 #define RCPTS "5:rcptsl20:" GRANT_A "e"
 #define POST_TAIL "4:sizei100e4:urisl21:https://a.example/m/xeee"
 
@@ -270,6 +270,11 @@ test_post_values(void **state)
 		  DMTP_CODE_MALFORMED },
 		/* invite needs a channel */
 		{ POST_HEAD "5:rcptsll5:a@b.c6:inviteee" POST_TAIL, DMTP_CODE_MALFORMED },
+		/* and one that a site can have */
+		{ "l4:POSTd7:channel6:invite" POST_BODY "5:rcptsll5:a@b.c6:inviteee" POST_TAIL,
+		  DMTP_CODE_MALFORMED },
+		{ "l4:POSTd7:channel4:smtp" POST_BODY "5:rcptsll5:a@b.c6:inviteee" POST_TAIL,
+		  DMTP_CODE_MALFORMED },
 		{ POST_HEAD RCPTS "4:sizei0e4:urisl1:ueee", DMTP_CODE_MALFORMED },
 		{ POST_HEAD RCPTS "4:sizei-1e4:urisl1:ueee", DMTP_CODE_MALFORMED },
 		{ POST_HEAD RCPTS "4:sizei1e4:urisl1:ueee", DMTP_CODE_NONE },
@@ -577,6 +582,7 @@ test_grant_goes_around(void **state)
 		GRANT_HEAD "5:grant20:" GRANT_A "8:receiptsi1e5:state7:granted" GRANT_TO,
 		GRANT_HEAD "5:grant20:" GRANT_A "5:state7:revoked" GRANT_TO,
 		GRANT_HEAD "5:state7:refused" GRANT_TO,
+		GRANT_HEAD "5:grant20:" GRANT_A "8:presencei1e5:state7:granted" GRANT_TO,
 	};
 	struct dmtp_command c;
 	struct buffer b;
@@ -592,7 +598,7 @@ test_grant_goes_around(void **state)
 		assert_prefixes_ask_for_more(buffer_slice(&b));
 	}
 	assert_int_equal(decode(table[0], &c), DMTP_CODE_NONE);
-	assert_true(c.grant.receipts);
+	assert_true(c.grant.receipts && !c.grant.presence);
 	assert_int_equal(c.grant.state, DMTP_GRANTED);
 	assert_slice(c.grant.grant, GRANT_A);
 	assert_slice(c.grant.channel, "orders");
@@ -685,6 +691,51 @@ test_grants_as_events_of_channels(void **state)
 	assert_false(dmtp_grant_next(&it, &got));
 	assert_true(it.bad);
 	buffer_free(&inside);
+	buffer_free(&b);
+}
+
+/* --- PRESENCE ----------------------------------------------------------------- */
+
+static void
+test_presence_goes_around(void **state)
+{
+	static const char *const table[] = {
+		"l8:PRESENCEd4:from5:a@b.c5:rcptsl20:" GRANT_A "20:" GRANT_B
+		"e5:sincei1799999999e5:state6:online5:untili1800000600eee",
+		"l8:PRESENCEd4:from5:a@b.c5:rcptsl20:" GRANT_A
+		"e5:sincei1799999999e5:state4:away5:untili1800000600eee",
+		"l8:PRESENCEd4:from5:a@b.c5:rcptsl20:" GRANT_A "e5:sincei0e5:state7:offlineee",
+	};
+	struct dmtp_command c;
+	struct ben_reader it;
+	struct buffer b;
+	size_t n;
+
+	(void)state;
+	buffer_init(&b, 1000);
+	for (size_t i = 0; i < COUNT(table); i++) {
+		assert_int_equal(judge(table[i]), DMTP_CODE_NONE);
+		assert_int_equal(decode(table[i], &c), DMTP_CODE_NONE);
+		assert_slice(dmtp_command_from(&c), "a@b.c");
+		ben_reader_init(&it, c.presence.rcpts);
+		for (n = 0; dmtp_presence_next(&it) != NULL; n++)
+			;
+		assert_int_equal(n, i == 0 ? 2 : 1);
+		buffer_clear(&b);
+		dmtp_presence_encode(&c.presence, &b);
+		assert_slice(buffer_slice(&b), table[i]);
+		assert_prefixes_ask_for_more(buffer_slice(&b));
+	}
+	assert_int_equal(judge_at(table[0], false, NOW), DMTP_CODE_UNVERIFIED_SENDER);
+	assert_int_equal(judge("l8:PRESENCEd4:from5:a@b.c5:rcptsl20:" GRANT_A "20:" GRANT_A
+	                       "20:" GRANT_A "20:" GRANT_A "e5:sincei0e5:state7:offlineee"),
+	                 DMTP_CODE_LIMIT);
+	assert_int_equal(
+	    judge("l8:PRESENCEd4:from5:a@b.c5:rcptsli1ee5:sincei0e5:state7:offlineee"),
+	    DMTP_CODE_MALFORMED);
+	/* never a grant that is too short */
+	ben_reader_init(&it, SLICE("1:g"));
+	assert_null(dmtp_presence_next(&it));
 	buffer_free(&b);
 }
 
@@ -839,6 +890,7 @@ main(void)
 		cmocka_unit_test(test_grant_goes_around),
 		cmocka_unit_test(test_grant_values),
 		cmocka_unit_test(test_grants_as_events_of_channels),
+		cmocka_unit_test(test_presence_goes_around),
 		cmocka_unit_test(test_receipt_goes_around),
 		cmocka_unit_test(test_receipt_values_and_counts),
 		cmocka_unit_test(test_auth_goes_around),

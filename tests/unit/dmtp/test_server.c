@@ -133,7 +133,7 @@ test_greeting_comes_first(void **state)
 	s = dmtp_server_new(&o, T0);
 	expect_output(
 	    s, T0,
-	    "d4:dmtpi1e3:extl4:AUTH5:GRANT7:RECEIPTe4:host12:mx.b.example6:limitsd7:commandi262144e"
+	    "d4:dmtpi1e3:extl4:AUTH5:GRANT7:RECEIPT8:PRESENCEe4:host12:mx.b.example6:limitsd7:commandi262144e"
 	    "4:idlei300e7:messagei26214400e5:noopsi10e8:pipelinei64e5:rcptsi1000e4:urisi8ee3:tlsi1ee");
 	dmtp_server_free(&s);
 	assert_null(s);

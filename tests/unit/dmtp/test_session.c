@@ -123,7 +123,8 @@ test_greeting_goes_around(void **state)
 	buffer_init(&b, 1000);
 	dmtp_greeting_encode(&g, &b);
 	assert_memory_equal(
-	    b.data, "d4:dmtpi1e3:extl4:AUTH5:GRANT7:RECEIPTe4:host14:mx.example.org6:limitsd",
+	    b.data,
+	    "d4:dmtpi1e3:extl4:AUTH5:GRANT7:RECEIPT8:PRESENCEe4:host14:mx.example.org6:limitsd",
 	    70);
 	assert_prefixes_ask_for_more(buffer_slice(&b));
 	flush = flush_copy(buffer_slice(&b));

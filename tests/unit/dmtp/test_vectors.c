@@ -2,6 +2,7 @@
 #include "dmtp_test.h"
 
 #include "base/text.h"
+#include "dmtp/card.h"
 #include "dmtp/message.h"
 #include "dmtp/server.h"
 #include "dmtp/uri.h"
@@ -297,13 +298,61 @@ check_message(const struct block *b)
 static void
 check_auth(const struct block *b)
 {
-	uint8_t exporter[32], key[32], signature[64];
+	uint8_t exporter[32], key[32], signature[64] = { 0 };
+	size_t len = get(b, "signature").len / 2;
 
+	assert_true(len <= sizeof(signature));
 	assert_true(hex_decode(get(b, "exporter"), exporter, 32));
 	assert_true(hex_decode(get(b, "key"), key, 32));
-	assert_true(hex_decode(get(b, "signature"), signature, 64));
-	assert_true(dmtp_auth_verify(exporter, get(b, "client"), get(b, "server"),
-	                             slice_mem(signature, 64), key));
+	assert_true(hex_decode(get(b, "signature"), signature, len));
+	if (dmtp_auth_verify(exporter, get(b, "client"), get(b, "server"),
+	                     slice_mem(signature, len), key) == has(b, "answer"))
+		fail_msg("judged wrongly: %.*s", (int)get(b, "name").len,
+		         (const char *)get(b, "name").data);
+}
+
+static void
+check_judgement(const struct block *b, const struct dmtp_card *card)
+{
+	static const char *const words[] = {
+		[DMTP_CARD_GOOD] = "good",     [DMTP_CARD_UNSIGNED] = "unsigned",
+		[DMTP_CARD_NO_KEY] = "no-key", [DMTP_CARD_KEY_ENDED] = "key-ended",
+		[DMTP_CARD_FORGED] = "forged",
+	};
+	uint8_t digest[32], signature[64];
+	struct slice given = { NULL, 0 };
+
+	assert_true(hex_decode(get(b, "digest"), digest, 32));
+	if (has(b, "signature")) {
+		assert_true(hex_decode(get(b, "signature"), signature, 64));
+		given = slice_mem(signature, sizeof(signature));
+	}
+	expect_text(b, "judged",
+	            slice_str(words[dmtp_card_judge(card, digest, get(b, "key"), given,
+	                                            (int64_t)number(b, "date"))]));
+}
+
+static void
+check_card(const struct block *b)
+{
+	static const char *const words[] = {
+		[DMTP_CARD_OK] = "card", [DMTP_CARD_NONE] = "none", [DMTP_CARD_BAD] = "bad"
+	};
+	struct slice octets = flush_copy(get(b, "octets"));
+	struct dmtp_card *card;
+	enum dmtp_card_rc rc = dmtp_card_decode(octets, &card);
+
+	assert_true(rc < COUNT(words));
+	expect_text(b, "is", slice_str(words[rc]));
+	if (card != NULL) {
+		expect_number(b, "keys", card->keys_n);
+		expect_number(b, "hosts", card->hosts_n);
+		expect_number(b, "signed", card->signed_only);
+	}
+	if (has(b, "judged"))
+		check_judgement(b, card);
+	dmtp_card_free(&card);
+	flush_free(octets);
 }
 
 static void
@@ -449,6 +498,7 @@ test_examples_of_the_specification_are_canonical(void **state)
 #define FILE_OF_uri "uris.txt"
 #define FILE_OF_grant "grants.txt"
 #define FILE_OF_auth "auth.txt"
+#define FILE_OF_card "cards.txt"
 #define FILE_OF_variables "variables.txt"
 #define FILE_OF_session "sessions.txt"
 FILE_TEST(element)
@@ -460,6 +510,7 @@ FILE_TEST(message)
 FILE_TEST(uri)
 FILE_TEST(grant)
 FILE_TEST(auth)
+FILE_TEST(card)
 FILE_TEST(variables)
 FILE_TEST(session)
 
@@ -476,6 +527,7 @@ main(void)
 		cmocka_unit_test(test_vectors_of_uri),
 		cmocka_unit_test(test_vectors_of_grant),
 		cmocka_unit_test(test_vectors_of_auth),
+		cmocka_unit_test(test_vectors_of_card),
 		cmocka_unit_test(test_vectors_of_variables),
 		cmocka_unit_test(test_vectors_of_session),
 		cmocka_unit_test(test_examples_of_the_specification_are_canonical),

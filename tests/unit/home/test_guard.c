@@ -38,6 +38,26 @@ test_a_burst_then_one_each_interval(void **state)
 }
 
 static void
+test_looking_takes_nothing(void **state)
+{
+	struct guard *g = guard_make(64);
+	int64_t now = 1000 * SECOND;
+	unsigned wait_s;
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		assert_false(guard_is_empty(g, &rule, SLICE("ann"), now));
+		assert_true(guard_take(g, &rule, SLICE("ann"), now, &wait_s));
+	}
+	assert_true(guard_is_empty(g, &rule, SLICE("ann"), now));
+	assert_false(guard_is_empty(g, &rule, SLICE("bob"), now));
+	assert_false(guard_is_empty(g, &other, SLICE("ann"), now));
+	assert_true(guard_is_empty(g, &rule, SLICE("ann"), now + 10 * SECOND - 1));
+	assert_false(guard_is_empty(g, &rule, SLICE("ann"), now + 10 * SECOND));
+	guard_free(&g);
+}
+
+static void
 test_names_and_rules_are_apart(void **state)
 {
 	struct guard *g = guard_make(64);
@@ -50,6 +70,29 @@ test_names_and_rules_are_apart(void **state)
 	assert_true(guard_take(g, &rule, SLICE("bob"), SECOND, &wait_s));
 	assert_true(guard_take(g, &other, SLICE("ann"), SECOND, &wait_s));
 	assert_true(guard_take(g, &rule, SLICE(""), SECOND, &wait_s));
+	guard_free(&g);
+}
+
+/* The last before the end may go into debt; who is in debt is refused and pays no more. */
+static void
+test_spending_may_go_into_debt_once(void **state)
+{
+	struct guard *g = guard_make(64);
+	int64_t now = 1000 * SECOND;
+	unsigned wait_s = 9;
+
+	(void)state;
+	assert_true(guard_spend(g, &rule, SLICE("ann"), 2, now, &wait_s));
+	assert_int_equal(wait_s, 0);
+	assert_true(guard_spend(g, &rule, SLICE("ann"), 4, now, &wait_s)); /* 3 too many */
+	assert_int_equal(wait_s, 31);
+	assert_false(guard_spend(g, &rule, SLICE("ann"), 1, now + 29 * SECOND, &wait_s));
+	assert_int_equal(wait_s, 2);
+	assert_false(guard_spend(g, &rule, SLICE("ann"), 1, now + 30 * SECOND, &wait_s));
+	assert_int_equal(wait_s, 1);
+	assert_true(guard_spend(g, &rule, SLICE("ann"), 1, now + 31 * SECOND, &wait_s));
+	assert_true(guard_spend(g, &rule, SLICE("bob"), 3, now, &wait_s));
+	assert_int_equal(wait_s, 1);
 	guard_free(&g);
 }
 
@@ -118,7 +161,9 @@ main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_burst_then_one_each_interval),
+		cmocka_unit_test(test_looking_takes_nothing),
 		cmocka_unit_test(test_names_and_rules_are_apart),
+		cmocka_unit_test(test_spending_may_go_into_debt_once),
 		cmocka_unit_test(test_what_is_given_back_counts_again_but_no_further),
 		cmocka_unit_test(test_a_flood_of_names_keeps_the_guilty),
 		cmocka_unit_test(test_tokens_have_one_form),

@@ -362,10 +362,61 @@ test_registrable_domains(void **state)
 	buffer_free(&out);
 }
 
+/* A person's braces are braces, and her text is there before the entry is opened. */
+static void
+test_what_a_person_wrote_is_no_template(void **state)
+{
+	struct dmtp_field fields[] = { field(DMTP_SUBJECT, "text/plain", "{{a}}"),
+		                       field(DMTP_MESSAGE, "text/plain", "x {{a}} y") };
+	struct view_entry entry = entry_of(fields, 2, "d1:a1:Ze");
+	json_t *list, *inside;
+
+	(void)state;
+	list = view_list_form(&entry);
+	assert_null(json_object_get(list, "text"));
+	assert_string_equal(json_string_value(json_object_get(list, "subject")), "Z");
+	json_decref(list);
+	entry.channel = SLICE("inbox");
+	list = view_list_form(&entry);
+	assert_string_equal(json_string_value(json_object_get(list, "text")), "x {{a}} y");
+	assert_string_equal(json_string_value(json_object_get(list, "subject")), "{{a}}");
+	json_decref(list);
+	inside = view_fields(&entry);
+	assert_string_equal(json_string_value(json_object_get(
+				json_array_get(json_object_get(inside, "message"), 0), "text")),
+	                    "x {{a}} y");
+	json_decref(inside);
+}
+
+/* Of mail nobody verified who wrote it, and its braces are its own. */
+static void
+test_mail(void **state)
+{
+	struct dmtp_field fields[] = { field(DMTP_SUBJECT, "text/plain", "Dear {{name}}"),
+		                       field(DMTP_MESSAGE, "text/html", "<p>{{name}}</p>") };
+	struct view_entry e = entry_of(fields, 2, "");
+
+	(void)state;
+	e.mail = true;
+	e.mail_from = SLICE("Ann <ann@b.test>");
+	e.mail_address = SLICE("ann@b.test");
+	e.mail_sender = SLICE("");
+	expect(
+	    view_list_form(&e),
+	    "{\"id\":\"00000000-0000-0000-0000-000000000000\",\"from\":\"shop@shop.test\","
+	    "\"channel\":\"orders\",\"subject\":\"Dear {{name}}\",\"date\":\"2027-01-15T08:00:00Z\","
+	    "\"arrived\":\"2027-01-15T08:00:01Z\",\"read\":null,\"verified\":false,"
+	    "\"mail\":{\"from\":\"Ann <ann@b.test>\",\"address\":\"ann@b.test\",\"sender\":\"\"}}");
+	expect(view_fields(&e),
+	       "{\"subject\":\"Dear {{name}}\",\"message\":[{\"type\":\"text/html\","
+	       "\"text\":\"<p>{{name}}</p>\"}],\"actions\":[],\"attachments\":[]}");
+}
+
 int
 main(void)
 {
 	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test_teardown(test_what_a_person_wrote_is_no_template, teardown),
 		cmocka_unit_test_teardown(test_the_list_form, teardown),
 		cmocka_unit_test_teardown(test_the_list_form_of_every_prefix_and_of_damage,
 		                          teardown),
@@ -377,6 +428,7 @@ main(void)
 		cmocka_unit_test_teardown(test_words_of_an_invitation, teardown),
 		cmocka_unit_test(test_cursors_there_and_back),
 		cmocka_unit_test(test_registrable_domains),
+		cmocka_unit_test(test_mail),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

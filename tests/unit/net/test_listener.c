@@ -2,7 +2,10 @@
 #include "net_test.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 
 static struct loop *loop;
 static struct listener *listener;
@@ -254,6 +257,104 @@ test_what_cannot_be_bound_is_said(void **state)
 	stop();
 }
 
+/* --- Unix sockets --------------------------------------------------------------- */
+
+static char unix_dir[] = "/tmp/tlXXXXXX";
+static char unix_bind[64];
+
+static int
+unix_call(void)
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	(void)snprintf(un.sun_path, sizeof(un.sun_path), "%s", unix_bind + 5);
+	if (connect(fd, (struct sockaddr *)&un, sizeof(un)) == 0)
+		return fd;
+	(void)close(fd);
+	return -1;
+}
+
+static void
+on_unix(void *arg, int fd, const struct net_address *peer, struct listener_seat *seat)
+{
+	char text[NET_ADDRESS_TEXT];
+
+	(void)arg;
+	assert_string_equal(net_address_format(peer, text), "unix");
+	keep(fd, seat, 0);
+}
+
+static struct listener *
+unix_listen(char why[static NET_TEXT])
+{
+	struct listener_config config = { .bind = unix_bind, .accepted = on_unix };
+
+	return listener_new(loop, &config, why);
+}
+
+/* A file that nobody listens on is replaced, one in use isn't, and the end removes what is ours. */
+static void
+test_unix_socket(void **state)
+{
+	char why[NET_TEXT];
+	struct stat st;
+	int fd;
+
+	(void)state;
+	assert_non_null(mkdtemp(unix_dir));
+	(void)snprintf(unix_bind, sizeof(unix_bind), "unix:%s/s", unix_dir);
+	loop = loop_new();
+	caught_count = 0;
+	listener = unix_listen(why);
+	assert_non_null(listener);
+	assert_int_equal(stat(unix_bind + 5, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0666);
+	fd = unix_call();
+	assert_true(fd >= 0);
+	while (caught_count == 0)
+		(void)loop_turn(loop, 1000);
+	assert_null(unix_listen(why));
+	assert_non_null(strstr(why, "in use"));
+	while (caught_count == 1) /* the one that looked whether somebody listens */
+		(void)loop_turn(loop, 1000);
+	for (size_t i = 0; i < caught_count; i++) {
+		(void)close(caught[i].fd);
+		listener_leave(&caught[i].seat);
+	}
+	(void)close(fd);
+	listener_free(&listener);
+	assert_int_not_equal(stat(unix_bind + 5, &st), 0);
+	loop_free(&loop);
+}
+
+static void
+test_unix_socket_of_an_earlier_life(void **state)
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	char why[NET_TEXT];
+	struct stat st;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	(void)state;
+	loop = loop_new();
+	(void)snprintf(un.sun_path, sizeof(un.sun_path), "%s", unix_bind + 5);
+	assert_int_equal(bind(fd, (struct sockaddr *)&un, sizeof(un)), 0);
+	(void)close(fd);
+	listener = unix_listen(why);
+	assert_non_null(listener);
+	/* Another process has taken the name since: it is not ours to remove. */
+	assert_int_equal(unlink(un.sun_path), 0);
+	fd = open(un.sun_path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	(void)close(fd);
+	listener_free(&listener);
+	assert_int_equal(stat(un.sun_path, &st), 0);
+	assert_null(unix_listen(why)); /* a plain file is never replaced */
+	assert_int_equal(unlink(un.sun_path), 0);
+	assert_int_equal(rmdir(unix_dir), 0);
+	loop_free(&loop);
+}
+
 int
 main(void)
 {
@@ -265,6 +366,8 @@ main(void)
 		cmocka_unit_test(test_no_descriptors_left_pauses_instead_of_spinning),
 		cmocka_unit_test(test_seats_outlive_the_listener),
 		cmocka_unit_test(test_what_cannot_be_bound_is_said),
+		cmocka_unit_test(test_unix_socket),
+		cmocka_unit_test(test_unix_socket_of_an_earlier_life),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

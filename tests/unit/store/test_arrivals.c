@@ -814,15 +814,35 @@ test_a_refusal_is_final_for_the_sender_a_second_for_the_domain(void **state)
 	}
 }
 
+/* The site that asks who granted has removed the member since: it is told again, of a later date. */
 static void
 test_who_granted_needs_no_invitation(void **state)
 {
+	static const char told[] =
+	    "SELECT concat_ws(' ', c.grant_date, o.changed_id = c.changed_id, o.domain_id, "
+	    "c.grant_id, c.state) FROM tmtp.consent c LEFT JOIN tmtp.grant_outbox o USING "
+	    "(account_id, sender_id, channel) WHERE c.channel = 'orders'";
+
 	(void)state;
 	cluster_sql(
 	    "INSERT INTO tmtp.consent VALUES (1, 5, 'orders', 1, '\\xaa', false, NULL, NULL, "
 	    "gen_random_uuid(), 1)");
 	assert_false(invite("shop@shop.test", "shop.test", "m1", "orders"));
 	assert_int_equal(count("notification"), 0);
+	assert_string_equal(cluster_text(told), "1800000000 t 5 \\xaa 1");
+	/* In the same second, and however often: not more than a second ahead. */
+	for (int i = 0; i < 3; i++)
+		assert_false(invite("shop@shop.test", "shop.test", "m1", "orders"));
+	assert_string_equal(cluster_text(told), "1800000001 t 5 \\xaa 1");
+	/* Another sender, another channel, another member: nothing is told. */
+	cluster_sql("DELETE FROM tmtp.grant_outbox");
+	assert_false(invite_at("b@shop.test", "shop.test", "nobody", "orders", NOW + DAY));
+	assert_int_equal(count("grant_outbox"), 0);
+	/* Nor of who revoked. */
+	cluster_sql("UPDATE tmtp.consent SET state = 3");
+	assert_false(invite_at("shop@shop.test", "shop.test", "m1", "orders", NOW + DAY));
+	assert_int_equal(count("grant_outbox"), 0);
+	cluster_sql("UPDATE tmtp.consent SET state = 1");
 	assert_true(invite("shop@shop.test", "shop.test", "m1", "news"));
 	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.consent WHERE state = 1"), 1);
 }
@@ -1147,6 +1167,13 @@ test_channels_since(void **state)
 	}
 	channels_since_clear(&c);
 	assert_int_equal(seen, 4);
+	/* What is too young to be told waits for the next question. */
+	c = (struct channels_since){ .from = SLICE("shop@shop.test"),
+		                     .limit = 10,
+		                     .before_us = 1000 };
+	assert_int_equal(RUN(store_channels_since, home, &c), STORE_OK);
+	assert_int_equal(c.rows_n, 0);
+	channels_since_clear(&c);
 	c = (struct channels_since){ .from = SLICE("who@new.test"), .limit = 10 };
 	assert_int_equal(RUN(store_channels_since, home, &c), STORE_OK);
 	assert_int_equal(c.rows_n, 0);

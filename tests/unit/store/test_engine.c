@@ -408,6 +408,41 @@ test_a_unique_key_is_a_conflict_and_other_data_refused(void **state)
 	assert_int_equal(act(&put, 4, ""), STORE_OK);
 }
 
+static const struct store_op put_day =
+    PROBE_OP("put_day",
+             "INSERT INTO tmtp.probe_day SELECT tmtp.uuid_floor(current_date + x.id::int) "
+             "FROM unnest($1::int8[], $2::text[]) AS x(id, act)",
+             STORE_WRITE, 512, false);
+
+/* Nobody made today's partition: who meets that makes it, and stores; a day that upkeep wouldn't make
+ * is refused. */
+static void
+test_a_day_without_partitions_is_made(void **state)
+{
+	struct probe p[4] = { { .id = 0 }, { .id = 1 }, { .id = 0 }, { .id = 5 } };
+	PGconn *gate;
+	struct probe first;
+
+	(void)state;
+	cluster_sql("CREATE TABLE tmtp.probe_day (id uuid) PARTITION BY RANGE (id)");
+	cluster_sql("GRANT ALL ON tmtp.probe_day TO tmtp_site");
+	cluster_sql("INSERT INTO tmtp.partitioned VALUES ('probe_day', '')");
+	cluster_sql("ALTER TABLE tmtp.probe_day OWNER TO tmtp_owner");
+	gate = pile_up(&first, &put);
+	submit(&p[0], &put_day);
+	p[3].act = "";
+	submit(&p[3], &put);
+	submit(&p[1], &put_day);
+	open_gate(gate);
+	assert_int_equal(p[0].job.rc, STORE_OK);
+	assert_int_equal(p[1].job.rc, STORE_OK);
+	assert_int_equal(p[3].job.rc, STORE_OK);
+	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.probe_day"), 2);
+	assert_int_equal(act(&put_day, 300, ""), STORE_REFUSED);
+	cluster_sql("DELETE FROM tmtp.partitioned WHERE name = 'probe_day'");
+	cluster_sql("DROP TABLE tmtp.probe_day");
+}
+
 static void
 test_trouble_of_the_server_is_down(void **state)
 {
@@ -1369,6 +1404,7 @@ main(void)
 		cmocka_unit_test_setup(test_order_survives_failures, empty),
 		cmocka_unit_test_setup(test_a_unique_key_is_a_conflict_and_other_data_refused,
 		                       empty),
+		cmocka_unit_test_setup(test_a_day_without_partitions_is_made, empty),
 		cmocka_unit_test_setup(test_trouble_of_the_server_is_down, empty),
 		cmocka_unit_test_setup(test_a_serialization_failure_runs_again, empty),
 		cmocka_unit_test_setup(test_a_commit_that_fails, empty),

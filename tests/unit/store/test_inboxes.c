@@ -475,6 +475,21 @@ test_a_yes_that_nobody_asked_for(void **state)
 	assert_int_equal(RUN(store_consent_change, home, &c), STORE_OK);
 	assert_false(c.changed);
 	assert_string_equal(consent_now(), want);
+	/* A second later the site may have removed the member: it is told again, the same grant. */
+	c.now_us += 1000000;
+	c.changed_id = uuid_make();
+	cluster_sql("DELETE FROM tmtp.grant_outbox");
+	assert_int_equal(RUN(store_consent_change, home, &c), STORE_OK);
+	assert_true(c.changed);
+	assert_string_equal(consent_now(), want);
+	assert_string_equal(cluster_text("SELECT concat_ws(' ', c.grant_date, o.changed_id = "
+	                                 "c.changed_id) FROM tmtp.consent c JOIN "
+	                                 "tmtp.grant_outbox o USING (account_id, sender_id, "
+	                                 "channel)"),
+	                    "1800000001 t");
+	assert_int_equal(RUN(store_consent_change, home, &c), STORE_OK); /* a lost answer */
+	assert_int_equal(cluster_int("SELECT grant_date FROM tmtp.consent"), 1800000001);
+	c.changed_id = uuid_make();
 	/* Other receipts: told to the site, with the same grant. */
 	c.receipts = false;
 	assert_int_equal(RUN(store_consent_change, home, &c), STORE_OK);

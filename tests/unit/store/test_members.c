@@ -205,6 +205,57 @@ test_who_said_no_or_holds_the_channel_is_not_invited(void **state)
 	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.message"), 0);
 }
 
+static struct member_invite
+invite_to(int64_t channel, const char *member, int64_t now_us)
+{
+	struct member_invite in = invitation(member, now_us);
+
+	in.channel_id = channel;
+	assert_int_equal(RUN(store_member_invite, site, &in), STORE_OK);
+	return in;
+}
+
+/* A home server keeps one of a site's that is unanswered, and none behind a no: such ones stay here. */
+static void
+test_an_invitation_that_would_be_dropped_is_held(void **state)
+{
+	struct member_invite in;
+
+	(void)state;
+	assert_true(invite("ann", NOW).invited);
+	in = invite_to(2, "ann", NOW + DAY - 1);
+	assert_false(in.invited);
+	assert_int_equal(in.state, MEMBER_NONE);
+	assert_string_equal(in.held_by, "orders");
+	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.subscription"), 1);
+	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.message"), 1);
+	in = invite("ann", NOW + DAY - 1);
+	assert_string_equal(in.held_by, ""); /* its own is in nobody's way */
+	assert_true(invite_to(2, "bob", NOW).invited);
+	/* Answered: the next goes out at once. */
+	assert_true(grant("ann", MEMBER_GRANTED, 1, NOW_S + 5));
+	in = invite_to(2, "ann", NOW + 6000000);
+	assert_true(in.invited);
+	assert_int_equal(in.state, MEMBER_INVITED);
+	assert_string_equal(in.held_by, "");
+	/* Who never answers holds for a day: it may never have been shown. */
+	in = invite("bob", NOW + DAY - 1);
+	assert_false(in.invited);
+	assert_string_equal(in.held_by, "news");
+	assert_true(invite("bob", NOW + DAY).invited);
+	/* A no to one channel is one to all invitations of the site. */
+	assert_true(grant("eve", MEMBER_REFUSED, 0, NOW_S));
+	in = invite_to(2, "eve", NOW + 30 * DAY);
+	assert_false(in.invited);
+	assert_string_equal(in.held_by, "orders");
+	/* A second run of a job that was committed says what the first said. */
+	in = invitation("zoe", NOW);
+	assert_int_equal(RUN(store_member_invite, site, &in), STORE_OK);
+	assert_int_equal(RUN(store_member_invite, site, &in), STORE_OK);
+	assert_true(in.invited);
+	assert_string_equal(in.held_by, "");
+}
+
 static void
 test_another_sites_channel_is_not_found(void **state)
 {
@@ -600,6 +651,7 @@ main(void)
 		                       empty),
 		cmocka_unit_test_setup(test_who_said_no_or_holds_the_channel_is_not_invited,
 		                       empty),
+		cmocka_unit_test_setup(test_an_invitation_that_would_be_dropped_is_held, empty),
 		cmocka_unit_test_setup(test_another_sites_channel_is_not_found, empty),
 		cmocka_unit_test_setup(test_many_invitations_in_one_batch, empty),
 		cmocka_unit_test_setup(test_two_connections_invite_the_same_at_once, empty),

@@ -99,6 +99,7 @@ test_the_program_has_numbered_migrations(void **state)
 	(void)state;
 	assert_true(migrations_count >= 3);
 	for (size_t i = 0; i < migrations_count; i++) {
+		/* They rise; one that is still being made elsewhere leaves a gap. */
 		assert_true(migrations[i].number > (i == 0 ? 0 : migrations[i - 1].number));
 		assert_true(strlen(migrations[i].name) > 4);
 		assert_non_null(strstr(migrations[i].sql, "tmtp."));
@@ -190,8 +191,8 @@ test_a_migration_of_another_text_is_told(void **state)
 	/* Also when it is the one behind which there would be more to do. */
 	cluster_sql("DELETE FROM tmtp.schema_migration WHERE number >= 3");
 	assert_int_equal(check(), MIGRATE_ALTERED);
-	cluster_sql("DELETE FROM tmtp.schema_migration WHERE number = 2");
-	cluster_sql("UPDATE tmtp.schema_migration SET number = 7");
+	cluster_sql("DELETE FROM tmtp.schema_migration WHERE number > 1");
+	cluster_sql("UPDATE tmtp.schema_migration SET number = 77");
 	assert_int_equal(check(), MIGRATE_ALTERED);
 	assert_int_equal(run(), STORE_REFUSED);
 }

@@ -192,6 +192,71 @@ test_administrators_see_peers_by_name(void **state)
 	peer_list_clear(&l);
 }
 
+/* --- Probing --------------------------------------------------------------- */
+
+static struct peer_probe
+probe(struct store *s, int64_t domain_id, int64_t now_us)
+{
+	struct peer_probe p = { .domain_id = domain_id,
+		                .now_us = now_us,
+		                .until_us = now_us + 30 * S };
+
+	assert_int_equal(RUN(store_peer_probe, s, &p), STORE_OK);
+	free(p.state.reason);
+	p.state.reason = NULL;
+	return p;
+}
+
+/* Of two workers one probes; the other learns what is known, and takes over when nothing came of it. */
+static void
+test_one_worker_probes_a_peer_that_is_down(void **state)
+{
+	struct peer_save s = a_save(1, 2);
+	struct peer_probe p;
+
+	(void)state;
+	assert_int_equal(RUN(store_peer_save, relay, &s), STORE_OK);
+	p = probe(relay, 1, NOW + 59 * S);
+	assert_false(p.ours); /* not yet */
+	assert_true(p.known);
+	assert_int_equal(p.state.retry_at_us, NOW + 60 * S);
+	assert_true(probe(relay, 1, NOW + 60 * S).ours);
+	p = probe(second, 1, NOW + 61 * S);
+	assert_false(p.ours);
+	assert_int_equal(p.state.failures, 2);
+	assert_true(probe(second, 1, NOW + 91 * S).ours);
+	assert_int_equal(RUN(store_peer_save, second, &s), STORE_OK); /* it failed: over */
+	assert_true(probe(relay, 1, NOW + 92 * S).ours);
+	s = a_save(1, 0);
+	assert_int_equal(RUN(store_peer_save, relay, &s), STORE_OK);
+	p = probe(second, 1, NOW + 200 * S);
+	assert_false(p.ours); /* there is nothing to probe any more */
+	assert_int_equal(p.state.failures, 0);
+	assert_int_equal(p.state.retry_at_us, -1);
+	cluster_sql("UPDATE tmtp.peer SET held = true, failures = 1");
+	p = probe(second, 1, NOW + 200 * S);
+	assert_false(p.ours);
+	assert_true(p.state.held);
+	assert_true(probe(relay, 2, NOW).ours); /* nobody knows anything of it */
+}
+
+/* A pause that a peer asked for is no failure, and is known after a restart. */
+static void
+test_a_wait_without_a_failure_is_loaded(void **state)
+{
+	struct peer_save s = a_save(1, 0);
+	struct peer_load l = { .rows = NULL };
+
+	(void)state;
+	s.state.retry_at_us = NOW + 9 * S;
+	assert_int_equal(RUN(store_peer_save, relay, &s), STORE_OK);
+	assert_int_equal(RUN(store_peer_load, relay, &l), STORE_OK);
+	assert_int_equal(l.rows_n, 1);
+	assert_int_equal(l.rows[0].failures, 0);
+	assert_int_equal(l.rows[0].retry_at_us, NOW + 9 * S);
+	peer_load_clear(&l);
+}
+
 /* --- GRANTs that wait ---------------------------------------------------- */
 
 static char senders[10][24], domains[10][16];
@@ -404,6 +469,8 @@ main(void)
 		cmocka_unit_test_setup(test_saving_keeps_the_last_success_and_the_hold, empty),
 		cmocka_unit_test_setup(test_holding_and_releasing, empty),
 		cmocka_unit_test_setup(test_administrators_see_peers_by_name, empty),
+		cmocka_unit_test_setup(test_one_worker_probes_a_peer_that_is_down, empty),
+		cmocka_unit_test_setup(test_a_wait_without_a_failure_is_loaded, empty),
 		cmocka_unit_test_setup(test_a_claim_tells_what_the_site_is_told, empty),
 		cmocka_unit_test_setup(test_leases_limits_and_domains_that_are_skipped, empty),
 		cmocka_unit_test_setup(test_what_was_not_sent_comes_again_at_its_time, empty),

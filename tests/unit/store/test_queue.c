@@ -148,14 +148,27 @@ entries_read(void)
 	    "WHERE relname LIKE 'batch%%'");
 }
 
+static struct store *
+begin(void)
+{
+	struct store_options o = { .conninfo = cluster_conninfo("tmtp_relay"),
+		                   .name = "cost",
+		                   .patience_ms = 20000,
+		                   .connections = { [STORE_WRITE] = 1, [STORE_READ] = 1 } };
+	struct store *s = store_start(&o);
+
+	assert_non_null(s);
+	return s;
+}
+
 /* Ends the store and its sessions, which say at the end what they read. */
 static void
 end(struct store *s)
 {
 	store_stop(&s, 1000);
 	while (cluster_int(
-		   "SELECT count(*) FROM pg_stat_activity WHERE usename = 'tmtp_relay' AND "
-		   "datname = current_database()") > 4)
+		   "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cost' AND "
+		   "datname = current_database()") > 0)
 		continue;
 }
 
@@ -163,7 +176,7 @@ static int64_t
 cost_of_pairs(size_t want)
 {
 	struct queue_pairs p = { .limit = 1000, .oldest = id_of(-1000) };
-	struct store *s = cluster_store("tmtp_relay", 1);
+	struct store *s = begin();
 	int64_t before;
 
 	for (int i = 0; i < 3; i++) { /* dead entries are marked, pages are known */
@@ -174,12 +187,36 @@ cost_of_pairs(size_t want)
 	cluster_sql("SELECT pg_stat_force_next_flush()");
 	cluster_sql("SELECT 1");
 	before = entries_read();
-	s = cluster_store("tmtp_relay", 1);
+	s = begin();
 	assert_int_equal(RUN(store_queue_pairs, s, &p), STORE_OK);
 	assert_int_equal(p.rows_n, want);
 	queue_pairs_clear(&p);
 	end(s);
 	return entries_read() - before;
+}
+
+/* Who is held or waits for its next try is nobody's work now. */
+static void
+test_pairs_of_peers_that_may_not_be_sent_to_are_not_told(void **state)
+{
+	struct queue_pairs p = { .limit = 10, .oldest = id_of(-1000), .now_us = NOW };
+
+	(void)state;
+	for (int domain = 1; domain <= 5; domain++)
+		batch(1, 1, domain, domain, LANE_NORMAL, RANGE);
+	cluster_sql("INSERT INTO tmtp.peer (domain_id, failures, held, retry_at) VALUES "
+	            "(1, 0, true, NULL), (2, 3, false, to_timestamp(1800000001)), "
+	            "(3, 0, false, to_timestamp(1800000001)), "
+	            "(4, 3, false, to_timestamp(1800000000))");
+	assert_int_equal(RUN(store_queue_pairs, relay, &p), STORE_OK);
+	assert_int_equal(p.rows_n, 2);
+	assert_int_equal(p.rows[0].domain_id, 4);
+	assert_int_equal(p.rows[1].domain_id, 5);
+	queue_pairs_clear(&p);
+	p.now_us = NOW + S;
+	assert_int_equal(RUN(store_queue_pairs, relay, &p), STORE_OK);
+	assert_int_equal(p.rows_n, 4);
+	queue_pairs_clear(&p);
 }
 
 /* However many batches wait for a domain, it is one step. */
@@ -730,7 +767,7 @@ test_exceptions_are_written_and_the_temporary_ones_come_again(void **state)
 		assert_int_equal(RUN(store_queue_finish, relay, &f),
 		                 i == 0 ? STORE_OK : STORE_NOT_FOUND);
 		assert_string_equal(batch_text(2), "1 3 1 5");
-		assert_string_equal(batch_text(2 + QUEUE_RETRY_NO), "0 2 1 30");
+		assert_string_equal(batch_text(2 + QUEUE_RETRY_NO), "0 2 0 30");
 		assert_string_equal(
 		    cluster_text(
 			"SELECT string_agg(concat_ws(' ', site_id, domain_id, member, code, "
@@ -745,7 +782,7 @@ test_exceptions_are_written_and_the_temporary_ones_come_again(void **state)
 	assert_int_equal(RUN(store_queue_claim, second, &c), STORE_OK);
 	assert_int_equal(c.batches_n, 1);
 	assert_int_equal(c.batches->batch_no, 2 + QUEUE_RETRY_NO);
-	assert_int_equal(c.batches->attempts, 2);
+	assert_int_equal(c.batches->attempts, 1); /* what was put off did no harm to anybody */
 	assert_int_equal(c.batches->members_n, 2);
 	assert_int_equal(c.batches->members[0].state, QUEUE_HOLDS);
 	assert_int_equal(c.batches->members[1].state, QUEUE_LEFT);
@@ -755,8 +792,8 @@ test_exceptions_are_written_and_the_temporary_ones_come_again(void **state)
 	f.failures = &failed[1];
 	f.failures_n = 1;
 	assert_int_equal(RUN(store_queue_finish, second, &f), STORE_OK);
-	assert_string_equal(batch_text(2 + QUEUE_RETRY_NO), "1 0 2 30 5");
-	assert_string_equal(batch_text(2 + 2 * QUEUE_RETRY_NO), "0 1 2");
+	assert_string_equal(batch_text(2 + QUEUE_RETRY_NO), "1 0 1 30 5");
+	assert_string_equal(batch_text(2 + 2 * QUEUE_RETRY_NO), "0 1 0");
 	/* Only refusals: no batch of its own. */
 	f = a_finish(QUEUE_DONE, 3, me);
 	f.failures = &failed[2];
@@ -889,17 +926,163 @@ test_administrators_retry_hold_resume_and_drop(void **state)
 	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.batch WHERE done_at = "
 	                             "to_timestamp(1800000000)"),
 	                 6);
-	assert_int_equal(change(QUEUE_HOLD, "none.test", all), 0);
+	assert_int_equal(change(QUEUE_HOLD, "none.test", all), 0); /* and is not audited */
 	assert_string_equal(
 	    cluster_text(
 		"SELECT string_agg(concat_ws(' ', actor, action, subject, detail), '; ' "
 		"ORDER BY audit_id) FROM tmtp.audit"),
 	    cluster_text("SELECT concat('root@host queue-hold d9.test 1; root@host "
 	                 "queue-release d9.test 2; "
-	                 "root@host queue-retry %s 3; root@host queue-drop all 6; "
-	                 "root@host queue-hold none.test 0')",
+	                 "root@host queue-retry %s 3; root@host queue-drop all 6')",
 	                 id_text(2)));
-	assert_int_equal(cluster_int("SELECT number FROM tmtp.revision"), revision + 5);
+	assert_int_equal(cluster_int("SELECT number FROM tmtp.revision"), revision + 4);
+}
+
+/* One delivery is a message to a domain; a retry leaves what is being tried, and begins its time anew. */
+static void
+test_one_delivery_and_what_a_retry_begins_anew(void **state)
+{
+	struct queue_list l = { .message_id = id_of(2), .limit = 1 };
+
+	(void)state;
+	batch(2, 2, 20, 9, LANE_NORMAL, RANGE);
+	cluster_sql("UPDATE tmtp.batch SET lost_alone = 2");
+	assert_int_equal(change(QUEUE_HOLD, "d9.test", id_of(2)), 1);
+	assert_string_equal(states(1), "01234");
+	assert_string_equal(states(2), "012343");
+	cluster_sql("UPDATE tmtp.batch SET leased_until = to_timestamp(1800000060) "
+	            "WHERE site_id = 2 AND batch_no = 10");
+	assert_int_equal(change(QUEUE_RETRY_NOW, "d8.test", id_of(2)),
+	                 2); /* the dead, the held */
+	assert_string_equal(
+	    cluster_text(
+		"SELECT string_agg(concat_ws(' ', batch_no, state, lost_alone, "
+		"revived_at = to_timestamp(1800000000), leased_until IS NOT NULL), '; ' "
+		"ORDER BY batch_no) FROM tmtp.batch WHERE site_id = 2 AND domain_id = 8"),
+	    "10 0 2 t; 11 1 2 f; 12 0 0 t f; 13 0 0 t f; 14 4 2 f");
+	assert_string_equal(
+	    cluster_text("SELECT subject FROM tmtp.audit ORDER BY audit_id LIMIT 1"),
+	    cluster_text("SELECT '%s d9.test'", id_text(2)));
+	/* Page by page. */
+	for (int i = 0; i < 4; i++) {
+		static const int expected[] = { 10, 12, 13, 20 };
+
+		assert_int_equal(RUN(store_queue_list, ctl, &l), STORE_OK);
+		assert_int_equal(l.rows_n, 1);
+		assert_int_equal(l.rows[0].batch_no, expected[i]);
+		l.after_message = l.rows[0].message_id;
+		l.after_batch = l.rows[0].batch_no;
+		l.after_site = l.rows[0].site_id;
+		queue_list_clear(&l);
+	}
+	assert_int_equal(RUN(store_queue_list, ctl, &l), STORE_OK);
+	assert_int_equal(l.rows_n, 0);
+}
+
+/* --- Expiry ---------------------------------------------------------------- */
+
+static size_t
+expired(void (*call)(struct store *, struct queue_expire *), int64_t now_us, int64_t from_us,
+        unsigned limit)
+{
+	struct queue_expire e = {
+		.now_us = now_us, .from_us = from_us, .limit_s = 3600, .limit = limit
+	};
+	size_t n;
+
+	assert_int_equal(RUN(call, relay, &e), STORE_OK);
+	n = e.rows_n;
+	for (size_t i = 0; i < n; i++) {
+		assert_string_equal(e.rows[i].domain, "d9.test");
+		assert_int_equal(e.rows[i].recipients, 7);
+		assert_non_null(e.rows[i].reason);
+	}
+	queue_expire_clear(&e);
+	return n;
+}
+
+/* By its own word, whether its peer is there or not; what is held, on its way or over is left. */
+static void
+test_what_says_when_it_expires_is_given_up_then(void **state)
+{
+	(void)state;
+	for (int n = 1; n <= 7; n++) {
+		message(1, n);
+		batch(1, n, 1, 9, LANE_NORMAL, RANGE);
+	}
+	cluster_sql("UPDATE tmtp.message SET expires_at = to_timestamp(1800000100) "
+	            "WHERE message_id <> '%s'",
+	            id_text(7));
+	cluster_sql("UPDATE tmtp.batch SET state = 3 WHERE message_id = '%s'", id_text(3));
+	cluster_sql("UPDATE tmtp.batch SET state = 1 WHERE message_id = '%s'", id_text(4));
+	cluster_sql("UPDATE tmtp.batch SET leased_until = to_timestamp(1800000150), "
+	            "lease_owner = gen_random_uuid() WHERE message_id IN ('%s', '%s')",
+	            id_text(5), id_text(6));
+	cluster_sql("INSERT INTO tmtp.peer (domain_id, held, failures, reason) "
+	            "VALUES (9, true, 1, 'Z storage: full')");
+	assert_int_equal(expired(store_queue_expire_own, NOW + 99 * S, 0, 10), 0);
+	assert_int_equal(expired(store_queue_expire_own, NOW + 100 * S, NOW + 100 * S, 10), 0);
+	assert_int_equal(expired(store_queue_expire_own, NOW + 100 * S, 0, 1), 1);
+	assert_int_equal(expired(store_queue_expire_own, NOW + 100 * S, 0, 10), 1);
+	assert_int_equal(expired(store_queue_expire_own, NOW + 100 * S, 0, 10), 0);
+	assert_string_equal(cluster_text("SELECT DISTINCT concat_ws(' ', done_at = "
+	                                 "to_timestamp(1800000100), reason) FROM tmtp.batch "
+	                                 "WHERE state = 2"),
+	                    "t expired before it could be delivered; last: Z storage: full");
+	assert_int_equal(expired(store_queue_expire_own, NOW + 151 * S, 0, 10), 2);
+	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.batch WHERE state = 2"), 4);
+}
+
+/* Others after the operator's limit, which an administrator's retry begins anew. */
+static void
+test_what_does_not_say_is_given_up_after_the_limit(void **state)
+{
+	int64_t over = NOW + 3600 * S + 10000;
+
+	(void)state;
+	for (int n = 1; n <= 5; n++) {
+		message(1, n);
+		batch(1, n, 1, 9, LANE_NORMAL, RANGE);
+	}
+	message(1, 60000); /* a minute younger */
+	batch(1, 60000, 1, 9, LANE_NORMAL, RANGE);
+	cluster_sql("UPDATE tmtp.message SET expires_at = 'infinity' WHERE message_id = '%s'",
+	            id_text(2));
+	cluster_sql("UPDATE tmtp.batch SET revived_at = to_timestamp(1800000060) "
+	            "WHERE message_id = '%s'",
+	            id_text(3));
+	cluster_sql("UPDATE tmtp.batch SET reason = 'lost' WHERE message_id = '%s'",
+	            id_text(4));
+	assert_int_equal(expired(store_queue_expire_limit, NOW + 3600 * S, 0, 10), 0);
+	assert_int_equal(expired(store_queue_expire_limit, over, 0, 10), 3);
+	assert_string_equal(
+	    cluster_text("SELECT reason FROM tmtp.batch WHERE message_id = '%s'", id_text(1)),
+	    "could not be delivered within the operator's limit");
+	assert_string_equal(
+	    cluster_text("SELECT reason FROM tmtp.batch WHERE message_id = '%s'", id_text(4)),
+	    "could not be delivered within the operator's limit; last: lost");
+	assert_int_equal(expired(store_queue_expire_limit, over + 61 * S, 0, 10), 2);
+	assert_int_equal(expired(store_queue_expire_limit, over + 86400 * S, 0, 10), 0);
+	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.batch WHERE state = 0"), 1);
+}
+
+/* Of sessions that were lost with it alone; it outlives the claim. */
+static void
+test_lost_alone_is_counted_apart(void **state)
+{
+	struct queue_finish f = a_finish(QUEUE_RELEASE, 1, me);
+	struct queue_claim c;
+
+	(void)state;
+	f.uncounted = f.alone = true;
+	assert_int_equal(RUN(store_queue_finish, relay, &f), STORE_OK);
+	c = a_claim(1, 9, other, NOW + S, 1);
+	assert_int_equal(RUN(store_queue_claim, second, &c), STORE_OK);
+	assert_int_equal(c.batches->batch_no, 1);
+	assert_int_equal(c.batches->attempts, 1);
+	assert_int_equal(c.batches->lost_alone, 1);
+	assert_int_equal(c.batches->revived_us, -1);
+	claim_free(&c);
 }
 
 /* What a worker has on its way is taken from it: its end finds no lease. */
@@ -922,6 +1105,8 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_pairs_in_order_page_by_page, empty),
 		cmocka_unit_test_setup(test_a_pair_with_many_batches_costs_one_step, empty),
+		cmocka_unit_test_setup(test_pairs_of_peers_that_may_not_be_sent_to_are_not_told,
+		                       empty),
 		cmocka_unit_test_setup(test_names_of_a_pair, empty),
 		cmocka_unit_test_setup(test_urgent_first_then_by_message, empty),
 		cmocka_unit_test_setup(test_a_claim_tells_all_of_a_batch, empty),
@@ -945,6 +1130,12 @@ main(void)
 		cmocka_unit_test_setup(test_administrators_retry_hold_resume_and_drop,
 		                       some_of_each),
 		cmocka_unit_test_setup(test_a_batch_on_its_way_is_changed_too, claimed),
+		cmocka_unit_test_setup(test_lost_alone_is_counted_apart, claimed),
+		cmocka_unit_test_setup(test_one_delivery_and_what_a_retry_begins_anew,
+		                       some_of_each),
+		cmocka_unit_test_setup(test_what_says_when_it_expires_is_given_up_then, empty),
+		cmocka_unit_test_setup(test_what_does_not_say_is_given_up_after_the_limit,
+		                       empty),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -1,0 +1,290 @@
+/* store/workers.h: a lease ends with the process that holds it. */
+#include "cluster.h"
+
+#include "store/catchups.h"
+#include "store/peers.h"
+#include "store/queue.h"
+#include "store/workers.h"
+
+#include <stdatomic.h>
+
+#define NOW INT64_C(1800000000000000) /* 2027-01-15T08:00:00Z */
+#define S INT64_C(1000000)
+
+/* A process: a store with an identity, as a role makes it. */
+struct process {
+	struct store *store;
+	struct uuid id;
+	_Atomic bool connected;
+};
+
+static struct process first, second;
+
+static void
+on_notified(const char *channel, void *arg)
+{
+	if (channel == NULL)
+		atomic_store(&((struct process *)arg)->connected, true);
+}
+
+static void
+start(struct process *p, const char *role)
+{
+	static const char *const channels[] = { "tmtp_relay", NULL };
+	struct store_options o = { .conninfo = cluster_conninfo(role),
+		                   .name = "test",
+		                   .patience_ms = 20000,
+		                   .worker = &p->id,
+		                   .listen = channels,
+		                   .notified = on_notified,
+		                   .arg = p };
+	struct worker_enter enter = { .role =
+		                          strcmp(role, "tmtp_relay") == 0 ? "relay" : "home",
+		                      .now_us = NOW };
+
+	p->id = enter.worker = uuid_make();
+	atomic_store(&p->connected, false);
+	o.connections[STORE_WRITE] = o.connections[STORE_READ] = 1;
+	p->store = store_start(&o);
+	while (!atomic_load(&p->connected))
+		usleep(1000);
+	for (int i = 0; i < 2; i++) /* after each reconnect it says it again */
+		assert_int_equal(RUN(store_worker_enter, p->store, &enter), STORE_OK);
+}
+
+static void
+end(struct process *p)
+{
+	store_stop(&p->store, 1000);
+}
+
+static int
+setup(void **state)
+{
+	if (cluster_setup(state) != 0)
+		return -1;
+	cluster_sql("SELECT tmtp.ensure_partitions('2027-01-13', '2027-01-18')");
+	cluster_sql("INSERT INTO tmtp.site VALUES (1, 's1.test', 'shop', 't', now())");
+	cluster_sql("INSERT INTO tmtp.channel VALUES (1, 1, 'orders', 't', now())");
+	cluster_sql("INSERT INTO tmtp.domain VALUES (9, 'd9.test', now())");
+	cluster_sql("INSERT INTO tmtp.account VALUES (1, 'home.test', 'm1', 'x', now())");
+	cluster_sql("INSERT INTO tmtp.sender VALUES (1, 'shop@d9.test', 9, 'd9.test', now())");
+	return 0;
+}
+
+/* A batch, a GRANT, a question and a pickup that wait. */
+static int
+some(void **state)
+{
+	struct uuid id = uuid_floor(NOW);
+	char text[UUID_TEXT];
+
+	(void)state;
+	uuid_format(&id, text);
+	cluster_sql("TRUNCATE tmtp.message, tmtp.batch, tmtp.grant_outbox, tmtp.consent, "
+	            "tmtp.catchup, tmtp.notification, tmtp.worker");
+	cluster_sql(
+	    "INSERT INTO tmtp.message (site_id, message_id, channel_id, audience, lane, "
+	    "accepted_at, date_s, size, digest, body) VALUES (1, '%s', 1, 2, 1, "
+	    "to_timestamp(1800000000), 77, 4, sha256('body'), 'body')",
+	    text);
+	cluster_sql(
+	    "INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, "
+	    "domain_id, lane, first_member, recipients) VALUES (1, '%s', 1, 1, 9, 1, '', 1)",
+	    text);
+	cluster_sql("INSERT INTO tmtp.consent VALUES (1, 1, 'orders', 1, sha256('g'), false, "
+	            "NULL, NULL, '%s', 77)",
+	            text);
+	cluster_sql("INSERT INTO tmtp.grant_outbox (account_id, sender_id, channel, domain_id, "
+	            "changed_id) VALUES (1, 1, 'orders', 9, '%s')",
+	            text);
+	cluster_sql("INSERT INTO tmtp.catchup (site_id, domain_id, next_at) "
+	            "VALUES (1, 9, to_timestamp(1800000000))");
+	return 0;
+}
+
+static size_t
+batches(struct process *p)
+{
+	struct queue_claim c = { .pair = { 1, 9 },
+		                 .owner = p->id,
+		                 .oldest = uuid_floor(NOW - 86400 * S),
+		                 .now_us = NOW + S,
+		                 .lease_until_us = NOW + 100 * S,
+		                 .want = 5 };
+	size_t n;
+
+	assert_int_equal(RUN(store_queue_claim, p->store, &c), STORE_OK);
+	n = c.batches_n;
+	queue_batch_free(&c.batches);
+	return n;
+}
+
+static size_t
+grants(struct process *p)
+{
+	struct grant_claim c = { .now_us = NOW + S,
+		                 .lease_until_us = NOW + 100 * S,
+		                 .limit = 5 };
+	size_t n;
+
+	assert_int_equal(RUN(store_grant_claim, p->store, &c), STORE_OK);
+	n = c.rows_n;
+	grant_claim_clear(&c);
+	return n;
+}
+
+static size_t
+questions(struct process *p)
+{
+	struct catchup_claim c = { .now_us = NOW + S,
+		                   .lease_until_us = NOW + 100 * S,
+		                   .limit = 5 };
+	size_t n;
+
+	assert_int_equal(RUN(store_catchup_claim, p->store, &c), STORE_OK);
+	n = c.rows_n;
+	catchup_claim_clear(&c);
+	return n;
+}
+
+static struct worker_reap
+reap(struct process *p, void (*call)(struct store *, struct worker_reap *))
+{
+	struct worker_reap r = { .worker = p->id };
+
+	assert_int_equal(RUN(call, p->store, &r), STORE_OK);
+	return r;
+}
+
+/* The server misses a client's end within moments, not at once. */
+static struct worker_reap
+reap_until(struct process *p, void (*call)(struct store *, struct worker_reap *))
+{
+	struct worker_reap r;
+
+	do {
+		r = reap(p, call);
+	} while (r.gone_n == 0);
+	return r;
+}
+
+static void
+test_who_is_there_keeps_its_leases(void **state)
+{
+	(void)state;
+	start(&first, "tmtp_relay");
+	start(&second, "tmtp_relay");
+	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.worker"), 2);
+	assert_int_equal(batches(&first) + grants(&first) + questions(&first), 3);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(reap(&first, store_worker_reap_relays).gone_n, 0);
+		assert_int_equal(reap(&second, store_worker_reap_relays).gone_n, 0);
+	}
+	assert_int_equal(batches(&second) + grants(&second) + questions(&second), 0);
+	end(&first);
+	end(&second);
+}
+
+static void
+test_who_is_gone_leaves_its_leases_to_others(void **state)
+{
+	struct worker_reap r;
+	struct uuid gone;
+
+	(void)state;
+	start(&first, "tmtp_relay");
+	start(&second, "tmtp_relay");
+	assert_int_equal(batches(&first) + grants(&first) + questions(&first), 3);
+	gone = first.id;
+	end(&first);
+	r = reap_until(&second, store_worker_reap_relays);
+	assert_int_equal(r.gone_n, 1);
+	assert_memory_equal(&r.gone[0], &gone, sizeof(gone));
+	assert_int_equal(r.leases, 3);
+	assert_int_equal(batches(&second) + grants(&second) + questions(&second), 3);
+	assert_int_equal(cluster_int("SELECT attempts FROM tmtp.batch"),
+	                 2); /* counted all the same */
+	assert_int_equal(reap(&second, store_worker_reap_relays).gone_n, 0);
+	end(&second);
+}
+
+/* Its connections were lost, it wasn't: it takes its lock again and goes on. */
+static void
+test_who_comes_back_is_there_again(void **state)
+{
+	(void)state;
+	start(&first, "tmtp_relay");
+	start(&second, "tmtp_relay");
+	atomic_store(&first.connected, false);
+	log_set_level((enum log_level)(LOG_ERROR_LEVEL + 1));
+	cluster_sql("SELECT pg_terminate_backend(l.pid) FROM pg_locks l WHERE l.locktype = "
+	            "'advisory' AND l.objid::bigint | (l.classid::bigint << 32) = %lld",
+	            (long long)worker_lock_key(&first.id));
+	while (!atomic_load(&first.connected))
+		usleep(1000);
+	log_set_level(LOG_ERROR_LEVEL);
+	assert_int_equal(batches(&first), 1);
+	assert_int_equal(reap(&second, store_worker_reap_relays).gone_n, 0);
+	end(&first);
+	end(&second);
+}
+
+static void
+test_roles_are_apart(void **state)
+{
+	struct uuid n = uuid_floor(NOW);
+	char text[UUID_TEXT];
+
+	(void)state;
+	uuid_format(&n, text);
+	start(&first, "tmtp_home");
+	start(&second, "tmtp_home");
+	/* As an arrival does it: the owner is the connection's. */
+	cluster_sql(
+	    "INSERT INTO tmtp.notification (notification_id, sender_id, channel, digest, "
+	    "size, date_s, uris, leased_until, lease_owner) VALUES ('%s', 1, 'orders', "
+	    "sha256('x'), 1, 77, 'u', to_timestamp(1800000090), (SELECT worker_id "
+	    "FROM tmtp.worker ORDER BY entered_at, worker_id LIMIT 1))",
+	    text);
+	end(&first);
+	assert_int_equal(reap_until(&second, store_worker_reap_homes).leases, 1);
+	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.notification "
+	                             "WHERE leased_until IS NULL AND lease_owner IS NULL"),
+	                 1);
+	end(&second);
+	/* A relay looks after relays only. */
+	start(&first, "tmtp_relay");
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(reap(&first, store_worker_reap_relays).gone_n, 0);
+	end(&first);
+}
+
+static void
+test_a_connection_knows_whose_it_is(void **state)
+{
+	char text[UUID_TEXT];
+
+	(void)state;
+	start(&first, "tmtp_relay");
+	assert_int_equal(grants(&first), 1);
+	uuid_format(&first.id, text);
+	assert_string_equal(cluster_text("SELECT lease_owner FROM tmtp.grant_outbox"), text);
+	assert_string_equal(cluster_text("SELECT coalesce(tmtp.this_worker()::text, 'nobody')"),
+	                    "nobody");
+	end(&first);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(test_who_is_there_keeps_its_leases, some),
+		cmocka_unit_test_setup(test_who_is_gone_leaves_its_leases_to_others, some),
+		cmocka_unit_test_setup(test_who_comes_back_is_there_again, some),
+		cmocka_unit_test_setup(test_roles_are_apart, some),
+		cmocka_unit_test_setup(test_a_connection_knows_whose_it_is, some),
+	};
+
+	return cmocka_run_group_tests(tests, setup, cluster_teardown);
+}
