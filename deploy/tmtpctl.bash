@@ -24,7 +24,7 @@ _tmtpctl_values() { # what an option takes, of command $2
 	--state)
 		case $2 in
 		member) echo invited granted refused revoked removed ;;
-		*) echo waiting delivered failed dead rejected ;;
+		*) echo waiting delivered failed dead rejected recalled ;;
 		esac
 		;;
 	--expires | --since) echo 1h 24h 7d 90d ;;

@@ -3,7 +3,9 @@
 #include "ctl/names.h"
 #include "ctl/output.h"
 
+#include "base/clock.h"
 #include "store/messages.h"
+#include "store/recalls.h"
 
 static json_t *
 output_uuid(const struct uuid *id)
@@ -98,6 +100,11 @@ message_show(struct ctl *ctl)
 		{ "failed", "Failed" },
 		{ "dead", "Given up" },
 		{ "rejected", "Rejected" },
+		{ "not_sent", "Recalled before it left" },
+		{ "told", "Recall delivered" },
+		{ "untold", "Recall waiting" },
+		{ "read", "Read" },
+		{ "withdrawn", "Withdrawn unread" },
 		{ NULL, NULL },
 	};
 	struct message_status s = { .waiting = 0 };
@@ -110,14 +117,17 @@ message_show(struct ctl *ctl)
 		return result;
 	return output_record(
 	    ctl,
-	    json_pack("{s:o, s:o, s:s, s:s, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "id",
-	              output_uuid(&s.message_id), "site", output_text(site.address), "channel",
-	              s.channel, "audience", name_of_audience(s.audience), "lane",
-	              name_of_lane(s.lane), "accepted", output_time(s.accepted_us), "expires",
-	              output_time(s.expires_us), "recalled", output_time(s.recalled_us),
-	              "waiting", (json_int_t)s.waiting, "delivered", (json_int_t)s.delivered,
-	              "failed", (json_int_t)s.failed, "dead", (json_int_t)s.dead, "rejected",
-	              (json_int_t)s.rejected),
+	    json_pack(
+		"{s:o, s:o, s:s, s:s, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+		"id", output_uuid(&s.message_id), "site", output_text(site.address), "channel",
+		s.channel, "audience", name_of_audience(s.audience), "lane",
+		name_of_lane(s.lane), "accepted", output_time(s.accepted_us), "expires",
+		output_time(s.expires_us), "recalled", output_time(s.recalled_us), "waiting",
+		(json_int_t)s.waiting, "delivered", (json_int_t)s.delivered, "failed",
+		(json_int_t)s.failed, "dead", (json_int_t)s.dead, "rejected",
+		(json_int_t)s.rejected, "not_sent", (json_int_t)s.recalled, "told",
+		(json_int_t)s.recall.delivered, "untold", (json_int_t)s.recall.waiting, "read",
+		(json_int_t)s.read, "withdrawn", (json_int_t)s.withdrawn),
 	    fields);
 }
 
@@ -129,13 +139,14 @@ read_state(struct ctl *ctl, const char *text, int *state)
 	*state = -1;
 	if (text == NULL)
 		return CTL_OK;
-	for (int i = RECIPIENT_WAITING; i <= RECIPIENT_REJECTED; i++) {
+	for (int i = RECIPIENT_WAITING; i <= RECIPIENT_RECALLED; i++) {
 		if (strcmp(text, recipient_state_name((enum recipient_state)i)) == 0) {
 			*state = i;
 			return CTL_OK;
 		}
 	}
-	return ctl_usage(ctl, "--state takes waiting, delivered, failed, dead or rejected");
+	return ctl_usage(
+	    ctl, "--state takes waiting, delivered, failed, dead, rejected or recalled");
 }
 
 static enum ctl_exit
@@ -183,6 +194,31 @@ message_recipients(struct ctl *ctl)
 	return result;
 }
 
+/* --- Taking back ----------------------------------------------------------- */
+
+static enum ctl_exit
+message_recall(struct ctl *ctl)
+{
+	struct message_recall recall = { .actor = ctl->actor, .subject = ctl->args[1] };
+	struct input_site site;
+	enum ctl_exit result = read_target(ctl, &site, &recall.site_id, &recall.message_id);
+	json_t *record;
+
+	if (result != CTL_OK)
+		return result;
+	recall.recall_id = uuid_make();
+	recall.now_us = clock_wall_us();
+	result = message_failed(ctl, ctl_ask(ctl, store_message_recall, &recall), &site);
+	if (result != CTL_OK)
+		return result;
+	record = json_pack("{s:o, s:b}", "id", output_uuid(&recall.message_id), "changed",
+	                   recall.changed);
+	return output_done(
+	    ctl, record,
+	    recall.changed ? "The message is recalled; the home servers that have it are told."
+			   : "The message was recalled before.");
+}
+
 const struct ctl_command message_commands[] = {
 	{ .name = "message list",
 	  .arguments = "SITE",
@@ -200,7 +236,8 @@ const struct ctl_command message_commands[] = {
 	  .summary = "Shows one message and counts what became of it.",
 	  .more =
 	      "Waiting: not yet acknowledged by the recipients' home servers. Delivered: acknowledged. Failed: "
-	      "refused for good. Given up: expired or parked. Rejected: named without holding the channel.",
+	      "refused for good. Given up: expired or parked. Rejected: named without holding the channel. Read and withdrawn are known "
+	      "of members who allow receipts.",
 	  .example = "tmtpctl message show shop@shop.test 019aa9d4-0000-7000-8000-000000000000",
 	  .needs = NEEDS_STORE,
 	  .run = message_show },
@@ -211,11 +248,22 @@ const struct ctl_command message_commands[] = {
 	      "tmtpctl message recipients shop@shop.test 019aa9d4-0000-7000-8000-000000000000 --state failed",
 	  .options =
 	      (const struct ctl_option[]){
-		  { "state", "STATE", "waiting, delivered, failed, dead or rejected", false },
+		  { "state", "STATE", "waiting, delivered, failed, dead, rejected or recalled",
+	            false },
 		  { "after", "ADDRESS", "those behind this one", false },
 		  { "limit", "N", "at most so many, 1 to 100000 (100)", false },
 		  { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,
 	  .run = message_recipients },
+	{ .name = "message recall",
+	  .arguments = "SITE ID",
+	  .summary = "Takes a message back.",
+	  .more =
+	      "Nobody can pick it up any more, what has not left yet is not sent, and the home servers that have "
+	      "it are told: members see that it was withdrawn, and its content only if they had read it.",
+	  .example =
+	      "tmtpctl message recall shop@shop.test 019aa9d4-0000-7000-8000-000000000000",
+	  .needs = NEEDS_STORE,
+	  .run = message_recall },
 	{ .name = NULL },
 };

@@ -30,7 +30,8 @@ name_of_lane(int lane)
 const char *
 name_of_batch_state(int state)
 {
-	static const char *const names[] = { "waiting", "done", "dead", "held", "dropped" };
+	static const char *const names[] = { "waiting", "done",    "dead",
+		                             "held",    "dropped", "recalled" };
 
 	return PICK(names, state);
 }

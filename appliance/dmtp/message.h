@@ -100,20 +100,28 @@ bool dmtp_auth_verify(const uint8_t exporter[static 32], struct slice client_dom
 
 /* --- variables ------------------------------------------------------------ */
 
-enum dmtp_escape { DMTP_ESCAPE_NONE, DMTP_ESCAPE_HTML };
+enum dmtp_escape { DMTP_ESCAPE_NONE, DMTP_ESCAPE_HTML, DMTP_ESCAPE_MARKDOWN };
 
-/* How a field's values are escaped: text/html, or anything else as it is. */
+/* How a field's values are escaped: in HTML and Markdown, or not at all. */
 enum dmtp_escape dmtp_escape_for(struct slice media_type);
 
 /*
  * Appends text with each {{name}} replaced by that variable of vars (a whole
  * dictionary "d…e", or empty), once, not scanned again; a missing one is
  * empty. With DMTP_ESCAPE_HTML values are escaped, and within tags, comments,
- * script and style nothing is inserted. A short text can ask for much: out's
- * maximum is the bound.
+ * script and style nothing is inserted. With DMTP_ESCAPE_MARKDOWN (CommonMark)
+ * punctuation besides, and nothing is inserted into links' destinations. A short
+ * text can ask for much: out's maximum is the bound.
  */
 void dmtp_template_expand(struct slice text, enum dmtp_escape escape, struct slice vars,
                           struct buffer *out);
+
+/* Tells each place of text where a variable would be inserted, in their order. */
+void dmtp_template_names(struct slice text, enum dmtp_escape escape,
+                         void (*each)(const char *name, void *arg), void *arg);
+
+/* [a-z0-9_]{1,30} */
+bool dmtp_var_name_valid(struct slice name);
 
 /* A whole canonical dictionary of at most DMTP_VARS_MAX octets: [a-z0-9_]{1,30} -> UTF-8. */
 bool dmtp_vars_valid(struct slice vars);

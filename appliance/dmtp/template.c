@@ -1,7 +1,8 @@
 /*
  * Variables in a shared message's text: see message.h. In HTML a small
  * tokenizer (after the HTML standard, section 13.2.5) tells text from markup;
- * in doubt it takes text for markup, and nothing is inserted there.
+ * in doubt it takes text for markup, and nothing is inserted there. Markdown
+ * holds HTML, and destinations of links besides.
  */
 #include "dmtp/message.h"
 
@@ -221,33 +222,51 @@ dmtp_escape_for(struct slice media_type)
 {
 	if (type_is(media_type, "text/html") || type_is(media_type, "application/xhtml+xml"))
 		return DMTP_ESCAPE_HTML;
+	if (type_is(media_type, "text/markdown"))
+		return DMTP_ESCAPE_MARKDOWN;
 	return DMTP_ESCAPE_NONE;
 }
 
+static const char *
+entity(uint8_t c)
+{
+	switch (c) {
+	case '&':
+		return "&amp;";
+	case '<':
+		return "&lt;";
+	case '>':
+		return "&gt;";
+	case '"':
+		return "&quot;";
+	case '\'':
+		return "&#39;";
+	default:
+		return NULL;
+	}
+}
+
+static bool
+is_punctuation(uint8_t c)
+{
+	return (c > 0x20 && c < '0') || (c > '9' && c < 'A') || (c > 'Z' && c < 'a') ||
+	       (c > 'z' && c < 0x7f);
+}
+
+/* Entities are text in HTML and, unlike backslashes, also in HTML within Markdown. */
 static void
-put_escaped(struct slice value, struct buffer *out)
+put_escaped(struct slice value, enum dmtp_escape escape, struct buffer *out)
 {
 	for (size_t i = 0; i < value.len; i++) {
-		switch (value.data[i]) {
-		case '&':
-			buffer_add_str(out, "&amp;");
-			break;
-		case '<':
-			buffer_add_str(out, "&lt;");
-			break;
-		case '>':
-			buffer_add_str(out, "&gt;");
-			break;
-		case '"':
-			buffer_add_str(out, "&quot;");
-			break;
-		case '\'':
-			buffer_add_str(out, "&#39;");
-			break;
-		default:
-			buffer_add_u8(out, value.data[i]);
-			break;
+		const char *text = entity(value.data[i]);
+
+		if (text != NULL) {
+			buffer_add_str(out, text);
+			continue;
 		}
+		if (escape == DMTP_ESCAPE_MARKDOWN && is_punctuation(value.data[i]))
+			buffer_add_u8(out, '\\');
+		buffer_add_u8(out, value.data[i]);
 	}
 }
 
@@ -280,43 +299,97 @@ put_variable(const char *name, enum dmtp_escape escape, struct slice vars, struc
 	if (!ben_find(&r, name))
 		return;
 	value = ben_get_str(&r);
-	if (escape == DMTP_ESCAPE_HTML)
-		put_escaped(value, out);
-	else
+	if (escape == DMTP_ESCAPE_NONE)
 		buffer_add_slice(out, value);
+	else
+		put_escaped(value, escape, out);
 }
+
+/* --- the places where something is inserted ------------------------------- */
+
+/* A walk through a text, from one place to the next. */
+struct walk {
+	struct slice text;
+	enum dmtp_escape escape;
+	struct html html;
+	uint8_t until; /* within a link's destination in Markdown: what ends it; else 0 */
+	size_t at;
+	char name[NAME_MAX_LEN + 1]; /* of the place that was found */
+};
 
 /* In HTML only in text, and not right behind "<": a value must not become a tag's name. */
 static bool
-may_insert(const struct html *h, enum dmtp_escape escape, struct slice text, size_t at)
+may_insert(const struct walk *w)
 {
-	return escape == DMTP_ESCAPE_NONE ||
-	       (h->state == IN_TEXT && (at == 0 || text.data[at - 1] != '<'));
+	if (w->escape == DMTP_ESCAPE_NONE)
+		return true;
+	return w->html.state == IN_TEXT && w->until == 0 &&
+	       (w->at == 0 || w->text.data[w->at - 1] != '<');
+}
+
+/* "](" begins a link's destination and title, "]:" that of a reference, to the end of its line. */
+static void
+markdown_step(struct walk *w)
+{
+	uint8_t c = w->text.data[w->at];
+
+	if (w->until != 0) {
+		if (c == w->until || c == '\n')
+			w->until = 0;
+	} else if (w->at > 0 && w->text.data[w->at - 1] == ']' && (c == '(' || c == ':')) {
+		w->until = c == '(' ? ')' : '\n';
+	}
+}
+
+/* The length of the next place, which stands at w->at then; 0: there is none. The caller goes on behind it. */
+static size_t
+walk_next(struct walk *w)
+{
+	for (; w->at < w->text.len; w->at++) {
+		size_t n = may_insert(w) ? placeholder(w->text, w->at, w->name) : 0;
+
+		if (n > 0)
+			return n;
+		if (w->escape == DMTP_ESCAPE_MARKDOWN)
+			markdown_step(w);
+		if (w->escape != DMTP_ESCAPE_NONE)
+			html_step(&w->html, w->text, w->at);
+	}
+	return 0;
 }
 
 void
 dmtp_template_expand(struct slice text, enum dmtp_escape escape, struct slice vars,
                      struct buffer *out)
 {
-	struct html html = { .state = IN_TEXT };
-	char name[NAME_MAX_LEN + 1];
-	size_t copied = 0;
+	struct walk w = { .text = text, .escape = escape, .html = { .state = IN_TEXT } };
+	size_t copied = 0, n;
 
-	for (size_t at = 0; at < text.len && !out->failed;) {
-		size_t n =
-		    may_insert(&html, escape, text, at) ? placeholder(text, at, name) : 0;
-
-		if (n == 0) {
-			if (escape == DMTP_ESCAPE_HTML)
-				html_step(&html, text, at);
-			at++;
-			continue;
-		}
-		buffer_add(out, text.data + copied, at - copied);
-		put_variable(name, escape, vars, out);
-		at += n;
-		copied = at;
+	while (!out->failed && (n = walk_next(&w)) > 0) {
+		buffer_add(out, text.data + copied, w.at - copied);
+		put_variable(w.name, escape, vars, out);
+		w.at += n;
+		copied = w.at;
 	}
 	if (text.len > copied)
 		buffer_add(out, text.data + copied, text.len - copied);
+}
+
+void
+dmtp_template_names(struct slice text, enum dmtp_escape escape,
+                    void (*each)(const char *name, void *arg), void *arg)
+{
+	struct walk w = { .text = text, .escape = escape, .html = { .state = IN_TEXT } };
+	size_t n;
+
+	while ((n = walk_next(&w)) > 0) {
+		each(w.name, arg);
+		w.at += n;
+	}
+}
+
+bool
+dmtp_var_name_valid(struct slice name)
+{
+	return var_name_valid(name);
 }

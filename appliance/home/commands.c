@@ -1,6 +1,6 @@
 /*
  * Commands of other servers: see commands.h. GRANT and CHANNELS are answered
- * here; POST has a file of its own.
+ * here; POST and RECEIPT have files of their own.
  */
 #include "home/commands.h"
 
@@ -13,6 +13,8 @@
 #include "home/contacts.h"
 #include "home/posts.h"
 #include "home/presence.h"
+#include "home/recalls.h"
+#include "home/receipts.h"
 #include "home/registrable.h"
 #include "store/arrivals.h"
 #include "store/inboxes.h"
@@ -524,17 +526,21 @@ command_handle(struct dmtp_session *s, const struct dmtp_server_event *event)
 	struct dmtp_verdict v = { DMTP_E, DMTP_CODE_UNKNOWN_COMMAND };
 
 	if (c->verb == DMTP_POST || c->verb == DMTP_CHANNELS || c->verb == DMTP_GRANT ||
-	    c->verb == DMTP_AUTH || c->verb == DMTP_PRESENCE)
+	    c->verb == DMTP_AUTH || c->verb == DMTP_PRESENCE || c->verb == DMTP_RECEIPT)
 		v = dmtp_command_check(c, dmtp_session_limits(s),
 		                       dmtp_session_is_verified(s, from), clock_wall_s());
 	if (v.letter != 0)
 		refuse(s, event->seq, c, v);
 	else if (!within_rate(s, event->seq, c))
 		return;
+	else if (c->verb == DMTP_POST && c->post.recall.len > 0)
+		recalls_take(s, event->seq, &c->post, event->octets);
 	else if (c->verb == DMTP_POST)
 		posts_take(dmtp_session_home(s)->posts, s, event->seq, &c->post, event->octets);
 	else if (c->verb == DMTP_AUTH)
 		auths_take(dmtp_session_home(s)->auths, s, event->seq, &c->auth);
+	else if (c->verb == DMTP_RECEIPT)
+		receipts_take(s, event->seq, &c->receipt, event->octets);
 	else if (c->verb == DMTP_GRANT)
 		take_grant(s, event->seq, &c->grant);
 	else if (c->verb == DMTP_PRESENCE)

@@ -5,7 +5,7 @@
 #include "home/dmtp.h"
 
 /* Extension verbs that are served: what greetings offer. */
-#define COMMANDS_EXT (DMTP_EXT_AUTH | DMTP_EXT_GRANT | DMTP_EXT_PRESENCE)
+#define COMMANDS_EXT (DMTP_EXT_AUTH | DMTP_EXT_GRANT | DMTP_EXT_RECEIPT | DMTP_EXT_PRESENCE)
 
 /* Answers with dmtp_session_reply, at once or later. event is a COMMAND and borrows during the call. */
 void command_handle(struct dmtp_session *s, const struct dmtp_server_event *event);

@@ -237,20 +237,20 @@ after_entry(struct call *call)
 	struct entry_call *e = (struct entry_call *)call;
 	json_t *answer = NULL, *inside = NULL;
 	struct view_entry entry;
-	bool withdrawn;
+	bool gone;
 
 	if (!found_one(e))
 		return;
 	entry = view_of_row(&e->list.rows[0]);
-	withdrawn = entry.withdrawn;
-	if (!withdrawn)
+	gone = entry.withdrawn && entry.body.len == 0;
+	if (!gone)
 		inside = view_fields(&entry);
-	if (withdrawn || inside != NULL) {
+	if (gone || inside != NULL) {
 		answer = view_list_form(&entry);
-		(void)json_object_set_new(answer, "fields", withdrawn ? json_null() : inside);
+		(void)json_object_set_new(answer, "fields", gone ? json_null() : inside);
 	}
 	inbox_list_clear(&e->list);
-	if (withdrawn || inside != NULL)
+	if (gone || inside != NULL)
 		web_reply_json(call->req, 200, answer);
 	else
 		refuse_undecodable(e);
@@ -347,7 +347,7 @@ mark(struct call *call)
 {
 	struct mark_call *m = (struct mark_call *)call;
 
-	if (!path_entry(call, &m->mark.notification_id))
+	if (!path_entry(call, &m->mark.entry_id))
 		return;
 	call_await(call, 1, after_mark);
 	call_job(call, &m->mark.job);

@@ -312,7 +312,7 @@ live_accounts(const struct live *live, int64_t *out, size_t max)
 static struct web_frame *
 frame_of(const struct view_entry *entry)
 {
-	struct view_cursor at = { .arrived_us = entry->arrived_us, .id = entry->id };
+	struct view_cursor at = view_cursor_of(entry);
 	char id[VIEW_CURSOR_TEXT];
 	json_t *json = view_list_form(entry);
 	char *text = json == NULL ? NULL : json_dumps(json, JSON_COMPACT);
@@ -393,7 +393,7 @@ static void
 ask_page(struct catching *c)
 {
 	c->list.what = INBOX_SINCE;
-	c->list.since_us = c->cursor.arrived_us - (c->strictly ? 0 : 1);
+	c->list.since_us = c->cursor.changed_us - (c->strictly ? 0 : 1);
 	c->list.limit = PAGE_ROWS;
 	ask(c, on_page);
 }
@@ -408,7 +408,7 @@ send_page(struct catching *c, bool *more)
 
 	for (i = 0; open && i < c->list.rows_n && octets < PAGE_OCTETS; i++) {
 		struct view_entry entry = view_of_row(&c->list.rows[i]);
-		struct view_cursor at = { .arrived_us = entry.arrived_us, .id = entry.id };
+		struct view_cursor at = view_cursor_of(&entry);
 		struct web_frame *frame;
 
 		if (view_cursor_cmp(&at, &c->cursor) <= 0)
@@ -417,7 +417,7 @@ send_page(struct catching *c, bool *more)
 		open = frame != NULL && web_stream_send(c->watcher->stream, frame);
 		octets += frame == NULL ? 0 : web_frame_octets(frame).len;
 		web_frame_unref(&frame);
-		show(c->watcher, &entry.id);
+		show(c->watcher, &entry.notification_id);
 		c->cursor = at;
 		news = true;
 		metric_add(&m_replayed, 1);
@@ -645,10 +645,12 @@ live_arrived(struct live *live, const struct live_entry *entry, const int64_t *a
 {
 	struct waiting what = { .id = entry->notification_id, .is_entry = true };
 	struct view_entry view = { .id = entry->notification_id,
+		                   .notification_id = entry->notification_id,
 		                   .from = entry->sender,
 		                   .channel = entry->channel,
 		                   .date_s = entry->date_s,
 		                   .arrived_us = entry->arrived_us,
+		                   .changed_us = entry->arrived_us,
 		                   .read_us = -1,
 		                   .body = entry->body,
 		                   .mail = entry->mail,
@@ -658,10 +660,20 @@ live_arrived(struct live *live, const struct live_entry *entry, const int64_t *a
 
 	if (n == 0 || !live_any(live))
 		return;
-	if (!entry->has_variables)
+	if (!entry->differs)
 		what.frame = frame_of(&view); /* without memory each is read from the store */
 	tell(live, &what, accounts, n);
 	web_frame_unref(&what.frame);
+}
+
+void
+live_changed(struct live *live, const struct uuid *notification_id, const int64_t *accounts,
+             size_t n)
+{
+	struct waiting what = { .id = *notification_id, .is_entry = false };
+
+	if (n > 0 && live_any(live))
+		tell(live, &what, accounts, n);
 }
 
 void

@@ -23,9 +23,10 @@ struct live_entry {
 	struct slice sender, channel;
 	int64_t date_s, arrived_us; /* arrived: as stored, the order of events */
 	struct slice body;          /* the canonical message */
-	bool has_variables; /* members' own values are in their rows: each is read from the
-	                       store */
-	bool mail;          /* as in view.h */
+	bool
+	    differs; /* members read it differently (values of their own, what it replaces): each is
+	                 read from the store */
+	bool mail; /* as in view.h */
 	struct slice mail_sender, mail_from, mail_address;
 };
 
@@ -33,6 +34,9 @@ struct live_entry {
 void live_arrived(struct live *live, const struct live_entry *entry, const int64_t *accounts,
                   size_t n);
 
+/* Entries that may have been told have changed: each is read from the store. */
+void live_changed(struct live *live, const struct uuid *notification_id,
+                  const int64_t *accounts, size_t n);
 /*
  * Something that isn't an entry, and isn't told again to who comes back: an
  * event by its name with its data (JSON). On the loop's thread.

@@ -62,7 +62,8 @@ struct pick {
 	struct fetch *fetch;
 	uint8_t *body;
 	size_t size;
-	bool done, has_variables;
+	bool done;
+	bool differs; /* not all members read the same */
 	int64_t only_account, verified_us;
 	int64_t invited; /* the account of an invitation, or 0 */
 	int64_t *accounts;
@@ -203,6 +204,24 @@ add_accounts(struct pick *p, const int64_t *accounts, size_t n)
 	p->accounts_n += n;
 }
 
+/* Members have values of their own, or other entries that it takes the place of. */
+static bool
+differs(const struct arrival *a)
+{
+	bool found = a->replaces.len > 0;
+
+	for (size_t i = 0; i < a->rcpts_n && !found; i++)
+		found = a->rcpts[i].vars.len > 0;
+	return found;
+}
+
+static void
+add_recipients(struct pick *p, const struct arrival *a)
+{
+	p->differs = p->differs || differs(a);
+	add_accounts(p, a->accounts, a->accounts_n);
+}
+
 /* --- Showing ------------------------------------------------------------------------- */
 
 static void
@@ -215,7 +234,7 @@ show(struct pick *p, int64_t arrived_us, const int64_t *accounts, size_t n)
 		.date_s = p->info.date_s,
 		.arrived_us = arrived_us > p->verified_us ? arrived_us : p->verified_us,
 		.body = slice_mem(p->body, p->size),
-		.has_variables = p->has_variables,
+		.differs = p->differs,
 	};
 
 	if (p->only_account == 0) {
@@ -548,10 +567,10 @@ begin(struct pickups *pickups, struct pickup *info, const struct arrival *a, int
 	if (p == NULL)
 		return;
 	p->invited = invited;
-	for (size_t i = 0; a != NULL && i < a->rcpts_n; i++)
-		p->has_variables = p->has_variables || a->rcpts[i].vars.len > 0;
 	if (a != NULL)
-		add_accounts(p, a->accounts, a->accounts_n);
+		add_recipients(p, a);
+	else
+		p->differs = true; /* as far as is known */
 	judge_begin(&p->judge, pickups->home, &p->info, p->uris, p->uris_n, on_judged, p);
 }
 
@@ -562,14 +581,14 @@ show_late(struct pickups *pickups, const struct arrival *a)
 	struct pick *p = pick_find(pickups, &a->notification_id);
 	char sender[DMTP_ADDRESS_MAX + 1];
 	struct live_entry entry = { .notification_id = a->notification_id,
-		                    .has_variables = true,
+		                    .differs = true,
 		                    .arrived_us = a->now_us,
 		                    .date_s = a->date_s,
 		                    .channel = slice_str(a->channel) };
 
 	if (a->accounts_n == 0)
 		return;
-	if (p != NULL && p->done) {
+	if (p != NULL && p->done && !differs(a)) {
 		show(p, a->now_us, a->accounts, a->accounts_n);
 		return;
 	}
@@ -590,7 +609,7 @@ pickups_arrived(struct pickups *pickups, const struct arrival *a)
 		if (a->state == 1 || (p != NULL && p->done))
 			show_late(pickups, a);
 		else if (p != NULL)
-			add_accounts(p, a->accounts, a->accounts_n);
+			add_recipients(p, a);
 		return;
 	}
 	info.notification_id = a->notification_id;

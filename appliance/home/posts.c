@@ -317,6 +317,28 @@ part_done(struct post *p) /* NOLINT(misc-no-recursion): see keys_give */
 }
 
 static void
+on_revived(void *arg)
+{
+	struct post *p = arg;
+
+	if (p->arrival.job.rc != STORE_OK)
+		p->down = true;
+	else
+		pickups_arrived(p->posts->home->pickups, &p->arrival);
+	part_done(p);
+}
+
+/* Recalled before it came, but not for all of these. */
+static void
+revive(struct post *p)
+{
+	struct home *home = p->posts->home;
+
+	home_later(&p->later, home, &p->arrival.job, on_revived, p);
+	store_arrival_revive(home->store, &p->arrival);
+}
+
+static void
 on_arrived(void *arg)
 {
 	struct post *p = arg;
@@ -334,6 +356,10 @@ on_arrived(void *arg)
 				any = true;
 			if (person && !a->rcpts[i].closed)
 				count_contact(p, &a->rcpts[i]);
+		}
+		if (any && a->state == ARRIVAL_RECALLED && a->added > 0) {
+			revive(p);
+			return;
 		}
 		if (any)
 			pickups_arrived(p->posts->home->pickups, a);
@@ -435,6 +461,7 @@ copy_post(struct post *p, const struct dmtp_post *post)
 	a->from = keep_address(&memory, post->from);
 	a->id = keep(&memory, post->id);
 	a->digest = keep(&memory, post->digest);
+	a->replaces = keep(&memory, post->replaces);
 	a->uris = keep_uris(&memory, post);
 	a->key = keep(&memory, post->key);
 	a->signature = keep(&memory, post->signature);

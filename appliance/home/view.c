@@ -17,7 +17,9 @@ struct view_entry
 view_of_row(const struct inbox_row *row)
 {
 	return (struct view_entry){
-		.id = row->notification_id,
+		.id = row->entry_id,
+		.notification_id = row->notification_id,
+		.changed_us = row->changed_us,
 		.from = slice_str(row->sender),
 		.channel = slice_str(row->channel),
 		.date_s = row->date_s,
@@ -160,6 +162,8 @@ view_list_form(const struct view_entry *e)
 	(void)json_object_set_new(o, "date", view_time(e->date_s * 1000000));
 	(void)json_object_set_new(o, "arrived", view_time(e->arrived_us));
 	(void)json_object_set_new(o, "read", view_time(e->read_us));
+	if (memcmp(&e->id, &e->notification_id, sizeof(e->id)) != 0)
+		(void)json_object_set_new(o, "replaced", json_true());
 	if (e->withdrawn)
 		(void)json_object_set_new(o, "withdrawn", json_true());
 	if (e->mail)
@@ -407,6 +411,13 @@ view_words(struct slice body)
 /* --- cursors
  * ---------------------------------------------------------------------------------- */
 
+struct view_cursor
+view_cursor_of(const struct view_entry *entry)
+{
+	return (struct view_cursor){ .changed_us = entry->changed_us,
+		                     .id = entry->notification_id };
+}
+
 void
 view_cursor_format(const struct view_cursor *cursor, char out[static VIEW_CURSOR_TEXT])
 {
@@ -414,7 +425,7 @@ view_cursor_format(const struct view_cursor *cursor, char out[static VIEW_CURSOR
 
 	uuid_format(&cursor->id, id);
 	(void)snprintf(out, VIEW_CURSOR_TEXT, "%" PRId64 "-%s",
-	               cursor->arrived_us < 0 ? 0 : cursor->arrived_us, id);
+	               cursor->changed_us < 0 ? 0 : cursor->changed_us, id);
 }
 
 bool
@@ -428,14 +439,14 @@ view_cursor_parse(struct slice text, struct view_cursor *out)
 	if (dash == NULL || !text_parse_u64(slice_mem(text.data, len), INT64_MAX, &us) ||
 	    !uuid_parse(slice_mem(dash + 1, text.len - len - 1), &id))
 		return false;
-	*out = (struct view_cursor){ .arrived_us = (int64_t)us, .id = id };
+	*out = (struct view_cursor){ .changed_us = (int64_t)us, .id = id };
 	return true;
 }
 
 int
 view_cursor_cmp(const struct view_cursor *a, const struct view_cursor *b)
 {
-	if (a->arrived_us != b->arrived_us)
-		return a->arrived_us < b->arrived_us ? -1 : 1;
+	if (a->changed_us != b->changed_us)
+		return a->changed_us < b->changed_us ? -1 : 1;
 	return memcmp(a->id.octets, b->id.octets, sizeof(a->id.octets));
 }

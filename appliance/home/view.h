@@ -21,9 +21,11 @@
 
 /* An entry of somebody's inbox; borrows. */
 struct view_entry {
-	struct uuid id;
+	struct uuid id;              /* the entry's */
+	struct uuid notification_id; /* with changed_us its place among the events */
 	struct slice from, channel;
 	int64_t date_s, arrived_us, read_us; /* read -1: not yet */
+	int64_t changed_us;
 	bool withdrawn;
 	struct slice body; /* the canonical message or, for the list form, a beginning of it */
 	struct slice variables; /* a whole dictionary, or empty */
@@ -34,7 +36,7 @@ struct view_entry {
 struct view_entry view_of_row(const struct inbox_row *row);
 
 /*
- * {"id","from","channel","subject","text"?,"date","arrived","read","withdrawn"?};
+ * {"id","from","channel","subject","text"?,"date","arrived","read","replaced"?,"withdrawn"?};
  * the subject is null when there is none; text is a person's message, or its
  * beginning. Mail has also {"verified": false, "mail": {"from","address","sender"}}.
  * Never fails for a body's sake.
@@ -64,15 +66,18 @@ bool view_words_are_plain(struct slice words);
 /* "2026-11-21T23:01:24Z"; null below 0. */
 json_t *view_time(int64_t wall_us);
 
-/* --- The order of events: "<arrived_us>-<notification uuid>" ------------------- */
+/* --- The order of events: "<changed_us>-<notification uuid>" ------------------- */
 
 struct view_cursor {
-	int64_t arrived_us;
-	struct uuid id;
+	int64_t changed_us;
+	struct uuid id; /* the notification's */
 };
 
 /* Characters of a cursor and a NUL. */
 #define VIEW_CURSOR_TEXT (20 + UUID_TEXT)
+
+/* Where this entry's event stands. */
+struct view_cursor view_cursor_of(const struct view_entry *entry);
 
 void view_cursor_format(const struct view_cursor *cursor, char out[static VIEW_CURSOR_TEXT]);
 

@@ -23,6 +23,9 @@
 #define ALONE_LOST_MAX 3 /* lost sessions in which it was alone: it is parked */
 #define ATTEMPTS_MAX 8   /* claims without an end: it takes the process down with it */
 #define THROTTLED_S 60   /* when a peer says "later" and not when */
+/* Octets of a POST besides its recipients, at most: URIs are the most of it. And of a recipient besides values. */
+#define POST_OVERHEAD 20000
+#define RCPT_OCTETS 26
 #define THROTTLED_MAX_S 3600
 
 METRIC_DEFINE(recipients_done, METRIC_COUNTER, "tmtp_relay_recipients_total",
@@ -60,6 +63,7 @@ struct delivery {
 	unsigned posts_out;
 	int counted; /* recipients looked at */
 	struct failure_list failures;
+	bool left;         /* a post of it was made */
 	bool any_answered; /* with K or with codes: the rest goes on without those */
 	bool incomplete;   /* not all of its recipients are known: it goes back whole */
 	bool lost, alone;  /* a post of it was lost with its session */
@@ -273,6 +277,7 @@ finish(struct delivery *d, enum queue_end end, int64_t not_before_us, bool uncou
 		.now_us = clock_wall_us(),
 		.not_before_us = not_before_us,
 		.uncounted = uncounted,
+		.tried = b->tried || d->left,
 		.alone = d->lost && d->alone,
 		.reason = d->reason[0] == '\0' ? NULL : d->reason,
 		.failures = d->failures.items,
@@ -560,6 +565,10 @@ put_recipients(struct dmtp_post_writer *w, struct delivery *d, const struct page
 	for (size_t i = first; i < first + n; i++) {
 		const struct queue_member *m = &page->members[i];
 
+		if (m->state == QUEUE_HOLDS && m->vars.len > 0) {
+			dmtp_post_put_vars(w, m->grant, m->vars);
+			continue;
+		}
 		if (m->state == QUEUE_HOLDS) {
 			dmtp_post_put_grant(w, m->grant);
 			continue;
@@ -576,7 +585,7 @@ encode(struct delivery *d, size_t n, struct buffer *out)
 	const struct queue_batch *b = d->batch;
 	struct dmtp_post_writer w;
 	struct buffer uris;
-	char id[UUID_TEXT];
+	char id[UUID_TEXT], earlier[UUID_TEXT];
 	struct dmtp_post post = {
 		.from = slice_str(d->pair->from),
 		.date = b->date_s,
@@ -587,7 +596,12 @@ encode(struct delivery *d, size_t n, struct buffer *out)
 	};
 
 	uuid_format(&b->message_id, id);
+	uuid_format(&b->earlier, earlier);
 	post.id = slice_str(id);
+	if (b->is_recall)
+		post.recall = slice_str(earlier);
+	else if (b->is_replacement)
+		post.replaces = slice_str(earlier);
 	if (b->key_id[0] != '\0') {
 		post.key = slice_str(b->key_id);
 		post.signature = slice_mem(b->signature, sizeof(b->signature));
@@ -595,7 +609,8 @@ encode(struct delivery *d, size_t n, struct buffer *out)
 	if (b->audience == PUSH_INVITATION)
 		post.channel = slice_str(b->channel);
 	buffer_init(&uris, 16384);
-	put_uris(d, &uris);
+	if (!b->is_recall)
+		put_uris(d, &uris);
 	post.uris = buffer_slice(&uris);
 	dmtp_post_begin(&w, out, &post);
 	put_recipients(&w, d, d->page, d->at, n);
@@ -627,6 +642,7 @@ send_post(struct delivery *d, size_t n)
 	}
 	d->page->refs++;
 	d->posts_out++;
+	d->left = true;
 	return rc;
 }
 
@@ -694,6 +710,22 @@ read_page(struct delivery *d)
 	store_queue_range(d->pair->relay->store, &d->range);
 }
 
+/* Of n recipients as many as fit a command with their values; one at least. */
+static size_t
+fitting(const struct delivery *d, size_t n)
+{
+	size_t room = session_limits(d->source.session)->command_octets - POST_OVERHEAD;
+
+	for (size_t i = 0; i < n; i++) {
+		size_t octets = RCPT_OCTETS + d->page->members[d->at + i].vars.len;
+
+		if (octets > room)
+			return i > 0 ? i : 1;
+		room -= octets;
+	}
+	return n;
+}
+
 static enum source_rc
 make(struct source *source)
 {
@@ -707,6 +739,7 @@ make(struct source *source)
 	n = session_limits(source->session)->rcpts;
 	if (n > left)
 		n = left;
+	n = fitting(d, n);
 	rc = send_most(d, &n);
 	if (rc == DMTP_CLIENT_FULL || rc == DMTP_CLIENT_CLOSING)
 		return SOURCE_WAIT;
@@ -843,7 +876,9 @@ delivery_begin(struct pair *pair, struct queue_batch *batch)
 		                     .lane = batch->lane,
 		                     .stream = pair->key.site_id,
 		                     .order = batch->message_id };
-	if (expiry(d) != NULL) {
+	if (batch->recalled) {
+		finish(d, QUEUE_RECALLED, -1, false);
+	} else if (expiry(d) != NULL) {
 		expire(d, expiry(d));
 	} else if (batch->attempts > ATTEMPTS_MAX) {
 		give_up(d, "parked: claimed again and again without an end");

@@ -6,6 +6,7 @@
 #include "base/metric.h"
 #include "relay/catchup.h"
 #include "relay/grants.h"
+#include "relay/receipts.h"
 #include "relay/plan.h"
 #include "relay/session.h"
 
@@ -52,6 +53,7 @@ wake(struct peer *p)
 		session_ready(s);
 	plan_wake(p->relay->plan);
 	grants_wake(p->relay->grants);
+	receipts_wake(p->relay->receipts);
 	catchup_wake(p->relay->catchup);
 }
 
@@ -552,5 +554,6 @@ peer_forget_session(struct peer *p, struct session *session)
 	}
 	plan_wake(p->relay->plan);
 	grants_wake(p->relay->grants);
+	receipts_wake(p->relay->receipts);
 	catchup_wake(p->relay->catchup);
 }

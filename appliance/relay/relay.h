@@ -5,6 +5,7 @@
  *   plan      which (site, domain) pairs have batches; claims them
  *   delivery  one claimed batch: reads its recipients, becomes POSTs, ends
  *   grants    GRANTs that wait for other domains
+ *   receipts  RECEIPTs of members here, for sites elsewhere
  *   signing   our domains' keys: signatures of messages, AUTH
  *   catchup   what their members said, asked of other domains
  *   presences who of our members is online, for contacts who agreed
@@ -24,6 +25,7 @@
 struct peer;
 struct plan;
 struct grants;
+struct receipts;
 struct catchup;
 struct presences;
 struct routes;
@@ -39,6 +41,7 @@ struct relay {
 	struct peer *peers;    /* by domain_id */
 	struct plan *plan;
 	struct grants *grants;
+	struct receipts *receipts;
 	struct catchup *catchup;
 	struct signing *signing; /* our domains' keys */
 	unsigned jobs;           /* of the store that are under way for this loop */

@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "relay/catchup.h"
 #include "relay/grants.h"
+#include "relay/receipts.h"
 #include "relay/plan.h"
 #include "relay/presences.h"
 #include "relay/routes.h"
@@ -62,6 +63,7 @@ begin_work(struct role *r)
 	r->relay.begun = true;
 	plan_wake(r->relay.plan);
 	grants_wake(r->relay.grants);
+	receipts_wake(r->relay.receipts);
 	catchup_wake(r->relay.catchup);
 	log_info("begun");
 }
@@ -104,6 +106,8 @@ on_notified_task(struct loop_task *task)
 	if (atomic_exchange(&r->notified_work, false)) {
 		plan_wake(r->relay.plan);
 		grants_wake(r->relay.grants);
+		receipts_wake(r->relay.receipts);
+		receipts_wake(r->relay.receipts);
 		catchup_wake(r->relay.catchup);
 		presences_wake(r->relay.presences);
 	}
@@ -374,11 +378,13 @@ start(struct role *r)
 	r->relay.signing = signing_new(&r->relay);
 	r->relay.plan = plan_new(&r->relay);
 	r->relay.grants = grants_new(&r->relay);
+	r->relay.receipts = receipts_new(&r->relay);
 	r->relay.catchup = catchup_new(&r->relay);
 	r->relay.presences = presences_new(&r->relay);
 	if (r->relay.plan == NULL || r->relay.grants == NULL || r->relay.catchup == NULL ||
-	    r->relay.signing == NULL || r->relay.presences == NULL || !start_store(r) ||
-	    !start_health(r) || (r->upkeep = relay_upkeep_new(&r->relay)) == NULL)
+	    r->relay.receipts == NULL || r->relay.signing == NULL ||
+	    r->relay.presences == NULL || !start_store(r) || !start_health(r) ||
+	    (r->upkeep = relay_upkeep_new(&r->relay)) == NULL)
 		return false;
 	if (!loop_fd_init(&r->signals, r->relay.loop, r->signal_fd, on_signal, r) ||
 	    !loop_fd_want(&r->signals, LOOP_READ))
@@ -411,6 +417,7 @@ stop(struct role *r)
 	relay_upkeep_free(&r->upkeep);
 	catchup_free(&r->relay.catchup);
 	grants_free(&r->relay.grants);
+	receipts_free(&r->relay.receipts);
 	presences_free(&r->relay.presences);
 	plan_free(&r->relay.plan);
 	signing_free(&r->relay.signing);

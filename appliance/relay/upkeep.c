@@ -7,6 +7,7 @@
 #include "dmtp/limits.h"
 #include "relay/catchup.h"
 #include "relay/grants.h"
+#include "relay/receipts.h"
 #include "relay/plan.h"
 #include "store/queue.h"
 #include "store/upkeep.h"
@@ -133,6 +134,7 @@ on_reaped(void *arg)
 	if (u->reap.gone_n > 0) {
 		plan_wake(relay->plan);
 		grants_wake(relay->grants);
+		receipts_wake(relay->receipts);
 		catchup_wake(relay->catchup);
 	}
 	if (!relay->draining)

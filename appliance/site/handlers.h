@@ -13,6 +13,9 @@ web_handler on_push;
 /* status.c */
 web_handler on_message_list, on_message_get, on_message_recipients;
 
+/* recall.c */
+web_handler on_message_recall;
+
 /* channels.c */
 web_handler on_channel_list, on_channel_get;
 
@@ -61,5 +64,8 @@ void site_channel_find(struct channel_call *call, channel_step *found);
  */
 void site_body_keep(struct site *site, int64_t site_id, const struct uuid *message_id,
                     const uint8_t digest[static 32], bool shared, void *body, size_t len);
+
+/* The message has been recalled: nobody gets it from memory any more. Any thread. */
+void site_body_recalled(struct site *site, const struct uuid *message_id);
 
 #endif

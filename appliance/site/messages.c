@@ -5,6 +5,7 @@
  */
 #include "site/handlers.h"
 
+#include "base/aside.h"
 #include "base/clock.h"
 #include "base/metric.h"
 #include "base/text.h"
@@ -33,12 +34,20 @@ static const struct web_problem no_recipient = {
 	.status = 422,
 };
 
+static const struct web_problem not_replaceable = {
+	.type = "urn:tmtp:problem:not-replaceable",
+	.title = "This message can't take the place of the one that it names.",
+	.status = 422,
+};
+
 #define KEY_MAX 128
 
 struct push_call {
 	struct channel_call channel; /* first */
 	struct push push;
 	struct plan plan;
+	struct push_replacing replacing;
+	struct work work;
 };
 
 /* One question more: what an idempotency key was used for. */
@@ -148,6 +157,27 @@ reply_stored(struct push_call *p)
 	p->plan.message.data = NULL; /* taken */
 	p->plan.message.len = p->plan.message.cap = 0;
 	reply_202(call, &id, rejected);
+}
+
+static void
+reply_not_replaceable(struct push_call *p)
+{
+	json_t *errors = json_array();
+	const struct push_replacing *r = &p->replacing;
+
+	(void)json_array_append_new(
+	    errors, json_pack("{s:s, s:s}", "pointer", "/replaces", "detail",
+	                      r->job.rc == STORE_NOT_FOUND ? "is no message of this channel"
+	                                                   : "had other recipients"));
+	for (size_t i = 0; r->job.rc == STORE_OK && i < r->rcpts_n; i++)
+		if (!r->rcpts[i].holds)
+			(void)json_array_append_new(
+			    errors, json_pack("{s:s, s:o, s:s}", "pointer", "/to", "address",
+			                      address_json(&r->rcpts[i]), "detail",
+			                      "was no recipient of the earlier message"));
+	metric_add(&refused, 1);
+	web_reply_problem_errors(call_of(p)->req, &not_replaceable, errors,
+	                         "Nothing was stored.");
 }
 
 /* --- an idempotency key that was used before ----------------------------------------- */
@@ -275,13 +305,70 @@ on_pushed(struct store_job *job)
 	}
 }
 
+/* On the thread aside, since a long message's digest takes a while. */
+static void
+push_redated(struct work *work)
+{
+	struct push_call *p =
+	    (struct push_call *)(void *)((char *)work - offsetof(struct push_call, work));
+
+	if (!site_plan_redate(&p->plan, p->push.date_s))
+		push_refuse(p, &web_internal, NULL);
+	else
+		store_push(call_of(p)->site->store, &p->push);
+}
+
+/* A repeated push gets its first answer, though what it replaced can be replaced no more. */
+static void
+on_replacing(struct store_job *job)
+{
+	struct push_call *p = job->arg;
+	const struct push_replacing *r = &p->replacing;
+	bool refused_now = job->rc == STORE_NOT_FOUND || (job->rc == STORE_OK && !r->fits);
+
+	if (refused_now) {
+		refuse_unless_earlier(p, reply_not_replaceable);
+	} else if (job->rc != STORE_OK) {
+		push_fail(p, job->rc);
+	} else if (r->date_s < 0) {
+		metric_add(&refused, 1);
+		web_reply_retry_after(call_of(p)->req, 60);
+		web_reply_problem(call_of(p)->req, &web_too_many_requests,
+		                  "This message is replaced more than once a second.");
+	} else {
+		p->push.first_id = r->first_id;
+		p->push.date_s = r->date_s;
+		p->work.run = push_redated;
+		aside_post(call_of(p)->site->aside, &p->work);
+	}
+}
+
+static void
+submit_replacing(struct push_call *p)
+{
+	p->replacing = (struct push_replacing){
+		.job = { .done = on_replacing, .arg = p },
+		.site_id = p->push.site_id,
+		.channel_id = p->push.channel_id,
+		.earlier = p->plan.earlier,
+		.to_channel = p->plan.audience == PUSH_CHANNEL,
+		.rcpts = p->plan.rcpts,
+		.rcpts_n = p->plan.rcpts_n,
+		.now_s = p->push.date_s,
+	};
+	store_push_replacing(call_of(p)->site->store, &p->replacing);
+}
+
 static void
 submit(struct channel_call *channel)
 {
 	struct push_call *p = (struct push_call *)channel;
 
 	p->push.channel_id = channel->channel_id;
-	store_push(channel->call.site->store, &p->push);
+	if (p->plan.is_replacement)
+		submit_replacing(p);
+	else
+		store_push(channel->call.site->store, &p->push);
 }
 
 static void
@@ -314,6 +401,8 @@ push_fill(struct push_call *p)
 	push->digest = p->plan.digest;
 	push->rcpts = p->plan.rcpts;
 	push->rcpts_n = p->plan.rcpts_n;
+	push->has_values = p->plan.has_values;
+	push->is_replacement = p->plan.is_replacement;
 }
 
 /* --- from the request ------------------------------------------------------------------------

@@ -88,6 +88,14 @@ site_body_keep(struct site *site, int64_t site_id, const struct uuid *message_id
 	memo_item_unref(&kept->item);
 }
 
+/* Other messages are read again; what was asked of the store before is not kept. */
+void
+site_body_recalled(struct site *site, const struct uuid *message_id)
+{
+	(void)message_id;
+	memo_clear(site->bodies);
+}
+
 /* --- answers -------------------------------------------------------------------- */
 
 static void

@@ -6,6 +6,7 @@
 #include "dmtp/message.h"
 #include "dmtp/uri.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -14,10 +15,22 @@
 #define WORDS_MAX 140
 /* What a message needs besides its fields' data. */
 #define OVERHEAD_MAX 4096
+/* So many values fit the shortest dictionary of DMTP_VARS_MAX octets: "1:x0:" each. */
+#define VALUES_MAX 256
+#define WHERE_MAX 128
+
+#define COUNT(table) (sizeof(table) / sizeof((table)[0]))
+
+const struct web_problem plan_unknown_variable = {
+	.type = "urn:tmtp:problem:unknown-variable",
+	.title = "A variable has no value, or a value no variable.",
+	.status = 422,
+};
 
 /* The body's fields as they stand there. */
 struct push_body {
-	struct web_strings to;
+	const json_t *to;
+	struct slice replaces;
 	struct slice subject, lang, lane;
 	const json_t *message, *action;
 	int64_t expires;
@@ -139,11 +152,20 @@ is_lane(struct slice s)
 	       slice_eq_str(s, "bulk");
 }
 
+static bool
+is_id(struct slice s)
+{
+	struct uuid id;
+
+	return uuid_parse(s, &id);
+}
+
 /* --- the body's table ------------------------------------------------------------ */
 
 static const struct web_field push_fields[] = {
-	{ "to", WEB_STRINGS, WEB_REQUIRED, offsetof(struct push_body, to), .min = 1,
-	  .max = PUSH_RCPTS_MAX },
+	{ "to", WEB_ANY, WEB_REQUIRED, offsetof(struct push_body, to), .max = 0 },
+	{ "replaces", WEB_STRING, 0, offsetof(struct push_body, replaces), .check = is_id,
+	  .expected = "the id of an earlier message" },
 	{ "subject", WEB_STRING, 0, offsetof(struct push_body, subject), .check = is_subject,
 	  .expected = "text of 1 to 200 characters in one line" },
 	{ "message", WEB_ANY, 0, offsetof(struct push_body, message), .max = 0 },
@@ -164,7 +186,148 @@ static const struct web_field action_fields[] = {
 	  .expected = "an https URL with a host name, at most 2048 octets" },
 };
 
-#define COUNT(table) (sizeof(table) / sizeof((table)[0]))
+/* --- recipients' values ---------------------------------------------------------------- */
+
+/* Names of variables: given with a pointer to where, used in the text. Objects as sets. */
+struct values {
+	json_t *given, *used;
+	bool memory; /* there was none */
+};
+
+static int
+compare_names(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static bool
+value_is_fine(const char *name, const json_t *value, const char *pointer,
+              struct web_errors *errors)
+{
+	char where[WHERE_MAX];
+
+	(void)snprintf(where, sizeof(where), "%s/values/%.40s", pointer, name);
+	if (!dmtp_var_name_valid(slice_str(name)))
+		web_errors_add(errors, &web_invalid_value, where,
+		               "a variable's name is 1 to 30 of a-z, 0-9 and _");
+	else if (!json_is_string(value) ||
+	         !site_plan_text_valid(
+		     slice_mem(json_string_value(value), json_string_length(value)), 0,
+		     DMTP_VARS_MAX, true))
+		web_errors_add(errors, &web_invalid_value, where,
+		               "must be text without control characters");
+	else
+		return true;
+	return false;
+}
+
+/* Sorted, as the canonical form wants it. */
+static void
+values_encode(const json_t *values, const char **names, size_t n, struct buffer *out)
+{
+	qsort(names, n, sizeof(*names), compare_names);
+	buffer_add_u8(out, 'd');
+	for (size_t i = 0; i < n; i++) {
+		const json_t *value = json_object_get(values, names[i]);
+
+		ben_put_str(out, slice_str(names[i]));
+		ben_put_str(out,
+		            slice_mem(json_string_value(value), json_string_length(value)));
+	}
+	buffer_add_u8(out, 'e');
+}
+
+/*
+ * Of the last recipient of the plan. Until all are read, values.data counts from
+ * the buffer's beginning: it may move.
+ */
+static void
+values_read(struct values *v, const json_t *values, const char *pointer, struct plan *plan,
+            struct web_errors *errors)
+{
+	const char *names[VALUES_MAX], *name;
+	size_t n = 0, begin = plan->values.len, before = errors->count;
+	json_t *value;
+	char where[WHERE_MAX];
+
+	json_object_foreach((json_t *)(uintptr_t)values, name, value)
+	{
+		if (!value_is_fine(name, value, pointer, errors))
+			continue;
+		if (n < VALUES_MAX)
+			names[n] = name;
+		n++;
+		(void)snprintf(where, sizeof(where), "%s/values/%s", pointer, name);
+		if (json_object_get(v->given, name) == NULL)
+			v->memory = v->memory || json_object_set_new(v->given, name,
+			                                             json_string(where)) != 0;
+	}
+	if (errors->count > before)
+		return;
+	if (n <= VALUES_MAX)
+		values_encode(values, names, n, &plan->values);
+	if (n > VALUES_MAX || plan->values.len - begin > DMTP_VARS_MAX) {
+		(void)snprintf(where, sizeof(where), "%s/values", pointer);
+		web_errors_add(errors, &web_invalid_value, where,
+		               "are more than %d octets together", DMTP_VARS_MAX);
+		return;
+	}
+	plan->has_values = true;
+	plan->rcpts[plan->rcpts_n - 1].values.len = plan->values.len - begin;
+}
+
+/* Nothing moves any more. */
+static void
+values_settle(struct plan *plan)
+{
+	size_t at = 0;
+
+	for (size_t i = 0; i < plan->rcpts_n; i++) {
+		plan->rcpts[i].values =
+		    slice_mem(plan->values.data + at, plan->rcpts[i].values.len);
+		at += plan->rcpts[i].values.len;
+	}
+}
+
+struct use {
+	struct values *values;
+	const char *pointer;
+};
+
+static void
+use_name(const char *name, void *arg)
+{
+	struct use *u = arg;
+
+	if (json_object_get(u->values->used, name) == NULL &&
+	    json_object_set_new(u->values->used, name, json_string(u->pointer)) != 0)
+		u->values->memory = true;
+}
+
+/* Of what was given and what is used each needs the other. */
+static void
+values_check(const struct values *v, struct web_errors *errors)
+{
+	const char *name;
+	json_t *where;
+
+	json_object_foreach(v->used, name, where)
+	{
+		if (json_object_get(v->given, name) == NULL)
+			web_errors_add(
+			    errors, &plan_unknown_variable, json_string_value(where),
+			    "{{%s}} has no value: none of the recipients has one of this name",
+			    name);
+	}
+	json_object_foreach(v->given, name, where)
+	{
+		if (json_object_get(v->used, name) == NULL)
+			web_errors_add(
+			    errors, &plan_unknown_variable, json_string_value(where),
+			    "there is no {{%s}} in the text of the subject or the message",
+			    name);
+	}
+}
 
 /* --- recipients --------------------------------------------------------------------- */
 
@@ -201,6 +364,7 @@ rcpt_set(struct push_rcpt *r, const struct dmtp_address *a, uint8_t **room)
 	r->member = slice_mem(*room, a->local_len);
 	r->domain = slice_mem(*room + a->local_len + 1, (size_t)(a->len - a->local_len - 1));
 	r->holds = false;
+	r->values = slice_mem(NULL, 0);
 	*room += a->len;
 }
 
@@ -215,41 +379,119 @@ rcpts_alloc(struct plan *plan, size_t n, uint8_t **room)
 	return true;
 }
 
+/* One of "to": an address, or {"address": …, "values": {…}}. */
+struct to_item {
+	struct slice address;
+	const json_t *values; /* NULL: none */
+};
+
+static const json_t *
+to_at(const json_t *to, size_t i)
+{
+	return json_is_array(to) ? json_array_get(to, i) : to;
+}
+
+static size_t
+to_count(const json_t *to)
+{
+	return json_is_array(to) ? json_array_size(to) : 1;
+}
+
+static void
+to_pointer(const json_t *to, size_t i, char out[static 32])
+{
+	(void)snprintf(out, 32, json_is_array(to) ? "/to/%zu" : "/to", i);
+}
+
+static bool
+read_item(const json_t *item, const char *pointer, struct to_item *out,
+          struct web_errors *errors)
+{
+	static const struct web_field fields[] = {
+		{ "address", WEB_STRING, WEB_REQUIRED, offsetof(struct to_item, address),
+		  .max = 0 },
+		{ "values", WEB_OBJECT, 0, offsetof(struct to_item, values), .max = 0 },
+	};
+
+	*out = (struct to_item){ .values = NULL };
+	if (json_is_object(item))
+		return web_fields_read(item, pointer, fields, COUNT(fields), out, errors);
+	if (!json_is_string(item)) {
+		web_errors_add(
+		    errors, &web_invalid_value, pointer,
+		    "must be a string, or an object with \"address\" and \"values\"");
+		return false;
+	}
+	out->address = slice_mem(json_string_value(item), json_string_length(item));
+	return true;
+}
+
+/* An address that stands twice counts once, with its first values. */
 static enum plan_rc
-read_rcpts(const struct push_body *body, struct plan *plan, struct web_errors *errors)
+read_rcpts(const json_t *to, struct plan *plan, struct values *values,
+           struct web_errors *errors)
 {
 	struct dmtp_address address;
 	struct seen seen = { { 0 } };
-	char pointer[32] = "/to";
+	size_t count = to_count(to);
+	struct to_item item;
+	char pointer[32];
 	uint8_t *room;
 
-	if (!rcpts_alloc(plan, body->to.count, &room))
+	if (!rcpts_alloc(plan, count, &room))
 		return PLAN_MEMORY;
-	for (size_t i = 0; i < body->to.count; i++) {
-		if (json_is_array(body->to.json))
-			(void)snprintf(pointer, sizeof(pointer), "/to/%zu", i);
-		if (dmtp_address_normalise(web_strings_at(&body->to, i), &address) !=
-		    DMTP_ADDRESS_OK) {
+	for (size_t i = 0; i < count; i++) {
+		struct push_rcpt *r = &plan->rcpts[plan->rcpts_n];
+
+		to_pointer(to, i, pointer);
+		if (!read_item(to_at(to, i), pointer, &item, errors))
+			continue;
+		if (dmtp_address_normalise(item.address, &address) != DMTP_ADDRESS_OK) {
 			web_errors_add(errors, &web_invalid_value, pointer,
 			               "must be a member's address, local@domain");
 			continue;
 		}
-		rcpt_set(&plan->rcpts[plan->rcpts_n], &address, &room);
-		if (!seen_before(&seen, plan->rcpts, plan->rcpts_n))
-			plan->rcpts_n++;
+		rcpt_set(r, &address, &room);
+		if (seen_before(&seen, plan->rcpts, plan->rcpts_n))
+			continue;
+		plan->rcpts_n++;
+		if (item.values != NULL && json_object_size(item.values) > 0)
+			values_read(values, item.values, pointer, plan, errors);
 	}
 	plan->audience = plan->rcpts_n == 1 ? PUSH_ONE : PUSH_LIST;
 	return errors->count > 0 ? PLAN_INVALID : PLAN_OK;
 }
 
-static enum plan_rc
-read_to(const struct push_body *body, struct plan *plan, struct web_errors *errors)
+static bool
+to_is_fine(const json_t *to, struct web_errors *errors)
 {
-	if (body->to.count == 1 && slice_eq_str(web_strings_at(&body->to, 0), "*")) {
+	const char *wrong = NULL;
+
+	if (!json_is_array(to) && !json_is_string(to) && !json_is_object(to))
+		wrong = "must be a string or a list of strings or objects";
+	else if (to_count(to) < 1)
+		wrong = "must have at least 1 items";
+	else if (to_count(to) > PUSH_RCPTS_MAX)
+		wrong = "must have at most 1000 items";
+	if (wrong != NULL)
+		web_errors_add(errors, &web_invalid_value, "/to", "%s", wrong);
+	return wrong == NULL;
+}
+
+static enum plan_rc
+read_to(const struct push_body *body, struct plan *plan, struct values *values,
+        struct web_errors *errors)
+{
+	const json_t *first = to_at(body->to, 0);
+
+	if (!to_is_fine(body->to, errors))
+		return PLAN_INVALID;
+	if (to_count(body->to) == 1 && json_is_string(first) &&
+	    strcmp(json_string_value(first), "*") == 0) {
 		plan->audience = PUSH_CHANNEL;
 		return PLAN_OK;
 	}
-	return read_rcpts(body, plan, errors);
+	return read_rcpts(body->to, plan, values, errors);
 }
 
 static enum push_lane
@@ -408,29 +650,87 @@ encode_push(const struct plan_origin *origin, const struct fields *f, struct pla
 	return encode(origin, dmtp_address_slice(&channel), f, out);
 }
 
+/* Names in the subject and in the message's forms. */
+static void
+find_names(const struct fields *f, struct values *v)
+{
+	static const char *const pointers[] = {
+		[DMTP_SUBJECT] = "/subject", [DMTP_MESSAGE] = "/message"
+	};
+
+	for (size_t i = 0; i < f->n; i++) {
+		const struct dmtp_field *item = &f->item[i];
+		struct use use = { v, NULL };
+
+		if (item->name != DMTP_SUBJECT && item->name != DMTP_MESSAGE)
+			continue;
+		use.pointer = pointers[item->name];
+		dmtp_template_names(item->data, dmtp_escape_for(item->type), use_name, &use);
+	}
+}
+
+static enum plan_rc
+read_body(const struct push_body *body, struct plan *out, struct fields *f, struct values *v,
+          struct web_errors *errors)
+{
+	enum plan_rc rc = read_to(body, out, v, errors);
+
+	if (rc == PLAN_MEMORY)
+		return rc;
+	read_content(body, f, errors);
+	if (errors->count == 0) {
+		find_names(f, v);
+		values_check(v, errors);
+		values_settle(out);
+	}
+	if (v->memory || f->action.failed || out->values.failed)
+		return PLAN_MEMORY;
+	return errors->count > 0 ? PLAN_INVALID : PLAN_OK;
+}
+
 enum plan_rc
 site_plan_make(const json_t *json, const struct plan_origin *origin, struct plan *out,
                struct web_errors *errors)
 {
 	struct push_body body = { .expires = 0 };
+	struct values v = { .memory = false };
 	struct fields f = { .n = 0 };
-	enum plan_rc rc;
+	enum plan_rc rc = PLAN_MEMORY;
 
 	*out = (struct plan){ .audience = PUSH_CHANNEL };
+	buffer_init(&out->values, (size_t)PUSH_RCPTS_MAX * DMTP_VARS_MAX + DMTP_VARS_MAX);
 	if (!web_fields_read(json, "", push_fields, COUNT(push_fields), &body, errors))
 		return PLAN_INVALID;
 	buffer_init(&f.action, (size_t)2 * DMTP_URI_MAX);
-	rc = read_to(&body, out, errors);
-	if (rc != PLAN_MEMORY)
-		read_content(&body, &f, errors);
-	if (rc == PLAN_OK && errors->count > 0)
-		rc = PLAN_INVALID;
+	v.given = json_object();
+	v.used = json_object();
+	if (v.given != NULL && v.used != NULL)
+		rc = read_body(&body, out, &f, &v, errors);
 	out->lane = lane_of(&body, out->audience);
 	out->expires_s = body.expires;
+	out->is_replacement = body.replaces.len > 0 && uuid_parse(body.replaces, &out->earlier);
 	if (rc == PLAN_OK)
-		rc = f.action.failed ? PLAN_MEMORY : encode_push(origin, &f, out);
+		rc = encode_push(origin, &f, out);
+	json_decref(v.given);
+	json_decref(v.used);
 	buffer_free(&f.action);
 	return rc;
+}
+
+/* The date is the message's first value, and of the same length until 2286. */
+bool
+site_plan_redate(struct plan *plan, int64_t date_s)
+{
+	static const char head[] = "d4:datei";
+	size_t at = sizeof(head) - 1;
+	char text[24];
+	size_t n = (size_t)snprintf(text, sizeof(text), "%" PRId64 "e", date_s);
+
+	if (plan->message.len < at + n || memcmp(plan->message.data, head, at) != 0 ||
+	    memchr(plan->message.data + at, 'e', n) != plan->message.data + at + n - 1)
+		return false;
+	memcpy(plan->message.data + at, text, n);
+	return dmtp_digest(buffer_slice(&plan->message), plan->digest);
 }
 
 enum plan_rc
@@ -453,5 +753,6 @@ site_plan_free(struct plan *plan)
 	free(plan->rcpts);
 	plan->rcpts = NULL;
 	plan->rcpts_n = 0;
+	buffer_free(&plan->values);
 	buffer_free(&plan->message);
 }

@@ -10,7 +10,10 @@
 #include "web/body.h"
 
 #define PLAN_SUBJECT_MAX 200 /* characters */
-#define PLAN_LABEL_MAX 80    /* characters of an action's label */
+/* A placeholder without a value, or a value without a placeholder. */
+extern const struct web_problem plan_unknown_variable; /* 422 */
+
+#define PLAN_LABEL_MAX 80 /* characters of an action's label */
 #define PLAN_EXPIRES_MIN_S 60
 #define PLAN_EXPIRES_MAX_S 2592000
 
@@ -31,6 +34,10 @@ struct plan {
 	int64_t expires_s;       /* from now; 0: never */
 	struct push_rcpt *rcpts; /* owned, as what they point to */
 	size_t rcpts_n;
+	bool has_values; /* of recipients, for variables; they stand in `values` */
+	struct buffer values;
+	bool is_replacement; /* of `earlier` */
+	struct uuid earlier;
 	struct buffer message; /* the canonical message */
 	uint8_t digest[32];
 };
@@ -57,6 +64,9 @@ enum plan_rc site_plan_make(const json_t *json, const struct plan_origin *origin
 enum plan_rc site_plan_invitation(const struct plan_origin *origin, struct slice to,
                                   struct slice title, struct slice text, struct plan *out)
     __attribute__((warn_unused_result));
+
+/* The same message with another date, and its new digest. False: no memory; or the dates aren't of one length. */
+bool site_plan_redate(struct plan *plan, int64_t date_s) __attribute__((warn_unused_result));
 
 void site_plan_free(struct plan *plan);
 

@@ -59,6 +59,7 @@ static const struct web_route routes[] = {
 	{ WEB_GET, "/m/:site/:message/:digest", on_pickup, 0, 0 },
 	{ WEB_GET, DMTP_CARD_PATH, on_card, 0, 0 },
 	{ WEB_GET, "/v1/messages/:id", on_message_get, 0, 0 },
+	{ WEB_DELETE, "/v1/messages/:id", on_message_recall, 0, 0 },
 	{ WEB_GET, "/v1/messages/:id/recipients", on_message_recipients, 0, 0 },
 	{ WEB_GET, "/v1/messages", on_message_list, 0, 0 },
 	{ WEB_GET, "/v1/channels", on_channel_list, 0, 0 },

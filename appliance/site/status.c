@@ -133,6 +133,19 @@ struct status_call {
 	struct message_status status;
 };
 
+/* When it was, for how many it never left, and how far those who had it have been told. */
+static void
+add_recall(json_t *o, json_t *counts, const struct message_status *s)
+{
+	(void)json_object_set_new(o, "recalled", site_time_json(s->recalled_us));
+	(void)json_object_set_new(counts, "recalled", json_integer(s->recalled));
+	(void)json_object_set_new(
+	    o, "recall",
+	    json_pack("{s:I, s:I, s:I, s:I}", "waiting", (json_int_t)s->recall.waiting,
+	              "delivered", (json_int_t)s->recall.delivered, "failed",
+	              (json_int_t)s->recall.failed, "dead", (json_int_t)s->recall.dead));
+}
+
 static json_t *
 status_json(const struct message_status *s)
 {
@@ -141,16 +154,19 @@ status_json(const struct message_status *s)
 	    json_pack("{s:I, s:I, s:I, s:I, s:I}", "waiting", (json_int_t)s->waiting,
 	              "delivered", (json_int_t)s->delivered, "failed", (json_int_t)s->failed,
 	              "dead", (json_int_t)s->dead, "rejected", (json_int_t)s->rejected);
+	json_t *receipts = json_pack("{s:I, s:I}", "read", (json_int_t)s->read, "withdrawn",
+	                             (json_int_t)s->withdrawn);
 	json_t *o;
 
 	uuid_format(&s->message_id, id);
-	o = json_pack("{s:s, s:s, s:s, s:s, s:o, s:o}", "id", id, "channel", s->channel,
+	o = json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:o}", "id", id, "channel", s->channel,
 	              "audience", audience_name(s->audience), "lane", lane_name(s->lane),
-	              "accepted", site_time_json(s->accepted_us), "recipients", counts);
+	              "accepted", site_time_json(s->accepted_us), "recipients", counts,
+	              "receipts", receipts);
 	if (s->expires_us >= 0)
 		(void)json_object_set_new(o, "expires", site_time_json(s->expires_us));
 	if (s->recalled_us >= 0)
-		(void)json_object_set_new(o, "recalled", site_time_json(s->recalled_us));
+		add_recall(o, counts, s);
 	return o;
 }
 
@@ -206,6 +222,10 @@ recipient_json(const struct recipient_row *row)
 
 	if (row->reason != NULL)
 		(void)json_object_set_new(o, "reason", json_string(row->reason));
+	if (row->read_us >= 0)
+		(void)json_object_set_new(o, "read", site_time_json(row->read_us));
+	if (row->withdrawn_us >= 0)
+		(void)json_object_set_new(o, "withdrawn", site_time_json(row->withdrawn_us));
 	return o;
 }
 
@@ -278,7 +298,7 @@ on_recipients(struct store_job *job)
 static bool
 state_parse(struct slice text, int *state)
 {
-	for (int i = RECIPIENT_WAITING; i <= RECIPIENT_REJECTED; i++) {
+	for (int i = RECIPIENT_WAITING; i <= RECIPIENT_RECALLED; i++) {
 		if (slice_eq_str(text, recipient_state_name((enum recipient_state)i))) {
 			*state = i;
 			return true;
@@ -298,8 +318,9 @@ get_recipients(struct call *call)
 		return;
 	if (web_request_query(call->req, "state", &state) &&
 	    !state_parse(state, &r->page.state)) {
-		web_reply_problem(call->req, &web_invalid_value,
-		                  "state is waiting, delivered, failed, dead or rejected.");
+		web_reply_problem(
+		    call->req, &web_invalid_value,
+		    "state is waiting, delivered, failed, dead, rejected or recalled.");
 		return;
 	}
 	if (!site_after(call, &r->after))

@@ -6,7 +6,7 @@
  */
 #include "store/arrivals.h"
 
-#include "store/op.h"
+#include "store/arrival_many.h"
 
 #include <stdlib.h>
 
@@ -68,14 +68,15 @@ rows_one(const PGresult *r, struct store_job *const *jobs, size_t n)
 		w->rcpts[0].closed = true;
 		w->fresh = false;
 		w->state = 0;
+		w->added = 0;
 		arrival_clear(w);
 	}
 	for (int row = 0; row < PQntuples(r); row++) {
 		struct arrival *w = (struct arrival *)jobs[row_i32(r, row, 0)];
 		bool added = row_bool(r, row, 5);
 
-		if (row_bool(r, row, 2)) {
-			w->outcome = ARRIVAL_CONFLICT;
+		if (row_bool(r, row, 2) || row_bool(r, row, 9)) {
+			w->outcome = row_bool(r, row, 9) ? ARRIVAL_AWAITED : ARRIVAL_CONFLICT;
 			continue;
 		}
 		if (row_is_null(r, row, 1))
@@ -85,6 +86,7 @@ rows_one(const PGresult *r, struct store_job *const *jobs, size_t n)
 		w->fresh = row_bool(r, row, 4);
 		w->state = row_i32(r, row, 6);
 		copy_channel(w, row_slice(r, row, 7));
+		w->added = added;
 		if (added && (w->accounts = malloc(sizeof(*w->accounts))) != NULL) {
 			w->accounts[0] = row_i64(r, row, 1);
 			w->accounts_n = 1;
@@ -112,9 +114,9 @@ rows_one(const PGresult *r, struct store_job *const *jobs, size_t n)
 	" FROM " from                                                                                           \
 	" WHERE old_nid IS NULL ORDER BY domain_id, id ON CONFLICT DO NOTHING RETURNING 1), "                   \
 	"nt AS (INSERT INTO tmtp.notification (notification_id, sender_id, channel, digest, size, date_s, "     \
-	"  expires_at, uris, signing_key, signature, leased_until) "                                            \
+	"  expires_at, uris, signing_key, signature, leased_until, id) "                                        \
 	" SELECT nid, sender_id, channel, digest, size, date_s, expires_at, uris, signing_key, "                \
-	"  signature, lease FROM " from " WHERE is_new ON CONFLICT DO NOTHING), "
+	"  signature, lease, id FROM " from " WHERE is_new ON CONFLICT DO NOTHING), "
 
 #define NO_RACE(from)                                                                          \
 	"CASE WHEN (SELECT count(*) FROM dg) <> (SELECT count(*) FROM " from " WHERE is_new) " \
@@ -130,7 +132,8 @@ static const struct store_op arrival_one = {
 	.name = "arrival_one",
 	.sql =
 	    "WITH line AS MATERIALIZED (SELECT c.*, s.sender_id, s.domain_id, g.account_id, g.channel, "
-	    "  p.notification_id AS old_nid, " DIFFERS " AS conflict, "
+	    "  p.notification_id AS old_nid, coalesce(p.awaited, false) AS awaited, " DIFFERS
+	    " AS conflict, "
 	    "  coalesce(p.notification_id, d.notification_id, c.fresh_id) AS nid, "
 	    "  p.notification_id IS NULL AND d.notification_id IS NULL AS is_new, $15 AS lease "
 	    " FROM unnest($1::int4[], $2::text[], $3::text[], $4::bytea[], $5::int8[], $6::int8[], "
@@ -143,7 +146,7 @@ static const struct store_op arrival_one = {
 		LOOK("p", "tmtp.posted k WHERE k.domain_id = s.domain_id AND k.id = c.id") LOOK(
 		    "d",
 		    "tmtp.notification_digest k WHERE k.digest = c.digest AND k.sender_id = s.sender_id") "), "
-													  "good AS MATERIALIZED (SELECT * FROM line WHERE account_id IS NOT NULL AND NOT conflict), " COUNT_IT
+													  "good AS MATERIALIZED (SELECT * FROM line WHERE account_id IS NOT NULL AND NOT conflict AND NOT awaited), " COUNT_IT
 													      INSERT_NEW(
 														  "good") "ib AS (INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at, variables) "
 															  " SELECT account_id, nid, arrived_at, vars FROM good ON CONFLICT DO NOTHING "
@@ -152,7 +155,7 @@ static const struct store_op arrival_one = {
 															  " (l.account_id, l.nid) IN (SELECT account_id, notification_id FROM ib), "
 															  " CASE WHEN l.is_new THEN 0 ELSE coalesce((SELECT n.state::int4 FROM tmtp.notification n "
 															  "  WHERE n.notification_id = l.nid), 0) END, l.channel, " NO_RACE(
-															      "good") " FROM line l",
+															      "good") ", l.awaited FROM line l",
 	.types = (const Oid[]){ T_INT4S, T_TEXTS, T_TEXTS, T_BYTEAS, T_INT8S, T_INT8S,
 	                        T_TIMESTAMPTZS, T_TEXTS, T_TEXTS, T_BYTEAS, T_UUIDS, T_BYTEAS,
 	                        T_BYTEAS, T_TIMESTAMPTZS, T_TIMESTAMPTZ, T_INT4, T_INT8, 0 },
@@ -165,8 +168,8 @@ static const struct store_op arrival_one = {
 
 /* --- Several recipients: a POST a statement ------------------------------ */
 
-static void
-bind_many(struct args *a, struct store_job *const *jobs, size_t n)
+void
+arrival_bind_many(struct args *a, struct store_job *const *jobs, size_t n)
 {
 	const struct arrival *r = (const struct arrival *)jobs[0];
 
@@ -245,8 +248,8 @@ each_nothing(size_t i, struct slice v, void *arg)
 	(void)arg;
 }
 
-static void
-rows_many(const PGresult *r, struct store_job *const *jobs, size_t n)
+void
+arrival_rows_many(const PGresult *r, struct store_job *const *jobs, size_t n)
 {
 	struct arrival *w = (struct arrival *)jobs[0];
 	struct account_fill fill;
@@ -256,16 +259,18 @@ rows_many(const PGresult *r, struct store_job *const *jobs, size_t n)
 	w->outcome = ARRIVAL_STORED;
 	w->fresh = false;
 	w->state = 0;
+	w->added = 0;
 	for (size_t i = 0; i < w->rcpts_n; i++)
 		w->rcpts[i].closed = false;
 	if (PQntuples(r) != 1) {
 		w->job.rc = STORE_DOWN;
 		return;
 	}
-	if (row_bool(r, 0, 0)) {
-		w->outcome = ARRIVAL_CONFLICT;
+	if (row_bool(r, 0, 0) || row_bool(r, 0, 9)) {
+		w->outcome = row_bool(r, 0, 9) ? ARRIVAL_AWAITED : ARRIVAL_CONFLICT;
 		return;
 	}
+	w->added = (size_t)row_i64(r, 0, 8);
 	w->notification_id = row_uuid(r, 0, 1);
 	w->fresh = row_bool(r, 0, 2);
 	w->state = row_i32(r, 0, 3);
@@ -283,49 +288,71 @@ static const struct
     store_op
 	arrival_many = {
 		.name = "arrival_many",
-		.sql =
-		    "WITH c AS MATERIALIZED (SELECT s.sender_id, s.domain_id, "
-		    "  $1::text AS sender, $2::text AS id, $3::bytea AS digest, $4::int8 AS size, $5::int8 AS date_s, "
-		    "  $6::timestamptz AS expires_at, $7::text AS uris, $8::text AS signing_key, "
-		    "  $9::bytea AS signature, $15::timestamptz AS lease "
-		    " FROM (SELECT 1) AS one " LOOK("s",
-	                                            "tmtp.sender k WHERE k.address = $1") "), "
-											  "known AS MATERIALIZED (SELECT c.*, p.notification_id AS old_nid, "
-											  "  (p.notification_id IS NOT NULL AND (p.digest <> c.digest OR p.size <> c.size "
-											  "   OR p.sender_id <> c.sender_id)) AS conflict, "
-											  "  coalesce(p.notification_id, d.notification_id, $10) AS nid, "
-											  "  p.notification_id IS NULL AND d.notification_id IS NULL AS is_new "
-											  " FROM c " LOOK(
-											      "p",
-											      "tmtp.posted k WHERE k.domain_id = c.domain_id AND k.id = c.id") LOOK("d", "tmtp.notification_digest k WHERE k.digest = c.digest AND k.sender_id = c.sender_id") "), "
-																															       "looked AS MATERIALIZED (SELECT r.idx, r.vars, g.account_id, g.channel "
-																															       " FROM unnest($11::int4[], $12::bytea[], $13::bytea[]) AS r(idx, grant_id, vars) " LOOK("g", "tmtp.open_grant k WHERE k.grant_id = r.grant_id "
-	                                                                                                                                                                                                                                                                                                                                                    "AND k.sender_id = (SELECT sender_id FROM c)") "), "
-																																																	   "one AS MATERIALIZED (SELECT known.*, (SELECT min(channel) FROM looked) AS channel FROM known), "
-																																																	   "good AS MATERIALIZED (SELECT * FROM one WHERE NOT conflict AND channel IS NOT NULL), " COUNT_IT INSERT_NEW("good") "ib AS (INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at, variables) "
-																																																															       " SELECT l.account_id, good.nid, $14, l.vars FROM good JOIN looked l ON l.channel = good.channel "
-																																																															       " ON CONFLICT DO NOTHING RETURNING account_id) "
-																																																															       "SELECT one.conflict, one.nid, one.is_new AND one.channel IS NOT NULL, "
-																																																															       " CASE WHEN one.is_new THEN 0 ELSE coalesce((SELECT n.state::int4 FROM tmtp.notification n "
-																																																															       "  WHERE n.notification_id = one.nid), 0) END, one.channel, "
-																																																															       " (SELECT array_agg(l.idx) FROM looked l "
-																																																															       "  WHERE l.account_id IS NULL OR l.channel IS DISTINCT FROM one.channel), "
-																																																															       " CASE WHEN $18 THEN (SELECT array_agg(account_id) FROM ib) END, " NO_RACE(
-																																																																   "good") " FROM one",
+		.sql = "WITH c AS MATERIALIZED (SELECT s.sender_id, s.domain_id, "
+		       "  $1::text AS sender, $2::text AS id, $3::bytea AS digest, $4::int8 AS size, $5::int8 AS date_s, "
+		       "  $6::timestamptz AS expires_at, $7::text AS uris, $8::text AS signing_key, "
+		       "  $9::bytea AS signature, $15::timestamptz AS lease "
+		       " FROM (SELECT 1) AS one " LOOK(
+			   "s",
+			   "tmtp.sender k WHERE k.address = $1") "), "
+								 "known AS MATERIALIZED (SELECT c.*, p.notification_id AS old_nid, coalesce(p.awaited, false) AS awaited, "
+								 "  (p.notification_id IS NOT NULL AND (p.digest <> c.digest OR p.size <> c.size "
+								 "   OR p.sender_id <> c.sender_id)) AS conflict, "
+								 "  coalesce(p.notification_id, d.notification_id, $10) AS nid, "
+								 "  p.notification_id IS NULL AND d.notification_id IS NULL AS is_new "
+								 " FROM c " LOOK("p",
+	                                                                         "tmtp.posted k WHERE k.domain_id = c.domain_id AND k.id = c.id") LOOK("d", "tmtp.notification_digest k WHERE k.digest = c.digest AND k.sender_id = c.sender_id") "), "
+																														  "looked AS MATERIALIZED (SELECT r.idx, r.vars, g.account_id, g.channel "
+																														  " FROM unnest($11::int4[], $12::bytea[], $13::bytea[]) AS r(idx, grant_id, vars) " LOOK("g", "tmtp.open_grant k WHERE k.grant_id = r.grant_id "
+	                                                                                                                                                                                                                                                                                                                                       "AND k.sender_id = (SELECT sender_id FROM c)") "), "
+																																															      "one AS MATERIALIZED (SELECT known.*, (SELECT min(channel) FROM looked) AS channel FROM known), "
+																																															      "good AS MATERIALIZED (SELECT * FROM one WHERE NOT conflict AND NOT awaited AND channel IS NOT NULL), " COUNT_IT
+																																																  INSERT_NEW("good") "ib AS (INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at, variables) "
+																																																		     " SELECT l.account_id, good.nid, $14, l.vars FROM good JOIN looked l ON l.channel = good.channel "
+																																																		     " ON CONFLICT DO NOTHING RETURNING account_id) "
+																																																		     "SELECT one.conflict, one.nid, one.is_new AND one.channel IS NOT NULL, "
+																																																		     " CASE WHEN one.is_new THEN 0 ELSE coalesce((SELECT n.state::int4 FROM tmtp.notification n "
+																																																		     "  WHERE n.notification_id = one.nid), 0) END, one.channel, "
+																																																		     " (SELECT array_agg(l.idx) FROM looked l "
+																																																		     "  WHERE l.account_id IS NULL OR l.channel IS DISTINCT FROM one.channel), "
+																																																		     " CASE WHEN $18 THEN (SELECT array_agg(account_id) FROM ib) END, " NO_RACE(
+																																																			 "good") ", (SELECT count(*) FROM ib), one.awaited FROM one",
 		.types =
 		    (const Oid[]){ T_TEXT, T_TEXT, T_BYTEA, T_INT8, T_INT8, T_TIMESTAMPTZ,
 	                           T_TEXT, T_TEXT, T_BYTEA, T_UUID, T_INT4S, T_BYTEAS, T_BYTEAS,
 	                           T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_INT4, T_INT8, T_BOOL, 0 },
 		.lane = STORE_ARRIVE,
 		.repeatable = true,
-		.bind = bind_many,
-		.rows = rows_many,
+		.bind = arrival_bind_many,
+		.rows = arrival_rows_many,
 	};
+
+/* What replaces it came before it: the statement that knows of replacements takes it. */
+static void
+on_plain(struct store_job *job)
+{
+	struct arrival *arrival = (struct arrival *)job;
+
+	job->done = arrival->then;
+	if (job->rc != STORE_OK || arrival->outcome != ARRIVAL_AWAITED) {
+		job->done(job);
+		return;
+	}
+	job->op = arrival_replacing;
+	store_submit(arrival->store, job);
+}
 
 void
 store_arrival(struct store *store, struct arrival *arrival)
 {
 	arrival->job.op = arrival->rcpts_n == 1 ? &arrival_one : &arrival_many;
+	if (arrival->replaces.len > 0) {
+		arrival->job.op = arrival_replacing;
+	} else {
+		arrival->store = store;
+		arrival->then = arrival->job.done;
+		arrival->job.done = on_plain;
+	}
 	arrival->accounts = NULL;
 	arrival->accounts_n = 0;
 	arrival->fresh = false;

@@ -13,7 +13,11 @@
 enum arrival_outcome {
 	ARRIVAL_STORED,   /* for those recipients who are not closed; perhaps none */
 	ARRIVAL_CONFLICT, /* the id was used for another digest, size or sender */
+	ARRIVAL_AWAITED,  /* the store's own: what replaces it came before it */
 };
+
+/* A notification's state: recalled before it was announced. */
+#define ARRIVAL_RECALLED 4
 
 struct arrival_rcpt {
 	const uint8_t *grant; /* 20 octets; borrowed until done */
@@ -31,7 +35,8 @@ struct arrival {
 	/* borrowed until done */
 	struct slice from; /* the sender's address; its domain is verified */
 	struct slice id, digest;
-	struct slice uris; /* in order, "\n" between them */
+	struct slice replaces; /* an earlier id, or empty */
+	struct slice uris;     /* in order, "\n" between them */
 	struct slice key, signature;
 	int64_t size, date_s, expires_us; /* -1: never */
 	int64_t now_us, lease_until_us;   /* a new notification is leased for pickup */
@@ -45,12 +50,22 @@ struct arrival {
 	struct uuid notification_id; /* when any recipient isn't closed */
 	char channel[32];            /* the grants' */
 	bool fresh;                  /* it is new: pick it up */
-	int state;                   /* 0 to be picked up, 1 verified, 2 failed, 3 withdrawn */
-	int64_t *accounts;           /* who got a new entry; freed by arrival_clear */
+	int state; /* 0 to be picked up, 1 verified, 2 failed, 3 withdrawn, 4 recalled before it came */
+	size_t added;      /* entries that are new */
+	int64_t *accounts; /* who got a new entry; freed by arrival_clear */
 	size_t accounts_n;
+	/* arrivals.c's own */
+	struct store *store;
+	void (*then)(struct store_job *job);
 };
 
 void store_arrival(struct store *store, struct arrival *arrival);
+
+/*
+ * After an arrival whose state was 4, of which entries are new: it is to be
+ * picked up after all, for them. Sets state and fresh.
+ */
+void store_arrival_revive(struct store *store, struct arrival *arrival);
 void arrival_clear(struct arrival *arrival);
 
 /* A POST to [address, "invite"]. Whatever it finds, the sender is told K. */

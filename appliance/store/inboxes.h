@@ -6,12 +6,15 @@
 #include "store/store.h"
 
 struct inbox_row {
+	struct uuid
+	    entry_id; /* what a member knows it by: a replacement keeps that of what it replaces */
 	struct uuid notification_id;
 	char *sender, *channel;
 	int64_t arrived_us;      /* when it became visible to this member */
 	int64_t date_s, read_us; /* read -1: not yet */
+	int64_t changed_us;      /* the last time that it became visible or was withdrawn */
 	bool withdrawn;
-	uint8_t *body; /* the canonical message */
+	uint8_t *body; /* the canonical message; NULL: withdrawn before it was read */
 	size_t size;
 	uint8_t *variables; /* this member's, canonical bencode, or NULL */
 	size_t variables_len;
@@ -21,24 +24,29 @@ struct inbox_row {
 
 /*
  * A page of visible entries: those whose notification was verified, and those
- * withdrawn since then (without body). STORE_NOT_FOUND with INBOX_ONE only.
- * INBOX_SINCE gives all that became visible in the last row's microsecond,
- * which may be more than limit: go on from that row's arrived_us. It looks at
- * entries whose notification is at most 31 days older than since_us.
+ * withdrawn since then. Of entries that replace each other the newest is one.
+ * STORE_NOT_FOUND with INBOX_ONE only, which takes the id of an entry or of a
+ * notification. INBOX_SINCE gives all that changed in the last row's
+ * microsecond, which may be more than limit: go on from that row's changed_us.
+ * It looks at entries whose notification is at most 31 days older than since_us.
  */
 struct inbox_list {
 	struct store_job job;
 	int64_t account_id;
 	enum { INBOX_NEWEST, INBOX_ONE, INBOX_SINCE } what;
 	struct uuid
-	    before; /* INBOX_NEWEST: older than this, all zero: from the newest; INBOX_ONE: this one */
-	int64_t since_us; /* INBOX_SINCE: became visible after this, oldest first */
+	    before; /* INBOX_NEWEST: notifications older than this, all zero: from the newest; INBOX_ONE: this one */
+	int64_t since_us; /* INBOX_SINCE: changed after this, oldest first */
 	bool unread_only;
 	unsigned limit;
 	unsigned body_max; /* only so many octets of each body; 0: all of it */
 	/* out; freed by inbox_list_clear */
 	struct inbox_row *rows;
 	size_t rows_n;
+	/* inboxes.c's own */
+	struct store *store;
+	void (*then)(struct store_job *job);
+	bool threads;
 };
 
 void store_inbox_list(struct store *store, struct inbox_list *list);
@@ -56,7 +64,7 @@ void store_inbox_count(struct store *store, struct inbox_count *count);
 struct inbox_mark {
 	struct store_job job;
 	int64_t account_id;
-	struct uuid notification_id;
+	struct uuid entry_id;
 	enum { INBOX_READ, INBOX_UNREAD, INBOX_DROP } mark;
 	int64_t now_us;
 };

@@ -59,7 +59,7 @@ static const struct store_op small_op = {
 	    "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bytea[]) "
 	    " AS i(ord, site_id, message_id, digest) "
 	    "JOIN tmtp.message m ON m.site_id = i.site_id AND m.message_id = i.message_id "
-	    " AND m.digest = i.digest",
+	    " AND m.digest = i.digest AND m.recalls IS NULL",
 	.types = body_types,
 	.lane = STORE_READ,
 	.batch_max = 64,
@@ -75,7 +75,7 @@ static const struct store_op large_op = {
 	       "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bytea[]) "
 	       " AS i(ord, site_id, message_id, digest) "
 	       "JOIN tmtp.message m ON m.site_id = i.site_id AND m.message_id = i.message_id "
-	       " AND m.digest = i.digest",
+	       " AND m.digest = i.digest AND m.recalls IS NULL",
 	.types = body_types,
 	.lane = STORE_READ,
 	.repeatable = true,
@@ -143,6 +143,13 @@ rows_status(const PGresult *r, struct store_job *const *jobs, size_t n)
 	s->dead = row_i64(r, 0, 9);
 	s->failed = row_i64(r, 0, 10);
 	s->delivered = row_i64(r, 0, 8) - s->failed;
+	s->recalled = row_i64(r, 0, 11);
+	s->recall.waiting = row_i64(r, 0, 12);
+	s->recall.dead = row_i64(r, 0, 14);
+	s->recall.failed = row_i64(r, 0, 15);
+	s->recall.delivered = row_i64(r, 0, 13) - s->recall.failed;
+	s->read = row_i64(r, 0, 16);
+	s->withdrawn = row_i64(r, 0, 17);
 }
 
 /*
@@ -159,7 +166,9 @@ static const struct store_op status_op = {
 	    "  WHERE c.site_id = m.site_id AND c.channel_id = m.channel_id), "
 	    " m.audience::int4, m.lane::int4, m.accepted_at, m.expires_at, m.recalled_at, "
 	    " coalesce(cardinality(m.rejected), 0), coalesce(b.waiting, 0)::int8, coalesce(b.done, 0)::int8, "
-	    " coalesce(b.dead, 0)::int8, f.failed "
+	    " coalesce(b.dead, 0)::int8, f.failed, coalesce(b.recalled, 0)::int8, "
+	    " coalesce(t.waiting, 0)::int8, coalesce(t.done, 0)::int8, coalesce(t.dead, 0)::int8, tf.failed, "
+	    " rc.read, rc.withdrawn "
 	    "FROM tmtp.message m "
 	    "CROSS JOIN LATERAL (SELECT "
 	    "  sum(CASE WHEN x.recipients = 0 AND x.members IS NULL THEN (SELECT count(*) FROM ("
@@ -169,11 +178,21 @@ static const struct store_op status_op = {
 	    "    AND s.state = 1 AND s.joined_at <= m.accepted_at LIMIT 1000) AS few) "
 	    "   ELSE x.recipients END) FILTER (WHERE x.state IN (0, 3)) AS waiting, "
 	    "  sum(x.recipients) FILTER (WHERE x.state = 1) AS done, "
-	    "  sum(x.recipients) FILTER (WHERE x.state IN (2, 4)) AS dead "
+	    "  sum(x.recipients) FILTER (WHERE x.state IN (2, 4)) AS dead, "
+	    "  sum(x.recipients) FILTER (WHERE x.state = 5) AS recalled "
 	    " FROM tmtp.batch x WHERE x.site_id = $1 AND x.message_id = $2) b "
 	    "CROSS JOIN LATERAL (SELECT count(*) AS failed FROM tmtp.failure x "
 	    " WHERE x.site_id = $1 AND x.message_id = $2) f "
-	    "WHERE m.site_id = $1 AND m.message_id = $2",
+	    "CROSS JOIN LATERAL (SELECT sum(x.recipients) FILTER (WHERE x.state IN (0, 3)) AS waiting, "
+	    "  sum(x.recipients) FILTER (WHERE x.state = 1) AS done, "
+	    "  sum(x.recipients) FILTER (WHERE x.state IN (2, 4)) AS dead "
+	    " FROM tmtp.batch x WHERE x.site_id = $1 AND x.message_id = m.recall_id) t "
+	    "CROSS JOIN LATERAL (SELECT count(*) AS failed FROM tmtp.failure x "
+	    " WHERE x.site_id = $1 AND x.message_id = m.recall_id) tf "
+	    "CROSS JOIN LATERAL (SELECT count(x.read_at) AS read, "
+	    "  count(*) FILTER (WHERE x.read_at IS NULL) AS withdrawn FROM tmtp.receipt x "
+	    " WHERE x.site_id = $1 AND x.message_id = $2) rc "
+	    "WHERE m.site_id = $1 AND m.message_id = $2 AND m.recalls IS NULL",
 	.types = (const Oid[]){ T_INT8, T_UUID, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
@@ -236,11 +255,12 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op list_op = {
 	.name = "message_list",
-	.sql = "SELECT m.message_id, (SELECT c.name FROM tmtp.channel c "
-	       "  WHERE c.site_id = m.site_id AND c.channel_id = m.channel_id), "
-	       " m.audience::int4, m.lane::int4, m.accepted_at, m.recalled_at, m.size "
-	       "FROM tmtp.message m WHERE m.site_id = $1 AND m.message_id < $2 "
-	       "ORDER BY m.message_id DESC LIMIT $3",
+	.sql =
+	    "SELECT m.message_id, (SELECT c.name FROM tmtp.channel c "
+	    "  WHERE c.site_id = m.site_id AND c.channel_id = m.channel_id), "
+	    " m.audience::int4, m.lane::int4, m.accepted_at, m.recalled_at, m.size "
+	    "FROM tmtp.message m WHERE m.site_id = $1 AND m.message_id < $2 AND m.recalls IS NULL "
+	    "ORDER BY m.message_id DESC LIMIT $3",
 	.types = (const Oid[]){ T_INT8, T_UUID, T_INT8, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,

@@ -43,6 +43,13 @@ struct message_status {
 	int64_t failed;    /* refused for good, one by one */
 	int64_t dead;      /* given up: expired or parked */
 	int64_t rejected;  /* named in the push without holding the channel */
+	int64_t recalled;  /* it was recalled before it left for them */
+	/* Of those who allow receipts. */
+	int64_t read, withdrawn; /* withdrawn: recalled before it was read */
+	/* How far a recall got; all 0 when nobody had to be told. */
+	struct {
+		int64_t waiting, delivered, failed, dead;
+	} recall;
 };
 
 /* STORE_NOT_FOUND: no such message of this site. */
@@ -53,16 +60,18 @@ enum recipient_state {
 	RECIPIENT_DELIVERED,
 	RECIPIENT_FAILED,
 	RECIPIENT_DEAD,
-	RECIPIENT_REJECTED
+	RECIPIENT_REJECTED,
+	RECIPIENT_RECALLED /* before it left; the last */
 };
 
-/* "waiting", "delivered", "failed", "dead", "rejected". */
+/* "waiting", "delivered", "failed", "dead", "rejected", "recalled". */
 const char *recipient_state_name(enum recipient_state state);
 
 struct recipient_row {
 	char *address;
 	enum recipient_state state;
-	char *reason; /* a code, or NULL */
+	char *reason;                  /* a code, or NULL */
+	int64_t read_us, withdrawn_us; /* -1: not, or she doesn't say */
 };
 
 /*

@@ -320,6 +320,10 @@ store_push(struct store *store, struct push *p)
 		[PUSH_CHANNEL] = &push_channel,
 	};
 
+	if (p->has_values || p->is_replacement) {
+		store_push_linked(store, p);
+		return;
+	}
 	p->job.op = p->audience == PUSH_ONE && p->key.len == 0 && !p->conversation
 	                ? &push_one_new
 	                : ops[p->audience];

@@ -220,19 +220,34 @@ count_member(size_t i, struct slice v, void *arg)
 	*octets += v.len;
 }
 
+static void
+fill_vars(size_t i, struct slice v, void *arg)
+{
+	struct member_fill *f = arg;
+
+	if (i >= f->batch->members_n || v.len == 0)
+		return;
+	memcpy(f->batch->memory + f->at, v.data, v.len);
+	f->batch->members[i].vars = slice_mem(f->batch->memory + f->at, v.len);
+	f->at += v.len;
+}
+
 static bool
-read_members(struct queue_batch *b, const PGresult *r, int row, int members, int grants)
+read_members(struct queue_batch *b, const PGresult *r, int row, int members, int grants,
+             int vars)
 {
 	struct member_fill fill = { .batch = b };
 	size_t octets = 0;
 
 	b->members_n = row_array(r, row, members, count_member, &octets);
+	(void)row_array(r, row, vars, count_member, &octets);
 	b->members = calloc(b->members_n + 1, sizeof(*b->members));
 	b->memory = malloc(octets + 1);
 	if (b->members == NULL || b->memory == NULL)
 		return false;
 	(void)row_array(r, row, members, fill_member, &fill);
 	(void)row_array(r, row, grants, fill_grant, &fill);
+	(void)row_array(r, row, vars, fill_vars, &fill);
 	return true;
 }
 
@@ -266,7 +281,12 @@ read_batch(const PGresult *r, int row)
 	b->recalled = row_bool(r, row, 19);
 	b->lost_alone = row_i32(r, row, 22);
 	b->revived_us = row_time(r, row, 23);
-	if (!b->is_range && !read_members(b, r, row, 20, 21))
+	b->is_recall = !row_is_null(r, row, 24);
+	b->is_replacement = !b->is_recall && !row_is_null(r, row, 25);
+	b->earlier = row_uuid(r, row, b->is_recall ? 24 : 25);
+	b->audience_us = row_time(r, row, 26);
+	b->tried = row_bool(r, row, 27);
+	if (!b->is_range && !read_members(b, r, row, 20, 21, 28))
 		queue_batch_free(&b);
 	return b;
 }
@@ -305,23 +325,27 @@ rows_claim(const PGresult *r, struct store_job *const *jobs, size_t n)
 static const struct store_op claim_run = {
 	.name = "queue_claim",
 	.sql =
-	    "WITH pick AS MATERIALIZED (SELECT p.ord, b.site_id, b.message_id, b.batch_no "
+	    "WITH pick AS MATERIALIZED (SELECT p.ord, b.site_id, b.message_id, b.batch_no, b.tried "
 	    " FROM unnest($1::int4[], $2::int8[], $3::int8[], $4::int8[]) AS p(ord, site_id, domain_id, want) "
-	    " CROSS JOIN LATERAL (SELECT w.site_id, w.message_id, w.batch_no FROM tmtp.batch w "
+	    " CROSS JOIN LATERAL (SELECT w.site_id, w.message_id, w.batch_no, w.tried FROM tmtp.batch w "
 	    "  WHERE w.site_id = p.site_id AND w.domain_id = p.domain_id AND w.state = 0 "
 	    "  AND w.message_id >= $6 "
 	    "  AND (w.leased_until IS NULL OR w.leased_until < $7) "
 	    "  AND (w.not_before IS NULL OR w.not_before <= $7) "
 	    "  ORDER BY w.lane, w.message_id, w.batch_no LIMIT p.want FOR UPDATE SKIP LOCKED) b), "
 	    "claimed AS (UPDATE tmtp.batch b SET leased_until = $8, lease_owner = $5, "
-	    "  attempts = b.attempts + 1 FROM pick "
+	    "  attempts = b.attempts + 1, tried = true FROM pick "
 	    " WHERE b.site_id = pick.site_id AND b.message_id = pick.message_id AND b.batch_no = pick.batch_no "
 	    " RETURNING pick.ord, b.site_id, b.domain_id, b.message_id, b.batch_no, b.channel_id, b.lane, "
-	    "  b.attempts, b.recipients, b.members, b.first_member, b.next_member, b.lost_alone, b.revived_at) "
+	    "  b.attempts, b.recipients, b.members, b.first_member, b.next_member, b.lost_alone, b.revived_at, pick.tried AS was_tried) "
 	    "SELECT c.ord, c.site_id, c.domain_id, c.message_id, c.batch_no, c.channel_id, c.lane::int4, "
 	    " c.attempts::int4, c.recipients, c.members IS NULL, c.first_member, c.next_member, ch.name, "
 	    " m.audience::int4, m.digest, m.size, m.date_s, m.accepted_at, m.expires_at, "
-	    " m.recalled_at IS NOT NULL, held.members, held.grants, c.lost_alone::int4, c.revived_at "
+	    " m.recalled_at IS NOT NULL, held.members, held.grants, c.lost_alone::int4, c.revived_at, m.recalls, m.replaces, "
+	    /* a recall is for those who were meant then */
+	    " CASE WHEN m.recalls IS NULL THEN m.accepted_at ELSE coalesce((SELECT k.accepted_at "
+	    "  FROM tmtp.message k WHERE k.site_id = c.site_id AND k.message_id = m.recalls), m.accepted_at) END, "
+	    " c.was_tried, CASE WHEN m.has_values THEN held.vars END "
 	    "FROM claimed c "
 	    "CROSS JOIN LATERAL (SELECT k.* FROM tmtp.message k WHERE k.site_id = c.site_id "
 	    " AND k.message_id = c.message_id LIMIT 1) m "
@@ -329,11 +353,14 @@ static const struct store_op claim_run = {
 	    " AND k.channel_id = c.channel_id LIMIT 1) ch "
 	    "LEFT JOIN LATERAL (SELECT array_agg(x.member) AS members, "
 	    "  array_agg(CASE s.state WHEN 1 THEN coalesce(s.grant_id, ''::bytea) WHEN 0 THEN '\\x00'::bytea "
-	    "   ELSE ''::bytea END) AS grants "
+	    "   ELSE ''::bytea END) AS grants, array_agg(coalesce(v.variables, ''::bytea)) AS vars "
 	    "  FROM unnest(c.members) AS x(member) "
 	    "  LEFT JOIN LATERAL (SELECT k.state, k.grant_id FROM tmtp.subscription k "
 	    "   WHERE k.site_id = c.site_id AND k.channel_id = c.channel_id "
-	    "   AND k.domain_id = c.domain_id AND k.member = x.member LIMIT 1) s ON true) held ON c.members IS NOT NULL "
+	    "   AND k.domain_id = c.domain_id AND k.member = x.member LIMIT 1) s ON true "
+	    "  LEFT JOIN LATERAL (SELECT k.variables FROM tmtp.recipient_values k WHERE m.has_values "
+	    "   AND k.site_id = c.site_id AND k.message_id = c.message_id AND k.domain_id = c.domain_id "
+	    "   AND k.member = x.member LIMIT 1) v ON true) held ON c.members IS NOT NULL "
 	    "ORDER BY c.ord, c.lane, c.message_id, c.batch_no",
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_INT8S, T_INT8S, T_UUID, T_UUID,
 	                        T_TIMESTAMPTZ, T_TIMESTAMPTZ, 0 },
@@ -370,7 +397,7 @@ bind_range(struct args *a, struct store_job *const *jobs, size_t n)
 		args_text(a, 3, b->first_member);
 	args_bool(a, 4, q->after.len > 0);
 	args_text(a, 5, b->next_member);
-	args_time(a, 6, b->accepted_us);
+	args_time(a, 6, b->audience_us);
 	args_i64(a, 7, q->limit);
 }
 
@@ -449,19 +476,22 @@ bind_finish(struct args *a, struct store_job *const *jobs, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		const struct queue_finish *f = (const struct queue_finish *)jobs[i];
-		bool done = f->end == QUEUE_DONE, dead = f->end == QUEUE_DEAD;
+		static const int states[] = {
+			[QUEUE_DONE] = 1, [QUEUE_DEAD] = 2, [QUEUE_RECALLED] = 5
+		};
+		bool done = f->end == QUEUE_DONE, ended = f->end != QUEUE_RELEASE;
 
 		args_i32(a, 0, (int)i);
 		args_i64(a, 1, f->site_id);
 		args_uuid(a, 2, &f->message_id);
 		args_i32(a, 3, f->batch_no);
-		args_i32(a, 4, done ? 1 : dead ? 2 : 0);
+		args_i32(a, 4, states[f->end]);
 		if (done)
 			args_i32(a, 5, f->recipients);
 		else
 			args_null(a, 5);
 		args_time(a, 6, f->end == QUEUE_RELEASE ? f->not_before_us : -1);
-		args_time(a, 7, done || dead ? f->now_us : -1);
+		args_time(a, 7, ended ? f->now_us : -1);
 		args_text(a, 8, f->reason);
 		args_i32(a, 9, f->end == QUEUE_RELEASE && f->uncounted ? 1 : 0);
 	}
@@ -476,6 +506,7 @@ bind_plain(struct args *a, struct store_job *const *jobs, size_t n)
 		const struct queue_finish *f = (const struct queue_finish *)jobs[i];
 
 		args_i32(a, 11, f->end == QUEUE_RELEASE && f->alone ? 1 : 0);
+		args_bool(a, 12, f->end != QUEUE_RELEASE || f->tried);
 	}
 }
 
@@ -495,17 +526,18 @@ static const struct store_op finish_plain = {
 	    "UPDATE tmtp.batch b SET state = i.state, recipients = coalesce(i.recipients, b.recipients), "
 	    " not_before = i.not_before, done_at = i.done_at, reason = i.reason, "
 	    " attempts = b.attempts - i.uncount, lost_alone = b.lost_alone + i.alone, "
+	    " tried = i.tried, "
 	    " leased_until = NULL, lease_owner = NULL "
 	    "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::int4[], $5::int4[], $6::int4[], "
-	    " $7::timestamptz[], $8::timestamptz[], $9::text[], $10::int4[], $12::int4[]) "
+	    " $7::timestamptz[], $8::timestamptz[], $9::text[], $10::int4[], $12::int4[], $13::bool[]) "
 	    " AS i(ord, site_id, message_id, batch_no, state, recipients, not_before, done_at, reason, "
-	    " uncount, alone) "
+	    " uncount, alone, tried) "
 	    "WHERE b.site_id = i.site_id AND b.message_id = i.message_id AND b.batch_no = i.batch_no "
 	    " AND b.lease_owner = $11 "
 	    "RETURNING i.ord",
 	.types =
 	    (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_INT4S, T_INT4S, T_INT4S, T_TIMESTAMPTZS,
-	                   T_TIMESTAMPTZS, T_TEXTS, T_INT4S, T_UUID, T_INT4S, 0 },
+	                   T_TIMESTAMPTZS, T_TEXTS, T_INT4S, T_UUID, T_INT4S, T_BOOLS, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 256,
 	.repeatable = true, /* the second time finds no lease and changes nothing */

@@ -53,6 +53,7 @@ struct queue_member {
 	struct slice member; /* borrows from the batch's or range's memory */
 	enum queue_member_state state;
 	uint8_t grant[20]; /* QUEUE_HOLDS */
+	struct slice vars; /* this recipient's values, or empty; borrowed likewise */
 };
 
 struct queue_batch {
@@ -69,7 +70,12 @@ struct queue_batch {
 	int64_t size, date_s;
 	int64_t accepted_us, expires_us; /* expires -1: never */
 	int64_t revived_us;              /* an administrator's retry, or -1 */
-	bool recalled;
+	int64_t audience_us;             /* who held the channel then is meant */
+	bool recalled;                   /* the message is: nobody gets it any more */
+	bool is_recall;                  /* it tells that `earlier` is recalled */
+	bool is_replacement;             /* it takes the place of `earlier` */
+	struct uuid earlier;
+	bool tried; /* before this claim: something of it may have left */
 	/* Of a list: all, as they stand now. */
 	struct queue_member *members;
 	size_t members_n;
@@ -111,9 +117,10 @@ void queue_range_clear(struct queue_range *range);
 
 /* What became of one batch. Failures and the retry are written with it. */
 enum queue_end {
-	QUEUE_DONE,    /* sent to all but the failures */
-	QUEUE_RELEASE, /* back to the queue: not before a time, the lease is given up */
-	QUEUE_DEAD,    /* given up, with the reason */
+	QUEUE_DONE,     /* sent to all but the failures */
+	QUEUE_RELEASE,  /* back to the queue: not before a time, the lease is given up */
+	QUEUE_DEAD,     /* given up, with the reason */
+	QUEUE_RECALLED, /* not sent: the message is recalled */
 };
 
 struct queue_failure {
@@ -132,6 +139,7 @@ struct queue_finish {
 	int64_t now_us;
 	int64_t not_before_us; /* QUEUE_RELEASE and the retry batch; -1: at once */
 	bool uncounted;        /* QUEUE_RELEASE: the attempt was none of its own */
+	bool tried;            /* QUEUE_RELEASE: something of it may have left, now or before */
 	bool alone; /* QUEUE_RELEASE: its session was lost with nothing else unanswered */
 	const char *reason; /* QUEUE_DEAD, QUEUE_RELEASE: borrowed until done, or NULL */
 	const struct queue_failure *failures;

@@ -15,7 +15,7 @@ recipient_state_name(enum recipient_state state)
 	static const char *const names[] = {
 		[RECIPIENT_WAITING] = "waiting",   [RECIPIENT_DELIVERED] = "delivered",
 		[RECIPIENT_FAILED] = "failed",     [RECIPIENT_DEAD] = "dead",
-		[RECIPIENT_REJECTED] = "rejected",
+		[RECIPIENT_REJECTED] = "rejected", [RECIPIENT_RECALLED] = "recalled",
 	};
 
 	return names[state];
@@ -71,6 +71,8 @@ rows_page(const PGresult *r, struct store_job *const *jobs, size_t n)
 		out->address = row_text(r, row, 0);
 		out->state = (enum recipient_state)row_i32(r, row, 1);
 		out->reason = row_text(r, row, 2);
+		out->read_us = row_time(r, row, 3);
+		out->withdrawn_us = row_time(r, row, 4);
 		if (out->address == NULL)
 			page->job.rc = STORE_DOWN;
 	}
@@ -80,8 +82,8 @@ rows_page(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const Oid page_types[] = { T_INT8, T_UUID, T_TEXT, T_TEXT, T_INT4, T_INT8, 0 };
 
-/* A batch's state (0 to 4) as enum recipient_state: held ones wait, dropped ones are dead. */
-#define STATE_OF(batch_state) "(ARRAY[0, 1, 3, 0, 3])[" batch_state " + 1]"
+/* A batch's state (0 to 5) as enum recipient_state: held ones wait, dropped ones are dead. */
+#define STATE_OF(batch_state) "(ARRAY[0, 1, 3, 0, 3, 5])[" batch_state " + 1]"
 
 #define ENDED(done_at) "coalesce(" done_at ", 'infinity')"
 
@@ -107,6 +109,12 @@ static const Oid page_types[] = { T_INT8, T_UUID, T_TEXT, T_TEXT, T_INT4, T_INT8
 					"  AND (d.name > $3 OR d.name = $3 AND (b.next_member IS NULL OR b.next_member > $4)) " \
 					" ORDER BY d.name, b.first_member) "
 
+/* What a recipient lets the site know. */
+#define RECEIPT_OF_Z                                                                                  \
+	"LEFT JOIN LATERAL (SELECT k.read_at, k.withdrawn_at FROM tmtp.domain d "                     \
+	" JOIN tmtp.receipt k ON k.site_id = $1 AND k.message_id = $2 AND k.domain_id = d.domain_id " \
+	" AND k.member = z.member WHERE d.name = z.name LIMIT 1) rc ON true "
+
 /*
  * Parameters: $1 site, $2 message, $3 and $4 domain and member of the page
  * before, $5 a state or NULL, $6 limit.
@@ -128,7 +136,7 @@ static const struct store_op page_op = {
 	.name = "message_recipients",
 	.sql =
 	    "WITH m AS MATERIALIZED (SELECT channel_id, audience, accepted_at, rejected "
-	    " FROM tmtp.message WHERE site_id = $1 AND message_id = $2), "
+	    " FROM tmtp.message WHERE site_id = $1 AND message_id = $2 AND recalls IS NULL), "
 	    "retries AS MATERIALIZED (SELECT coalesce(max(batch_no), 0) / 1000000 AS n "
 	    " FROM tmtp.batch WHERE site_id = $1 AND message_id = $2), " SEGMENTS ", "
 	    "page AS MATERIALIZED ("
@@ -175,8 +183,9 @@ static const struct store_op page_op = {
 											       "   FROM unnest(m.rejected) AS r(address)) a "
 											       "  WHERE ($5::int4 IS NULL OR $5 = 4) AND (a.name, a.member) > ($3, $4) "
 											       "  ORDER BY a.name, a.member LIMIT $6)) "
-											       "SELECT z.member || '@' || z.name, z.state, z.reason FROM m LEFT JOIN LATERAL ("
-											       " SELECT * FROM page ORDER BY page.name, page.member LIMIT $6) z ON true "
+											       "SELECT z.member || '@' || z.name, z.state, z.reason, rc.* "
+											       "FROM m LEFT JOIN LATERAL ("
+											       " SELECT * FROM page ORDER BY page.name, page.member LIMIT $6) z ON true " RECEIPT_OF_Z
 											       "ORDER BY z.name, z.member",
 	.types = page_types,
 	.lane = STORE_READ,
@@ -190,13 +199,14 @@ static const struct store_op failed_op = {
 	.name = "message_recipients_failed",
 	.sql =
 	    "WITH " SEGMENTS
-	    "SELECT z.member || '@' || z.name, 2, z.code FROM tmtp.message m LEFT JOIN LATERAL ("
+	    "SELECT z.member || '@' || z.name, 2, z.code, NULL::timestamptz, NULL::timestamptz "
+	    "FROM tmtp.message m LEFT JOIN LATERAL ("
 	    " SELECT n.name, f.member, f.code "
 	    " FROM (SELECT DISTINCT seg.name, seg.domain_id, seg.after FROM seg ORDER BY 1) n "
 	    " CROSS JOIN LATERAL (SELECT f.member, f.code FROM tmtp.failure f "
 	    "  WHERE f.site_id = $1 AND f.message_id = $2 AND f.domain_id = n.domain_id "
 	    "  AND f.member > n.after ORDER BY f.member LIMIT $6) f LIMIT $6) z ON true "
-	    "WHERE m.site_id = $1 AND m.message_id = $2 AND $5::int4 = 2 "
+	    "WHERE m.site_id = $1 AND m.message_id = $2 AND m.recalls IS NULL AND $5::int4 = 2 "
 	    "ORDER BY z.name, z.member",
 	.types = page_types,
 	.lane = STORE_READ,

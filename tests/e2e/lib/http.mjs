@@ -20,7 +20,7 @@ export function request(origin, method, target, { body, headers = {}, bearer, ag
 			});
 		});
 		req.on("error", reject);
-		req.end(body === undefined || typeof body === "string" ? body : JSON.stringify(body));
+		req.end(body === undefined || typeof body === "string" || Buffer.isBuffer(body) ? body : JSON.stringify(body));
 	});
 }
 

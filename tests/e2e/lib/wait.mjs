@@ -3,7 +3,8 @@ import fs from "node:fs";
 import net from "node:net";
 import { setTimeout as pause } from "node:timers/promises";
 
-export const patience = 60_000;
+// How long anything is waited for; a machine that is busy with other things needs more.
+export const patience = Number(process.env.PATIENCE_S ?? 60) * 1000;
 
 // The first answer that isn't falsy. what: a name, or a function that tells it when it has been in vain.
 export async function until(what, ask, { ms = patience, every = 10 } = {}) {

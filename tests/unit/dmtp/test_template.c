@@ -180,6 +180,67 @@ test_variables_have_names_and_text(void **state)
 	buffer_free(&b);
 }
 
+static void
+test_markdown_escapes_and_leaves_links_alone(void **state)
+{
+	static const struct {
+		const char *text, *expected;
+	} table[] = {
+		{ "*{{a}}*", "*A*" },
+		{ "{{b}}", "&lt;&amp;&quot;&gt;&#39;" },
+		{ "{{n_1}}", "\\{\\{a\\}\\}\\{\\{b\\}\\}" },
+		{ "[{{a}}](https://x/{{a}}) {{a}}", "[A](https://x/{{a}}) A" },
+		{ "[x](<{{a}}>) {{a}}", "[x](<{{a}}>) A" },
+		{ "[x](https://x \"{{a}}\")", "[x](https://x \"{{a}}\")" },
+		{ "[x]: https://x/{{a}}\n{{a}}", "[x]: https://x/{{a}}\nA" },
+		{ "[x](\n{{a}}", "[x](\nA" }, /* at the latest with its line */
+		{ "<b title='{{a}}'>{{a}}</b>", "<b title='{{a}}'>A</b>" },
+		{ "<{{a}}", "<{{a}}" },
+		{ "](", "](" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(table); i++)
+		assert_expands(table[i].text, DMTP_ESCAPE_MARKDOWN, table[i].expected);
+}
+
+static void
+collect(const char *name, void *arg)
+{
+	struct buffer *b = arg;
+
+	buffer_add_fmt(b, "%s ", name);
+}
+
+/* Told are the places where something is inserted, and no others. */
+static void
+test_names(void **state)
+{
+	static const struct {
+		const char *text;
+		enum dmtp_escape escape;
+		const char *names;
+	} table[] = {
+		{ "", DMTP_ESCAPE_NONE, "" },
+		{ "{{a}} {{ b }} {{c}}{{a}}", DMTP_ESCAPE_NONE, "a c a " },
+		{ "<p {{a}}>{{b}}<!-- {{c}} --><script>{{d}}</script>", DMTP_ESCAPE_HTML,
+		  "b " },
+		{ "[{{a}}]({{b}}) {{c}}", DMTP_ESCAPE_MARKDOWN, "a c " },
+	};
+	struct buffer b;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(table); i++) {
+		buffer_init(&b, 1000);
+		dmtp_template_names(slice_str(table[i].text), table[i].escape, collect, &b);
+		assert_slice(buffer_slice(&b), table[i].names);
+		buffer_free(&b);
+	}
+	assert_true(dmtp_var_name_valid(SLICE("a_9")));
+	assert_false(dmtp_var_name_valid(SLICE("")));
+	assert_false(dmtp_var_name_valid(SLICE("aB")));
+}
+
 int
 main(void)
 {
@@ -189,6 +250,8 @@ main(void)
 		cmocka_unit_test(test_which_types_are_escaped),
 		cmocka_unit_test(test_without_variables_every_one_is_empty),
 		cmocka_unit_test(test_variables_have_names_and_text),
+		cmocka_unit_test(test_markdown_escapes_and_leaves_links_alone),
+		cmocka_unit_test(test_names),
 	};
 
 	return RUN(tests);

@@ -137,7 +137,7 @@ arrive(const int64_t *accounts, size_t accounts_n, int n, bool variables)
 		                    .sender = SLICE("shop@shop.test"),
 		                    .channel = SLICE("orders"),
 		                    .arrived_us = BASE_US + n,
-		                    .has_variables = variables };
+		                    .differs = variables };
 	struct buffer body;
 
 	body_of(n, &body);
@@ -160,7 +160,7 @@ static struct http_client *
 watch(int64_t account, int since, const char *more)
 {
 	struct http_client *c = http_open(web_server_port(server));
-	struct view_cursor cursor = { .arrived_us = BASE_US + since, .id = id_of(since) };
+	struct view_cursor cursor = { .changed_us = BASE_US + since, .id = id_of(since) };
 	char text[VIEW_CURSOR_TEXT], request[256];
 
 	view_cursor_format(&cursor, text);
@@ -324,7 +324,7 @@ test_a_replay_over_pages_and_ties(void **state)
 		                        len == 0 ? "" : " ", n);
 	c = http_open(web_server_port(server));
 	{
-		struct view_cursor cursor = { .arrived_us = BASE_US + 40, .id = id_of(120) };
+		struct view_cursor cursor = { .changed_us = BASE_US + 40, .id = id_of(120) };
 		char text[VIEW_CURSOR_TEXT], request[256];
 
 		view_cursor_format(&cursor, text);

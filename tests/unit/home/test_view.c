@@ -318,7 +318,7 @@ test_cursors_there_and_back(void **state)
 		"1-018f0000-0000-7000-8000-000000000001x",
 		"9223372036854775808-018f0000-0000-7000-8000-000000000001"
 	};
-	struct view_cursor c = { .arrived_us = 1800000001000000 }, back, other;
+	struct view_cursor c = { .changed_us = 1800000001000000 }, back, other;
 	char text[VIEW_CURSOR_TEXT];
 
 	(void)state;
@@ -330,9 +330,9 @@ test_cursors_there_and_back(void **state)
 	other.id.octets[15] ^= 1;
 	assert_true((view_cursor_cmp(&c, &other) < 0) == (view_cursor_cmp(&other, &c) > 0));
 	other = c;
-	other.arrived_us++;
+	other.changed_us++;
 	assert_true(view_cursor_cmp(&c, &other) < 0);
-	c.arrived_us = INT64_MAX;
+	c.changed_us = INT64_MAX;
 	view_cursor_format(&c, text);
 	assert_true(view_cursor_parse(slice_str(text), &back));
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)

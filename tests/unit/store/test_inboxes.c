@@ -82,7 +82,7 @@ static enum store_rc
 mark(int account, int ms, unsigned what, int64_t now_us)
 {
 	struct inbox_mark m = { .account_id = account,
-		                .notification_id = id_of(ms),
+		                .entry_id = id_of(ms),
 		                .now_us = now_us };
 
 	m.mark = what;
@@ -270,7 +270,7 @@ test_marks_in_one_batch(void **state)
 			                          INBOX_DROP };
 
 		m[i] = (struct inbox_mark){ .account_id = 1,
-			                    .notification_id = id_of(i % 10),
+			                    .entry_id = id_of(i % 10),
 			                    .now_us = NOW + i };
 		m[i].mark = marks[i / 10];
 		if (i >= 30 && i % 2 == 0)

@@ -542,7 +542,7 @@ a_range(const char *first, const char *next)
 		                     .is_range = true,
 		                     .first_member = (char *)(uintptr_t)first,
 		                     .next_member = (char *)(uintptr_t)next,
-		                     .accepted_us = NOW };
+		                     .audience_us = NOW };
 }
 
 /* "ann ben …", read in pages of so many. */
