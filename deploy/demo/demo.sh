@@ -49,6 +49,9 @@ free() { # the first of ten
 		if printf '%s\n' "$taken" | grep -qx $(($1 + i)); then return 1; fi
 	done
 }
+# One clone after the other chooses: the lock is kept until the ports are listened on.
+exec 8>"${TMPDIR:-/tmp}/tmtp-demo-ports.$(id -u)"
+flock 8
 if [ -n "${PORT_BASE:-}" ]; then
 	free "$PORT_BASE" || fail "one of the ten ports from $PORT_BASE on is taken"
 	echo "$PORT_BASE" >"$VAR/ports"
@@ -123,8 +126,21 @@ config() { # NAME, its site's port, members' port, DMTPS, DMTP, metrics; the oth
 		}
 	EOF
 }
+# A site's members may be at its own domain, and a member's sites: each knows its own way, too.
+own_way() { # NAME, DMTPS, its site's port
+	cat <<-EOF
+		route "$1.test" {
+			dmtp = "127.0.0.1:$2"
+			pickup = "127.0.0.1:$3"
+			ca = "$VAR/ca.pem"
+			allow_private = true
+		}
+	EOF
+}
 config shop $shop_https $shop_members $shop_dmtps $shop_dmtp $shop_metrics home $home_dmtps $home_https >"$VAR/shop.conf"
+own_way shop $shop_dmtps $shop_https >>"$VAR/shop.conf"
 config home $home_https $home_members $home_dmtps $home_dmtp $home_metrics shop $shop_dmtps $shop_https >"$VAR/home.conf"
+own_way home $home_dmtps $home_https >>"$VAR/home.conf"
 
 # --- starting both -----------------------------------------------------------------------
 pids=
@@ -141,7 +157,7 @@ trap stop EXIT
 start() { # NAME
 	mkdir -p "$VAR/$1"
 	tmtpd --check -c "$VAR/$1.conf" >/dev/null
-	tmtpd -c "$VAR/$1.conf" 2>"$VAR/$1.log" 9>&- &
+	tmtpd -c "$VAR/$1.conf" 2>"$VAR/$1.log" 9>&- 8>&- &
 	eval "$1_pid=$!"
 	pids="$pids $!"
 }
@@ -168,6 +184,7 @@ ready shop $shop_https $shop_pid
 ready shop $shop_members $shop_pid
 ready home $home_https $home_pid
 ready home $home_members $home_pid
+exec 8>&-
 
 # --- 1. the administrators' part ------------------------------------------------------------
 shop() { tmtpctl --config "$VAR/shop.conf" "$@"; }
