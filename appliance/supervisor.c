@@ -34,6 +34,7 @@
 #define LONG_LIFE_MS 60000 /* after which a restart is not held against it */
 #define AWAIT_MS 1000      /* between two looks at a database that isn't ready for us */
 #define AWAIT_TOLD_EVERY 60
+#define SECOND_TERM_MS 1000
 #define DRAIN_GRACE_MS \
 	5000 /* for closing up, behind the drain_timeout_s that roles keep themselves */
 #define DATABASE_FAST_MS 60000
@@ -76,6 +77,7 @@ struct supervisor {
 	struct child children[CONFIG_ROLES];
 	enum phase phase;
 	int64_t phase_end_ms;
+	int64_t drain_at_ms; /* when draining began */
 	bool announced;      /* READY=1 went out */
 	int64_t watchdog_ms; /* 0: nobody asked */
 	int64_t watchdog_at_ms;
@@ -442,13 +444,17 @@ drain(struct supervisor *s, int64_t now_ms)
 {
 	char text[96];
 
-	if (s->phase == PHASE_DRAINING) { /* asked a second time: at once */
-		s->phase_end_ms = now_ms;
+	/* Asked a second time: at once. Who asks twice in a second asked once: systemd, a shell and
+	 * a terminal may all tell us of one and the same end. */
+	if (s->phase == PHASE_DRAINING) {
+		if (now_ms - s->drain_at_ms >= SECOND_TERM_MS)
+			s->phase_end_ms = now_ms;
 		return;
 	}
 	if (s->phase != PHASE_RUNNING)
 		return;
 	s->phase = PHASE_DRAINING;
+	s->drain_at_ms = now_ms;
 	s->phase_end_ms = now_ms + (int64_t)s->config->drain_timeout_s * 1000 + DRAIN_GRACE_MS;
 	(void)snprintf(text, sizeof(text),
 	               "STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC=%lld",

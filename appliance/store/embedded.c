@@ -423,6 +423,8 @@ static void __attribute__((noreturn)) exec_postmaster(const struct cluster *c, p
 		_exit(126);
 	(void)umask(077);
 	(void)setenv("LC_ALL", "C", 1);
+	(void)unsetenv("NOTIFY_SOCKET"); /* PostgreSQL would tell systemd of its own states */
+	(void)unsetenv("WATCHDOG_USEC");
 	(void)execv(program, (char *const *)argv); /* execv changes nothing */
 	_exit(127);
 }

@@ -168,6 +168,8 @@ exec_program(pid_t parent, const char *const *argv, int in, int out)
 	    dup2(out, STDERR_FILENO) < 0)
 		_exit(126);
 	(void)setenv("LC_ALL", "C", 1);
+	(void)unsetenv("NOTIFY_SOCKET"); /* PostgreSQL would tell systemd of its own states */
+	(void)unsetenv("WATCHDOG_USEC");
 	(void)execv(argv[0], (char *const *)argv); /* execv changes nothing */
 	_exit(127);
 }

@@ -384,7 +384,10 @@ describe("endings", () => {
 		process.kill(tmtpd.role("home"), "SIGSTOP");
 		tmtpd.child.kill("SIGTERM");
 		await tmtpd.line(/^event=drain /);
-		assert.equal((await tmtpd.stop()).code, 0);
+		// Asked again and again; what comes within a second of the first belongs to it.
+		const began = Date.now(), again = setInterval(() => tmtpd.child.kill("SIGTERM"), 50);
+		assert.equal((await tmtpd.ended.finally(() => clearInterval(again))).code, 0);
+		assert.ok(Date.now() - began >= 900, "two at once are one");
 		place.write();
 	});
 
