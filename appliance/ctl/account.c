@@ -198,8 +198,17 @@ account_list(struct ctl *ctl)
 	if (json_array_size(rows) == limit)
 		next = json_string_value(
 		    json_object_get(json_array_get(rows, limit - 1), "address"));
+	if (json_array_size(rows) == 0 && only != NULL) {
+		json_decref(rows);
+		if ((result = input_domain_is_ours(ctl, domain)) != CTL_OK)
+			return result;
+		rows = json_array();
+	}
 	return output_page(ctl, "accounts", rows, columns,
-	                   "There are no accounts: tmtpctl account create ADDRESS makes one.",
+	                   only != NULL ? "There are no accounts of this domain, or none "
+	                                  "behind: tmtpctl account create ADDRESS makes one."
+	                                : "There are no accounts: tmtpctl account create "
+	                                  "ADDRESS makes one.",
 	                   "after", next);
 }
 

@@ -34,22 +34,29 @@ last_name(const json_t *names)
 	return json_string_value(json_array_get(names, json_array_size(names) - 1));
 }
 
-/* The tables that hold the audit log are there by now. */
 static enum ctl_exit
-write_audit(struct ctl *ctl, const json_t *applied)
+write_one(struct ctl *ctl, const char *name)
 {
 	struct audit_add add = {
 		.actor = ctl->actor,
 		.action = "migrate",
-		.subject = last_name(applied),
+		.subject = name,
 		.audit_id = uuid_make(),
 		.now_us = clock_wall_us(),
 	};
+
+	return ctl_store_failed(ctl, ctl_ask(ctl, store_audit_add, &add), NULL, NULL);
+}
+
+/* The tables that hold the audit log are there by now. */
+static enum ctl_exit
+write_audit(struct ctl *ctl, const json_t *applied)
+{
 	enum ctl_exit result = ctl_open_store(ctl);
 
-	if (result != CTL_OK)
-		return result;
-	return ctl_store_failed(ctl, ctl_ask(ctl, store_audit_add, &add), NULL, NULL);
+	for (size_t i = 0; result == CTL_OK && i < json_array_size(applied); i++)
+		result = write_one(ctl, json_string_value(json_array_get(applied, i)));
+	return result;
 }
 
 static enum ctl_exit

@@ -212,7 +212,10 @@ reload(struct role *r)
 		log_set_level(loaded->log_level);
 		if (!routes_reload(r->relay.routes, loaded, why))
 			log_error("certificates-kept", LOG_S("reason", why));
-		log_info("reloaded", LOG_B("restart_needed_for", buffer_slice(&text)));
+		if (text.len > 0)
+			log_info("reloaded", LOG_B("restart_needed_for", buffer_slice(&text)));
+		else
+			log_info("reloaded");
 	}
 	buffer_free(&text);
 	config_free(&loaded);

@@ -220,7 +220,7 @@ describe('configuration and schema', () => {
 		assert.match(ok(['migrate']), /nothing was to be done/);
 		assert.deepEqual(json(['migrate']), { applied: [], migrations: names.length, state: 'current' });
 		const { audit } = json(['audit', 'list']);
-		assert.deepEqual(audit.map((a) => [a.action, a.subject]), [['migrate', names.at(-1)]]);
+		assert.deepEqual(audit.map((a) => [a.action, a.subject]), names.toReversed().map((name) => ['migrate', name]));
 	});
 
 	test('migrate as JSON names what it applied', () => {
@@ -515,6 +515,7 @@ describe('accounts', () => {
 			assert.equal(fails(['account', verb, 'none@home.test'], 1, /account list/), 'not-found');
 		fails(['account', 'password', 'none@home.test', '--password-file', join(dir, 'password')], 1, /account list/);
 		fails(['account', 'list', '--domain', 'a b'], 1, /not a domain/);
+		assert.equal(fails(['account', 'list', '--domain', 'nope.test'], 1, /nope\.test is not a domain of this appliance/), 'unknown-domain');
 	});
 
 	test('a terminal is asked twice, without echo', async () => {
