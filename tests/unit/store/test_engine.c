@@ -5,6 +5,8 @@
  */
 #include "proxy.h"
 
+#include "base/clock.h"
+
 #include "store/op.h"
 
 #include <stdatomic.h>
@@ -964,6 +966,10 @@ test_a_database_that_hangs_is_noticed(void **state)
 	submit_to(s, &p[2], &put_read);
 	all = waiting_for(30000);
 	buffer_init(&why, 2000);
+	/* A connection that had nothing to do is found out when it is looked at next. */
+	for (int64_t end = clock_mono_ms() + 30000; all && clock_mono_ms() < end;)
+		if (!store_is_up(s, NULL))
+			break;
 	if (!all || store_is_up(s, &why)) {
 		thaw();
 		fail();
@@ -975,8 +981,10 @@ test_a_database_that_hangs_is_noticed(void **state)
 	assert_true(all);
 	assert_non_null(strstr((char *)why.data, "does not answer"));
 	buffer_free(&why);
-	for (int i = 0; i < 3; i++)
-		assert_int_equal(p[i].job.rc, STORE_COMMIT_UNKNOWN);
+	/* Only the connection that was warmed is known to have been up: the others' may not be sent. */
+	assert_int_equal(p[0].job.rc, STORE_COMMIT_UNKNOWN);
+	for (int i = 1; i < 3; i++)
+		assert_true(p[i].job.rc == STORE_COMMIT_UNKNOWN || p[i].job.rc == STORE_DOWN);
 	assert_int_equal(late.job.rc, STORE_DOWN);
 	while (!store_is_up(s, NULL))
 		continue;
