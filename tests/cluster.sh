@@ -49,7 +49,7 @@ freeze | thaw)
 	postmaster=$(head -n 1 "$dir/data/postmaster.pid")
 	kill -$signal "$postmaster"
 	for pid in $(cat "/proc/$postmaster/task/$postmaster/children"); do
-		kill -$signal "$pid"
+		kill -$signal "$pid" 2>/dev/null || : # it has ended since
 	done
 	;;
 stop)
