@@ -87,18 +87,33 @@ function endOfRaw(html, tag, end) {
 	return close === null ? html.length : end + close.index;
 }
 
+// A value as text of that kind: in Markdown every ASCII punctuation mark that is no entity is escaped.
+function escaped(value, markdown) {
+	return value.replace(/[!-/:-@[-`{-~]/g, (c) => escapes[c] ?? (markdown ? `\\${c}` : c));
+}
+
+// What ends the link's destination that begins with the character at `at`, or "" when none does.
+const destination = (text, at) => text[at - 1] !== "]" ? "" : { "(": ")", ":": "\n" }[text[at]] ?? "";
+
 // The text with the recipient's variables (a Map of Buffers) in it. All are Buffers.
 export function expand(text, type, variables) {
-	const html = /^(text\/html|application\/xhtml\+xml)\s*(;|$)/i.test(type.toString("latin1")), all = text.toString("latin1");
+	const kind = type.toString("latin1"), all = text.toString("latin1");
+	const html = /^(text\/html|application\/xhtml\+xml)\s*(;|$)/i.test(kind), markdown = /^text\/markdown\s*(;|$)/i.test(kind);
 	const value = (name) => (variables.get(name) ?? Buffer.alloc(0)).toString("latin1");
-	if (!html)
+	if (!html && !markdown)
 		return Buffer.from(all.replace(/\{\{([a-z0-9_]{1,30})\}\}/g, (_, name) => value(name)), "latin1");
-	let out = "";
+	let out = "", until = "";
 	for (let at = 0; at < all.length;) {
 		const end = all[at] === "<" ? markup(all, at) : 0;
-		const found = all[at - 1] === "<" ? null : /^\{\{([a-z0-9_]{1,30})\}\}/.exec(all.slice(at, at + 34));
+		const found = all[at - 1] === "<" || until !== "" ? null : /^\{\{([a-z0-9_]{1,30})\}\}/.exec(all.slice(at, at + 34));
 		const next = end > 0 ? endOfRaw(all, all.slice(at, end), end) : at + (found?.[0].length ?? 1);
-		out += found && end === 0 ? value(found[1]).replace(/[&<>"']/g, (c) => escapes[c]) : all.slice(at, next);
+		out += found && end === 0 ? escaped(value(found[1]), markdown) : all.slice(at, next);
+		for (; markdown && !(found && end === 0) && at < next; at++) {
+			if (until === "")
+				until = destination(all, at);
+			else if (all[at] === until || all[at] === "\n")
+				until = "";
+		}
 		at = next;
 	}
 	return Buffer.from(out, "latin1");
