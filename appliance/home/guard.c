@@ -123,6 +123,19 @@ guard_spend(struct guard *guard, const struct guard_rule *rule, struct slice nam
 	return good;
 }
 
+void
+guard_charge(struct guard *guard, const struct guard_rule *rule, struct slice name,
+             int64_t now_us)
+{
+	uint64_t hash = hash_of(guard, rule, name);
+	struct bucket *b;
+
+	pthread_mutex_lock(&guard->lock);
+	b = bucket_of(guard, hash);
+	b->full_us = (b->full_us > now_us ? b->full_us : now_us) + rule->every_us;
+	pthread_mutex_unlock(&guard->lock);
+}
+
 bool
 guard_is_empty(struct guard *guard, const struct guard_rule *rule, struct slice name,
                int64_t now_us)

@@ -32,6 +32,10 @@ bool guard_take(struct guard *guard, const struct guard_rule *rule, struct slice
 bool guard_spend(struct guard *guard, const struct guard_rule *rule, struct slice name,
                  size_t n, int64_t now_us, unsigned *wait_s);
 
+/* Takes one, whether it is there or not: what came at once is paid for by what comes later. */
+void guard_charge(struct guard *guard, const struct guard_rule *rule, struct slice name,
+                  int64_t now_us);
+
 /* Nothing is left in name's bucket: guard_take would refuse. Takes nothing, and makes no bucket. */
 bool guard_is_empty(struct guard *guard, const struct guard_rule *rule, struct slice name,
                     int64_t now_us);

@@ -152,10 +152,8 @@ throttled(struct post *p, uint32_t index, const uint8_t *grant)
 static void
 count_contact(struct post *p, const struct arrival_rcpt *rcpt)
 {
-	unsigned wait_s;
-
-	(void)guard_take(p->posts->guard, &p->posts->rule,
-	                 slice_mem(rcpt->grant, DMTP_GRANT_LEN), clock_mono_us(), &wait_s);
+	guard_charge(p->posts->guard, &p->posts->rule, slice_mem(rcpt->grant, DMTP_GRANT_LEN),
+	             clock_mono_us());
 }
 
 static bool

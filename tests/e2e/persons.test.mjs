@@ -382,7 +382,7 @@ describe("persons of two homes", () => {
 		await a.write(b, "still a contact");
 		await b.has(a, "still a contact");
 		assert.deepEqual(watch.events.slice(told).filter((e) => e.event === "presence"), []);
-		assert.equal(await homes.a.number("SELECT count(*) FROM tmtp.presence_outbox"), 0);
+		await homes.a.sqlUntil("NOT EXISTS (SELECT FROM tmtp.presence_outbox)");
 		back.close();
 		watch.close();
 	});
@@ -455,13 +455,14 @@ describe("persons of two homes", () => {
 
 describe("how much a person may send", () => {
 	let homes;
-	before(async () => { homes = await new Homes().start({ home: "messages_per_minute = 6 contact_messages_per_minute = 3 contact_invitations_per_day = 2" }); });
+	before(async () => { homes = await new Homes().start({ home: "messages_per_minute = 6 contact_messages_per_minute = 1 contact_invitations_per_day = 2" }); });
 	after(() => homes?.stop());
 
 	it("is bounded where she writes, and where she is read", async () => {
 		const ann = await homes.person("a", "ann"), bob = await homes.person("b", "bob");
 		await homes.pair(ann, bob);
-		for (let i = 0; i < 6; i++)
+		await ann.becomes(bob, await ann.write(bob, "m0"), "delivered");
+		for (let i = 1; i < 6; i++)
 			await ann.write(bob, `m${i}`);
 		const over = await ann.call("POST", ann.path(bob, "/messages"), { message: "too much" });
 		problem(over, 429, "too-many-requests");
@@ -470,7 +471,7 @@ describe("how much a person may send", () => {
 		await until("the throttled", async () => (await metric(homes.b.ports.homeMetrics, 'tmtp_dmtp_recipients_total{state="throttled"}')) > 0);
 		const states = (await ann.conversation(bob)).map((m) => m.state);
 		assert.ok(states.includes("waiting") && states.every((s) => s === "waiting" || s === "delivered"), states.join());
-		assert.ok((await bob.texts(ann)).length >= 3);
+		assert.ok((await bob.texts(ann)).includes("m0"));
 	});
 
 	it("so are invitations", async () => {

@@ -42,7 +42,7 @@ export class Homes {
 
 	async end() {
 		for (const appliance of [this.a, this.b]) {
-			if (appliance.child?.exitCode === null) {
+			if (appliance.child?.exitCode === null && appliance.child.signalCode === null) {
 				process.kill(appliance.child.pid, "SIGCONT");
 				appliance.child.kill("SIGTERM");
 				await appliance.ended;

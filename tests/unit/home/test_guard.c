@@ -54,6 +54,10 @@ test_looking_takes_nothing(void **state)
 	assert_false(guard_is_empty(g, &other, SLICE("ann"), now));
 	assert_true(guard_is_empty(g, &rule, SLICE("ann"), now + 10 * SECOND - 1));
 	assert_false(guard_is_empty(g, &rule, SLICE("ann"), now + 10 * SECOND));
+	/* What is charged beyond it makes a debt. */
+	guard_charge(g, &rule, SLICE("ann"), now);
+	assert_true(guard_is_empty(g, &rule, SLICE("ann"), now + 10 * SECOND));
+	assert_false(guard_is_empty(g, &rule, SLICE("ann"), now + 20 * SECOND));
 	guard_free(&g);
 }
 
