@@ -307,9 +307,6 @@ describe("tokens", () => {
 		assert.equal((await get("/v1/channels/orders/members", only("read"))).status, 200);
 		assert.equal((await get("/v1/channels", only("push"))).status, 200);
 		assert.equal((await get("/v1/channels", only("nothing"))).status, 403);
-		for (const target of ["/v1/channels", "/v1/messages", "/v1/channels/orders/members"])
-			assert.equal((await get(target, only(""))).status, 403, `an empty scope at ${target}`);
-		assert.equal((await push(message, only(""))).status, 403);
 	});
 
 	test("a revoked token and a revoked key stop working within a second, a new key works", async () => {
