@@ -810,7 +810,7 @@ describe("the role", () => {
 
 	test("a day without partitions is made by who meets it", async () => {
 		sql(`DO $$ DECLARE one record; BEGIN FOR one IN SELECT inhrelid::regclass AS name FROM pg_inherits
-			WHERE inhparent IN (SELECT to_regclass('tmtp.' || name) FROM tmtp.partitioned) LOOP EXECUTE 'DROP TABLE ' || one.name; END LOOP; END $$`);
+			WHERE inhparent IN (SELECT to_regclass('tmtp.' || name) FROM tmtp.partitioned) LOOP EXECUTE 'DROP TABLE ' || one.name; END LOOP; END $$`, "tmtp_owner");
 		const res = await push({ to: "ann@home.test", subject: "a new day" });
 		assert.equal(res.status, 202);
 		assert.equal((await get(`/v1/messages/${res.json.id}`)).status, 200);
