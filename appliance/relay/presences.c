@@ -148,7 +148,7 @@ send_some(struct telling *t, size_t n)
 	dmtp_presence_encode(&p, &encoded);
 	sent = !inside.failed && !encoded.failed &&
 	       session_send(t->source.session, DMTP_PRESENCE, buffer_slice(&encoded),
-	                    &told->command, false);
+	                    &told->command, false) == DMTP_CLIENT_OK;
 	buffer_free(&inside);
 	buffer_free(&encoded);
 	if (sent)
