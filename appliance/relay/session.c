@@ -404,8 +404,8 @@ send_auth(struct session *s)
 	buffer_init(&encoded, 4096);
 	dmtp_auth_encode(&auth, &encoded);
 	s->auth = (struct command){ .replied = on_auth_replied, .lost = on_auth_lost };
-	if (!encoded.failed &&
-	    session_send(s, DMTP_AUTH, buffer_slice(&encoded), &s->auth, false))
+	if (!encoded.failed && session_send(s, DMTP_AUTH, buffer_slice(&encoded), &s->auth,
+	                                    false) == DMTP_CLIENT_OK)
 		s->proof = PROOF_SENT;
 	buffer_free(&encoded);
 }
