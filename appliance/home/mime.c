@@ -45,6 +45,28 @@ is_plain(uint8_t c, bool line)
 	return (c >= 0x20 && c < 0x7f) || (!line && (c == '\t' || c == '\n'));
 }
 
+static size_t
+plain_len(struct slice s, size_t at, bool line)
+{
+	size_t n = 0;
+
+	while (at + n < s.len && is_plain(s.data[at + n], line))
+		n++;
+	return n;
+}
+
+/* The first character of s, or a replacement; answers what it took of s, 0: no room for it. */
+static size_t
+add_char(struct buffer *out, struct slice s, size_t room)
+{
+	size_t n = char_len(s);
+
+	if (room < (n == 0 ? 3 : n))
+		return 0;
+	buffer_add_slice(out, n == 0 ? REPLACEMENT : slice_mem(s.data, n));
+	return n == 0 ? 1 : n;
+}
+
 /*
  * Appends s as UTF-8 without controls, at most max octets and whole characters.
  * line: one line; else CRLF and CR become LF.
@@ -55,10 +77,8 @@ add_clean(struct buffer *out, struct slice s, bool line, size_t max)
 	size_t at = 0, end = out->len + max;
 
 	while (at < s.len && !out->failed) {
-		size_t n = 0;
+		size_t n = plain_len(s, at, line);
 
-		while (at + n < s.len && is_plain(s.data[at + n], line))
-			n++;
 		if (n > 0) {
 			n = n < end - out->len ? n : end - out->len;
 			buffer_add(out, s.data + at, n);
@@ -69,11 +89,9 @@ add_clean(struct buffer *out, struct slice s, bool line, size_t max)
 			n = 1;
 			buffer_add_u8(out, ' ');
 		} else {
-			n = char_len(slice_mem(s.data + at, s.len - at));
-			if (end - out->len < (n == 0 ? 3 : n))
+			n = add_char(out, slice_mem(s.data + at, s.len - at), end - out->len);
+			if (n == 0)
 				return;
-			buffer_add_slice(out, n == 0 ? REPLACEMENT : slice_mem(s.data + at, n));
-			n += n == 0;
 		}
 		at += n;
 		if (out->len >= end)
@@ -303,8 +321,8 @@ walk_part(struct walk *w, GMimeObject *object, bool alternative)
 	add_text(w, object, plain ? "text/plain" : "text/html");
 }
 
-/* As deep as MIME_CONTAINERS_MAX. */
 static void
+/* NOLINTNEXTLINE(misc-no-recursion): as deep as MIME_CONTAINERS_MAX */
 walk_object(struct walk *w, GMimeObject *object, bool alternative)
 {
 	bool inside = alternative || is_type(object, "multipart", "alternative");
