@@ -11,7 +11,7 @@
 
 #define VALID_FOR_S (INT64_C(3650) * 86400)
 #define VALID_MAX_S (INT64_C(36500) * 86400)
-#define OVERLAP_S (2 * 86400)
+#define OVERLAP_S (INT64_C(2) * 86400)
 #define LIST_MAX 1000
 #define KEY_TEXT 44 /* base64url of 32 octets without padding, and a NUL */
 

@@ -161,8 +161,8 @@ read_card(const json_t *root, struct dmtp_card *out)
 	        DMTP_CARD_OK ||
 	    (rc = read_hosts(json_object_get(root, "hosts"), out)) != DMTP_CARD_OK ||
 	    (rc = read_keys(json_object_get(root, "keys"), out)) != DMTP_CARD_OK ||
-	    (rc = read_text(json_object_get(root, "name"), 4 * DMTP_CARD_NAME, &out->name)) !=
-	        DMTP_CARD_OK)
+	    (rc = read_text(json_object_get(root, "name"), (size_t)4 * DMTP_CARD_NAME,
+	                    &out->name)) != DMTP_CARD_OK)
 		return rc;
 	rc = read_text(json_object_get(root, "icon"), 2048, &out->icon);
 	if (out->icon != NULL && strncmp(out->icon, "https://", 8) != 0) {

@@ -443,7 +443,7 @@ struct invite_body {
 
 static const struct web_field invite_fields[] = {
 	{ "address", WEB_STRING, WEB_REQUIRED, offsetof(struct invite_body, address), .min = 1,
-	  .max = 2 * DMTP_ADDRESS_MAX },
+	  .max = 2L * DMTP_ADDRESS_MAX },
 	{ "text", WEB_STRING, 0, offsetof(struct invite_body, text),
 	  .check = compose_words_valid,
 	  .expected = "1 to 140 characters in one line, without links or addresses" },
