@@ -38,7 +38,7 @@ struct entry {
 	struct fetch *fetch;
 	bool telling;           /* its card is lent to callbacks */
 	struct loop_defer tell; /* answers those who asked too soon */
-	LIST_HEAD(, card_ask) asks;
+	LIST_HEAD(card_asks, card_ask) asks;
 	TAILQ_ENTRY(entry) order; /* by the last use */
 	UT_hash_handle hh;
 };
@@ -46,7 +46,7 @@ struct entry {
 struct cards {
 	struct home *home;
 	struct entry *entries;
-	TAILQ_HEAD(, entry) order;
+	TAILQ_HEAD(entry_order, entry) order;
 	size_t n, octets;
 };
 
@@ -141,7 +141,7 @@ counting(const struct entry *e)
 static void
 tell(struct entry *e)
 {
-	LIST_HEAD(, card_ask) asks = LIST_HEAD_INITIALIZER(asks);
+	LIST_HEAD(asks_told, card_ask) asks = LIST_HEAD_INITIALIZER(asks);
 	struct card_answer answer = { .card = counting(e), .why = e->why };
 	struct card_ask *ask;
 
@@ -257,7 +257,8 @@ on_fetched(void *arg, const struct fetch_answer *answer)
 	    (answer->rc == FETCH_OK && answer->status < 500) || answer->rc == FETCH_TOO_LARGE;
 
 	e->fetch = NULL;
-	e->fresh_ms = now_ms(e->cards) + (answered ? DMTP_CARD_FRESH_S : UNANSWERED_S) * 1000;
+	e->fresh_ms =
+	    now_ms(e->cards) + (answered ? DMTP_CARD_FRESH_S : UNANSWERED_S) * INT64_C(1000);
 	if (answer->rc == FETCH_OK && answer->status == 200) {
 		take_document(e, answer);
 	} else if (answer->rc == FETCH_OK && says_none(answer->status)) {
@@ -365,6 +366,7 @@ cards_free(struct cards **cards)
 		return;
 	*cards = NULL;
 	while (!TAILQ_EMPTY(&all->order))
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): entry_free takes it out of order */
 		entry_free(TAILQ_FIRST(&all->order));
 	free(all);
 }

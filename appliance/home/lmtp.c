@@ -389,9 +389,13 @@ run_line(struct lmtp *s, int64_t now_ms)
 static void
 keep_end_of_line(struct lmtp *s, const uint8_t *data, size_t n)
 {
-	char before = s->line_len > 0 ? s->line[s->line_len - 1] : ' ';
+	char before = ' ';
 
-	s->line[0] = n >= 2 ? (char)data[n - 2] : before;
+	if (n >= 2)
+		before = (char)data[n - 2];
+	else if (s->line_len > 0)
+		before = s->line[s->line_len - 1];
+	s->line[0] = before;
 	s->line[1] = (char)data[n - 1];
 	s->line_len = 2;
 	s->line_long = true;

@@ -37,7 +37,7 @@ METRIC_DEFINE(mails_whole, METRIC_COUNTER, "tmtp_mail_whole_total", NULL,
 struct mails {
 	struct home *home;
 	struct aside *aside;
-	TAILQ_HEAD(, delivery) deliveries;
+	TAILQ_HEAD(all_deliveries, delivery) deliveries;
 	size_t held;
 };
 
@@ -501,6 +501,7 @@ mails_free(struct mails **mails)
 	aside_stop(m->aside);
 	aside_free(&m->aside);
 	while (!TAILQ_EMPTY(&m->deliveries))
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): delivery_free takes it out of the list */
 		delivery_free(TAILQ_FIRST(&m->deliveries));
 	free(m);
 }

@@ -183,9 +183,9 @@ take_rcpts(struct post *p, struct memory *memory, const struct dmtp_post *post)
 	for (; dmtp_rcpt_next(&it, &rcpt); index++) {
 		struct invite *v = &p->invites[p->invites_n];
 
-		if (rcpt.grant != NULL && throttled(p, index, rcpt.grant)) {
+		if (rcpt.grant != NULL && throttled(p, index, rcpt.grant))
 			continue;
-		} else if (rcpt.grant != NULL) {
+		if (rcpt.grant != NULL) {
 			struct arrival_rcpt *to = &p->arrival.rcpts[p->arrival.rcpts_n];
 
 			p->arrival_index[p->arrival.rcpts_n++] = index;

@@ -128,6 +128,7 @@ note(struct presence *p, int64_t now_ms)
 
 	HASH_ITER(hh, p->seen, s, next)
 	{
+		/* cppcheck-suppress uninitvar ; HASH_ITER sets it */
 		bool online = is_watched(s, now_ms);
 
 		if (n == NOTES_MAX)
@@ -322,6 +323,7 @@ presence_free(struct presence **presence)
 	loop_timer_cancel(&(*presence)->tick);
 	HASH_ITER(hh, (*presence)->seen, s, next)
 	{
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): those before were taken out */
 		HASH_DEL((*presence)->seen, s);
 		free(s);
 	}

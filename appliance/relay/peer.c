@@ -148,7 +148,7 @@ peer_free_all(struct relay *relay)
 
 	HASH_ITER(hh, relay->peers, p, next)
 	{
-		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): those before were taken out */
+		/* cppcheck-suppress uninitvar ; HASH_ITER sets it */
 		peer_free(p);
 	}
 }
