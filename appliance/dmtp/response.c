@@ -6,20 +6,32 @@
 static const struct {
 	const char *name;
 	enum dmtp_speaks speaks;
+	const char *text;
 } codes[] = {
-	[DMTP_CODE_NONE] = { "", DMTP_SPEAKS_NOTIFICATION },
-	[DMTP_CODE_CHANNEL_CLOSED] = { "channel-closed", DMTP_SPEAKS_RCPT },
-	[DMTP_CODE_THROTTLED] = { "throttled", DMTP_SPEAKS_NOTIFICATION },
-	[DMTP_CODE_STORAGE] = { "storage", DMTP_SPEAKS_NOTIFICATION },
-	[DMTP_CODE_TOO_LARGE] = { "too-large", DMTP_SPEAKS_NOTIFICATION },
-	[DMTP_CODE_DUPLICATE_CONFLICT] = { "duplicate-conflict", DMTP_SPEAKS_NOTIFICATION },
-	[DMTP_CODE_MALFORMED] = { "malformed", DMTP_SPEAKS_NOTIFICATION },
-	[DMTP_CODE_TLS_REQUIRED] = { "tls-required", DMTP_SPEAKS_SESSION },
-	[DMTP_CODE_UNVERIFIED_SENDER] = { "unverified-sender", DMTP_SPEAKS_SESSION },
-	[DMTP_CODE_NOT_NOW] = { "not-now", DMTP_SPEAKS_SESSION },
-	[DMTP_CODE_LIMIT] = { "limit", DMTP_SPEAKS_SESSION },
-	[DMTP_CODE_UNKNOWN_COMMAND] = { "unknown-command", DMTP_SPEAKS_SESSION },
-	[DMTP_CODE_SHUTTING_DOWN] = { "shutting-down", DMTP_SPEAKS_SESSION },
+	[DMTP_CODE_NONE] = { "", DMTP_SPEAKS_NOTIFICATION, "" },
+	[DMTP_CODE_CHANNEL_CLOSED] = { "channel-closed", DMTP_SPEAKS_RCPT,
+	                               "This channel is not open to this sender." },
+	[DMTP_CODE_THROTTLED] = { "throttled", DMTP_SPEAKS_NOTIFICATION,
+	                          "Too much at once: try again later." },
+	[DMTP_CODE_STORAGE] = { "storage", DMTP_SPEAKS_NOTIFICATION,
+	                        "This can not be stored at the moment: try again later." },
+	[DMTP_CODE_TOO_LARGE] = { "too-large", DMTP_SPEAKS_NOTIFICATION,
+	                          "This is larger than what is taken here." },
+	[DMTP_CODE_DUPLICATE_CONFLICT] = { "duplicate-conflict", DMTP_SPEAKS_NOTIFICATION,
+	                                   "This id was used for something else." },
+	[DMTP_CODE_MALFORMED] = { "malformed", DMTP_SPEAKS_NOTIFICATION,
+	                          "This is no well-formed command, or a value in it is not allowed." },
+	[DMTP_CODE_TLS_REQUIRED] = { "tls-required", DMTP_SPEAKS_SESSION, "Start TLS first." },
+	[DMTP_CODE_UNVERIFIED_SENDER] = { "unverified-sender", DMTP_SPEAKS_SESSION,
+	                                  "The domain of the sender is not verified in this session." },
+	[DMTP_CODE_NOT_NOW] = { "not-now", DMTP_SPEAKS_SESSION,
+	                        "This command is not possible at this point." },
+	[DMTP_CODE_LIMIT] = { "limit", DMTP_SPEAKS_SESSION,
+	                      "This is more than a session may ask." },
+	[DMTP_CODE_UNKNOWN_COMMAND] = { "unknown-command", DMTP_SPEAKS_SESSION,
+	                                "This command is not known here." },
+	[DMTP_CODE_SHUTTING_DOWN] = { "shutting-down", DMTP_SPEAKS_SESSION,
+	                              "The server is being stopped: try again later." },
 };
 
 #define CODE_COUNT (sizeof(codes) / sizeof(codes[0]))
@@ -28,6 +40,12 @@ const char *
 dmtp_code_name(enum dmtp_code code)
 {
 	return (size_t)code < CODE_COUNT ? codes[code].name : "";
+}
+
+const char *
+dmtp_code_text(enum dmtp_code code)
+{
+	return (size_t)code < CODE_COUNT ? codes[code].text : "";
 }
 
 enum dmtp_code

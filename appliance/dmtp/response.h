@@ -71,6 +71,8 @@ enum dmtp_response_rc dmtp_response_decode(struct slice element, struct dmtp_res
 void dmtp_response_encode(const struct dmtp_response *r, struct buffer *out);
 
 const char *dmtp_code_name(enum dmtp_code code); /* "" for NONE and OTHER */
+/* What the code says in words, the same whoever asks; "" for NONE and OTHER. */
+const char *dmtp_code_text(enum dmtp_code code);
 enum dmtp_code dmtp_code_find(struct slice name);
 enum dmtp_speaks dmtp_code_speaks(enum dmtp_code code);
 

@@ -120,12 +120,23 @@ wrote(struct dmtp_server *s, size_t before)
 		s->out.waits_ms = s->now_ms;
 }
 
+/* A refusal without words of its own gets its code's. */
+static void
+encode_worded(const struct dmtp_response *r, struct buffer *b)
+{
+	struct dmtp_response worded = *r;
+
+	if ((r->letter == DMTP_E || r->letter == DMTP_Z) && r->text.len == 0)
+		worded.text = slice_str(dmtp_code_text(r->code));
+	dmtp_response_encode(&worded, b);
+}
+
 static void
 write_response(struct dmtp_server *s, const struct dmtp_response *r)
 {
 	size_t before = outlet_waiting(&s->out);
 
-	dmtp_response_encode(r, &s->out.data);
+	encode_worded(r, &s->out.data);
 	wrote(s, before);
 }
 
@@ -213,10 +224,10 @@ encode_reply(const struct dmtp_response *r, struct buffer *b)
 
 	if (r->failed.len + r->channels.len + r->events.len > DMTP_RESPONSE_MAX)
 		r = &instead;
-	dmtp_response_encode(r, b);
+	encode_worded(r, b);
 	if (!b->failed && b->len - start > DMTP_RESPONSE_MAX) {
 		b->len = start;
-		dmtp_response_encode(&instead, b);
+		encode_worded(&instead, b);
 	}
 }
 

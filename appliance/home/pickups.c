@@ -59,6 +59,8 @@ struct pick {
 	struct judge judge;
 	int64_t wait_s; /* at least, before it is tried again */
 	char reason[NET_TEXT];
+	char host[DMTP_DOMAIN_MAX +
+	          1]; /* of the URI that was tried last; the rest of it is a secret */
 	struct fetch *fetch;
 	uint8_t *body;
 	size_t size;
@@ -341,7 +343,11 @@ put_off(struct pick *p)
 	int64_t wait_s = RETRY_FIRST_S;
 	int attempts = p->info.attempts;
 
-	log_warn("pickup-failed", LOG_S("sender", p->info.sender), LOG_S("reason", p->reason),
+	char id[UUID_TEXT];
+
+	uuid_format(&p->info.notification_id, id);
+	log_warn("pickup-failed", LOG_S("sender", p->info.sender), LOG_S("notification", id),
+	         LOG_S("host", p->host), LOG_S("reason", p->reason),
 	         LOG_I("attempts", attempts + 1));
 	if (p->gone) {
 		metric_add(&withdrawn_total, 1);
@@ -466,8 +472,9 @@ on_fetched(void *arg, const struct fetch_answer *answer)
 		if (answer->rc == FETCH_TOO_LARGE)
 			p->wrong++;
 		count_refusal(answer->rc);
-		(void)snprintf(p->reason, sizeof(p->reason), "%s: %s",
-		               fetch_rc_name(answer->rc), answer->text);
+		(void)snprintf(p->reason, sizeof(p->reason), "%s%s%s",
+		               fetch_rc_name(answer->rc), answer->text[0] == '\0' ? "" : ": ",
+		               answer->text);
 	}
 	p->at++;
 	if (p->gone)
@@ -486,7 +493,16 @@ start_fetch(struct pick *p, const char *url)
 		.max_body = (size_t)p->info.size,
 		.total_ms = 60000,
 	};
+	struct dmtp_uri uri;
 
+	p->host[0] = '\0';
+	if (!dmtp_uri_split(slice_str(url), &uri)) {
+		(void)snprintf(p->reason, sizeof(p->reason), "the URI is no https:// one");
+		p->wrong++;
+		return false;
+	}
+	(void)snprintf(p->host, sizeof(p->host), "%.*s", (int)uri.host.len,
+	               (const char *)uri.host.data);
 	if ((p->judge.allowed & UINT32_C(1) << p->at) == 0) {
 		(void)snprintf(p->reason, sizeof(p->reason),
 		               "the URI's host is not the sender's domain, nor in its card");

@@ -154,7 +154,10 @@ reload(struct role *r)
 		if (!dmtp_service_reload(r->home.dmtp, loaded, why))
 			log_error("certificates-kept", LOG_S("reason", why));
 		api_reload(r->home.api, loaded);
-		log_info("reloaded", LOG_B("restart_needed_for", buffer_slice(&text)));
+		if (text.len > 0)
+			log_info("reloaded", LOG_B("restart_needed_for", buffer_slice(&text)));
+		else
+			log_info("reloaded");
 	}
 	buffer_free(&text);
 	config_free(&loaded);

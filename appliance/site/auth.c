@@ -125,7 +125,7 @@ admit(struct call *call, const struct token_claims *claims)
 	size_t len = at == NULL ? 0 : (size_t)(at - claims->iss);
 
 	call->who.site_id = claims->site_id;
-	call->who.scopes = claims->scope[0] == '\0' ? SCOPE_ALL : auth_scopes(claims->scope);
+	call->who.scopes = claims->has_scope ? auth_scopes(claims->scope) : SCOPE_ALL;
 	if (at != NULL) {
 		call->who.name = copy_text(call, claims->iss, len);
 		call->who.domain = copy_text(call, at + 1, strlen(at + 1));
@@ -307,12 +307,12 @@ admit_opaque(struct lookup *l)
 {
 	struct site_token_get *get = &l->job.token;
 	struct token_claims claims = { .site_id = get->site_id,
+		                       .has_scope = true,
 		                       .exp = get->expires_us < 0 ? INT64_MAX
 		                                                  : get->expires_us / 1000000 };
 	int iss =
 	    snprintf(claims.iss, sizeof(claims.iss), "%s@%s", get->site_name, get->site_domain);
-	int scope = snprintf(claims.scope, sizeof(claims.scope), "%s",
-	                     get->scopes[0] == '\0' ? "none" : get->scopes);
+	int scope = snprintf(claims.scope, sizeof(claims.scope), "%s", get->scopes);
 
 	site_token_get_clear(get);
 	if (iss < 0 || (size_t)iss >= sizeof(claims.iss) || scope < 0 ||

@@ -132,12 +132,17 @@ static void
 reply_nobody(struct push_call *p)
 {
 	json_t *errors = json_array();
+	char pointer[32] = "/to";
 
-	for (size_t i = 0; i < p->push.rcpts_n; i++)
+	for (size_t i = 0; i < p->push.rcpts_n; i++) {
+		if (p->plan.rcpts_at != NULL)
+			(void)snprintf(pointer, sizeof(pointer), "/to/%u",
+			               (unsigned)p->plan.rcpts_at[i]);
 		(void)json_array_append_new(
-		    errors, json_pack("{s:s, s:o, s:s}", "pointer", "/to", "address",
+		    errors, json_pack("{s:s, s:o, s:s}", "pointer", pointer, "address",
 		                      address_json(&p->push.rcpts[i]), "detail",
 		                      "does not hold this channel"));
+	}
 	metric_add(&refused, 1);
 	web_reply_problem_errors(call_of(p)->req, &no_recipient, errors,
 	                         "Nothing was stored: members hold a channel once they have "

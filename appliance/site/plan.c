@@ -372,10 +372,12 @@ rcpt_set(struct push_rcpt *r, const struct dmtp_address *a, uint8_t **room)
 static bool
 rcpts_alloc(struct plan *plan, size_t n, uint8_t **room)
 {
-	plan->rcpts = malloc(n * (sizeof(*plan->rcpts) + DMTP_ADDRESS_MAX));
+	plan->rcpts =
+	    malloc(n * (sizeof(*plan->rcpts) + sizeof(*plan->rcpts_at) + DMTP_ADDRESS_MAX));
 	if (plan->rcpts == NULL)
 		return false;
-	*room = (uint8_t *)(plan->rcpts + n);
+	plan->rcpts_at = (uint16_t *)(plan->rcpts + n);
+	*room = (uint8_t *)(plan->rcpts_at + n);
 	return true;
 }
 
@@ -454,10 +456,12 @@ read_rcpts(const json_t *to, struct plan *plan, struct values *values,
 		rcpt_set(r, &address, &room);
 		if (seen_before(&seen, plan->rcpts, plan->rcpts_n))
 			continue;
-		plan->rcpts_n++;
+		plan->rcpts_at[plan->rcpts_n++] = (uint16_t)i;
 		if (item.values != NULL && json_object_size(item.values) > 0)
 			values_read(values, item.values, pointer, plan, errors);
 	}
+	if (!json_is_array(to))
+		plan->rcpts_at = NULL;
 	plan->audience = plan->rcpts_n == 1 ? PUSH_ONE : PUSH_LIST;
 	return errors->count > 0 ? PLAN_INVALID : PLAN_OK;
 }

@@ -38,6 +38,7 @@ struct plan {
 	struct buffer values;
 	bool is_replacement; /* of `earlier` */
 	struct uuid earlier;
+	uint16_t *rcpts_at;    /* where each stands in "to", when that is a list; else NULL */
 	struct buffer message; /* the canonical message */
 	uint8_t digest[32];
 };

@@ -153,7 +153,10 @@ reload(struct role *role)
 	memo_clear(role->site.cards);
 	if (role->site.config->site.http.tls)
 		reload_certificates(role, loaded);
-	log_info("reloaded", LOG_B("restart_needed_for", buffer_slice(&text)));
+	if (text.len > 0)
+		log_info("reloaded", LOG_B("restart_needed_for", buffer_slice(&text)));
+	else
+		log_info("reloaded");
 	config_free(&loaded);
 	buffer_free(&text);
 }

@@ -248,8 +248,7 @@ static const struct store_op channel_get = {
 	       " (SELECT coalesce(sum(k.members), 0)::int8 FROM tmtp.chunk k "
 	       "  WHERE k.site_id = c.site_id AND k.channel_id = c.channel_id) "
 	       "FROM unnest($1::int4[], $2::int8[], $3::text[]) AS i(ord, site_id, name) "
-	       "JOIN tmtp.channel c ON c.site_id = i.site_id AND c.name = i.name AND "
-	       "c.closed_at IS NULL",
+	       "JOIN tmtp.channel c ON c.site_id = i.site_id AND c.name = i.name",
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_TEXTS, 0 },
 	.lane = STORE_READ,
 	.batch_max = 128,

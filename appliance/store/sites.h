@@ -59,7 +59,7 @@ struct channel_row {
 struct channel_list {
 	struct store_job job;
 	int64_t site_id;
-	struct slice name;        /* only this one; empty: all, by name */
+	struct slice name;        /* only this one, open or closed; empty: all, by name */
 	struct channel_row *rows; /* out; freed by channel_list_clear */
 	size_t rows_n;
 };

@@ -156,7 +156,8 @@ count_is_fine(const struct field_reader *r, size_t count)
 	if (f->max > 0 && count > (uint64_t)f->max)
 		return WRONG(r, "must have at most %" PRId64 " items", f->max);
 	if (count < (uint64_t)f->min)
-		return WRONG(r, "must have at least %" PRId64 " items", f->min);
+		return f->min == 1 ? WRONG(r, "must not be empty")
+		                   : WRONG(r, "must have at least %" PRId64 " items", f->min);
 	return true;
 }
 

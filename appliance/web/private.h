@@ -153,6 +153,7 @@ struct web_request {
 	struct MHD_Connection *mhd;
 	const struct web_route *route;
 	const struct web_problem *refusal; /* decided before the handler */
+	char refused[80];                  /* the refusal in words, or "" */
 	enum web_method method;
 	unsigned allowed; /* methods, for 405 */
 	bool called, pending, has_body, overflow;

@@ -96,6 +96,7 @@ request_reset(struct web_request *req)
 	req->retry_after_s = 0;
 	req->route = NULL;
 	req->refusal = NULL;
+	req->refused[0] = '\0';
 	req->allowed = 0;
 	req->called = req->has_body = req->overflow = false;
 	req->body_max = req->body_dropped = 0;
@@ -146,7 +147,7 @@ request_make(struct web_conn *conn)
 
 /* What a first look at all headers tells. */
 struct header_look {
-	size_t lengths, codings;
+	size_t lengths, codings, keys;
 	struct slice length;
 	bool chunked, encoded;
 };
@@ -173,8 +174,49 @@ on_header(void *cls, enum MHD_ValueKind kind, const char *key, size_t key_len,
 		look->chunked = key_is(value, value_len, "chunked", 7);
 	} else if (KEY_IS("Content-Encoding")) {
 		look->encoded = !key_is(value, value_len, "identity", 8);
+	} else if (KEY_IS("Idempotency-Key")) {
+		look->keys++;
 	}
 	return MHD_YES;
+}
+
+/* In words that are safe to repeat. */
+static void
+refuse_argument(struct web_request *req, struct slice name)
+{
+	bool plain = name.len > 0 && name.len <= 40;
+
+	for (size_t i = 0; plain && i < name.len; i++)
+		plain = name.data[i] > ' ' && name.data[i] < 0x7f;
+	req->refusal = &web_bad_request;
+	if (plain)
+		(void)snprintf(req->refused, sizeof(req->refused),
+		               "There is no argument \"%.*s\" here.", (int)name.len,
+		               (const char *)name.data);
+	else
+		(void)snprintf(req->refused, sizeof(req->refused),
+		               "There is no such argument here.");
+}
+
+static bool
+is_known_argument(unsigned flags, struct slice name)
+{
+	static const struct {
+		unsigned flag;
+		const char *name;
+	} args[] = {
+		{ WEB_ARG_LIMIT, "limit" },   { WEB_ARG_BEFORE, "before" },
+		{ WEB_ARG_AFTER, "after" },   { WEB_ARG_STATE, "state" },
+		{ WEB_ARG_UNREAD, "unread" }, { WEB_ARG_LAST_EVENT_ID, "last_event_id" },
+	};
+	bool checked = (flags & WEB_NO_ARGS) != 0;
+
+	for (size_t i = 0; i < sizeof(args) / sizeof(args[0]); i++) {
+		checked = checked || (flags & args[i].flag) != 0;
+		if ((flags & args[i].flag) != 0 && slice_eq_str(name, args[i].name))
+			return true;
+	}
+	return !checked;
 }
 
 /*
@@ -190,8 +232,11 @@ on_argument(void *cls, enum MHD_ValueKind kind, const char *key, size_t key_len,
 	uint8_t *room = web_request_alloc(req, key_len > value_len ? key_len : value_len);
 
 	(void)kind;
-	if (room == NULL || !route_decode(slice_mem(key, key_len), room, &decoded) ||
-	    !route_decode(slice_mem(value, value_len), room, &decoded))
+	if (room == NULL || !route_decode(slice_mem(key, key_len), room, &decoded))
+		req->refusal = &web_bad_request;
+	else if (!is_known_argument(req->route->flags, decoded))
+		refuse_argument(req, decoded);
+	else if (!route_decode(slice_mem(value, value_len), room, &decoded))
 		req->refusal = &web_bad_request;
 	return req->refusal == NULL ? MHD_YES : MHD_NO;
 }
@@ -280,6 +325,13 @@ length_parse(struct slice s, uint64_t *out)
 	return text_parse_u64(s, UINT64_MAX, out);
 }
 
+static void
+refuse(struct web_request *req, const char *why)
+{
+	req->refusal = &web_bad_request;
+	(void)snprintf(req->refused, sizeof(req->refused), "%s", why);
+}
+
 /* Whether a body comes, and may. Two framings at once are how requests get smuggled. */
 static void
 request_look_at_headers(struct web_request *req)
@@ -298,9 +350,12 @@ request_look_at_headers(struct web_request *req)
 		req->refusal = &web_bad_request;
 	else if (info != NULL && info->header_size > req->server->header_bytes)
 		req->refusal = &web_header_too_large;
-	else if (req->refusal == NULL &&
-	         (length > req->body_max || (req->has_body && req->body_max == 0)))
+	else if (req->refusal == NULL && req->has_body && req->body_max == 0)
+		refuse(req, "No body is expected here.");
+	else if (req->refusal == NULL && length > req->body_max)
 		req->refusal = &web_payload_too_large;
+	else if (req->refusal == NULL && look.keys > 1)
+		refuse(req, "There is more than one Idempotency-Key.");
 	else if (req->refusal == NULL && look.encoded)
 		req->refusal = &web_unsupported_media;
 	if (req->refusal == NULL)
@@ -327,14 +382,14 @@ request_refuse(struct web_request *req)
 			web_reply_header(req, "Allow", (const char *)allow.data);
 		buffer_free(&allow);
 	}
-	if (req->refusal == &web_payload_too_large && req->body_max == 0)
-		web_reply_problem(req, req->refusal, "No body is expected here.");
-	else if (req->refusal == &web_payload_too_large)
+	if (req->refusal == &web_payload_too_large)
 		web_reply_problem(req, req->refusal, "At most %zu octets are taken here.",
 		                  req->body_max);
 	else if (req->refusal == &web_header_too_large)
 		web_reply_problem(req, req->refusal, "At most %zu octets of headers are taken.",
 		                  req->server->header_bytes);
+	else if (req->refused[0] != '\0')
+		web_reply_problem(req, req->refusal, "%s", req->refused);
 	else
 		web_reply_problem(req, req->refusal, NULL);
 }

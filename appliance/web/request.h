@@ -17,15 +17,24 @@ enum web_method { WEB_GET, WEB_HEAD, WEB_POST, WEB_PUT, WEB_PATCH, WEB_DELETE, W
 typedef void web_handler(struct web_request *req, void *arg);
 
 enum web_route_flag {
-	WEB_JSON_BODY = 1,    /* a body that isn't JSON by its Content-Type gets 415 */
-	WEB_WHEN_DRAINING = 2 /* served while the server drains, whatever the method */
+	WEB_JSON_BODY = 1,     /* a body that isn't JSON by its Content-Type gets 415 */
+	WEB_WHEN_DRAINING = 2, /* served while the server drains, whatever the method */
+	/* Query arguments that are understood; with any of these every other one gets 400. */
+	WEB_NO_ARGS = 1 << 8,
+	WEB_ARG_LIMIT = 1 << 9,
+	WEB_ARG_BEFORE = 1 << 10,
+	WEB_ARG_AFTER = 1 << 11,
+	WEB_ARG_STATE = 1 << 12,
+	WEB_ARG_UNREAD = 1 << 13,
+	WEB_ARG_LAST_EVENT_ID = 1 << 14,
 };
 
 /*
  * { WEB_POST, "/v1/channels/:channel/messages", on_push, 65536, WEB_JSON_BODY }
  * A segment that begins with ':' matches any one non-empty segment. Of several
  * routes that match, the first wins. HEAD is served by GET's handler, without
- * the body. At most 8 parameters and 16 segments a path. body_max 0: no body.
+ * the body. At most 8 parameters and 16 segments a path. body_max 0: a body gets
+ * 400.
  */
 struct web_route {
 	enum web_method method;

@@ -62,8 +62,8 @@ token_detail(enum token_rc rc)
 	switch (rc) {
 	case TOKEN_MALFORMED:
 		return "The token isn't a signed JWT with iss, aud and exp, each of its right "
-		       "type and "
-		       "at most once.";
+		       "type and at most once; a kid in its header is a string, and a crit "
+		       "isn't understood.";
 	case TOKEN_WRONG_AUDIENCE:
 		return "The token's aud doesn't name this appliance.";
 	case TOKEN_EXPIRED:
@@ -399,6 +399,7 @@ claims_read(const json_t *payload, const struct token_key *key,
 	    !claim_time(payload, "nbf", false, &nbf) ||
 	    !claim_time(payload, "iat", false, &out->iat))
 		return TOKEN_MALFORMED;
+	out->has_scope = json_object_get(payload, "scope") != NULL;
 	rc = audience_check(json_object_get(payload, "aud"), expect->aud);
 	if (rc != TOKEN_OK)
 		return rc;

@@ -87,6 +87,7 @@ struct token_claims {
 	char jti[TOKEN_NAME_MAX + 1]; /* "" when absent */
 	char
 	    scope[TOKEN_SCOPE_MAX + 1]; /* words with single spaces between (RFC 8693), or "" */
+	bool has_scope;                 /* there is one, though it may be "" */
 };
 
 /*

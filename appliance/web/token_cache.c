@@ -38,6 +38,7 @@ token_equal(const uint8_t *a, const uint8_t *b, size_t len)
 struct packed {
 	int64_t site_id, exp, iat;
 	uint16_t len[STRINGS];
+	bool has_scope;
 	char text[];
 };
 
@@ -69,6 +70,7 @@ claims_pack(const struct token_claims *claims)
 	p->site_id = claims->site_id;
 	p->exp = claims->exp;
 	p->iat = claims->iat;
+	p->has_scope = claims->has_scope;
 	for (size_t i = 0; i < STRINGS; i++) {
 		p->len[i] = (uint16_t)strlen(strings[i]);
 		memcpy(p->text + at, strings[i], p->len[i]);
@@ -86,6 +88,7 @@ claims_unpack(const struct packed *p, struct token_claims *out)
 	out->site_id = p->site_id;
 	out->exp = p->exp;
 	out->iat = p->iat;
+	out->has_scope = p->has_scope;
 	claims_strings(out, strings);
 	for (size_t i = 0; i < STRINGS; i++) {
 		memcpy(strings[i], p->text + at, p->len[i]);

@@ -298,6 +298,9 @@ describe("tokens", () => {
 	test("scopes are kept to", async () => {
 		const message = { to: "ann@home.test", subject: "x" };
 		const only = (scope) => ({ bearer: hs256(claims({ scope })) });
+		for (const target of ["/v1/channels", "/v1/messages", "/v1/channels/orders/members"])
+			assert.equal((await get(target, only(""))).status, 403, `an empty scope at ${target}`);
+		assert.equal((await push(message, only(""))).status, 403);
 		assert.equal((await push(message, only("push"))).status, 202);
 		assert.equal((await push(message, only("read members"))).status, 403);
 		assert.equal((await push(message, { bearer: tokens.read })).status, 403);
@@ -384,6 +387,7 @@ describe("pushes", () => {
 			assert.equal(res.status, 422);
 			assert.equal(res.type, "no-recipient");
 			assert.deepEqual(res.json.errors.map((e) => e.address), [to].flat());
+			assert.deepEqual(res.json.errors.map((e) => e.pointer), Array.isArray(to) ? ["/to/0", "/to/1"] : ["/to"]);
 		}
 		assert.equal(count(), stood);
 	});
@@ -654,6 +658,31 @@ describe("channels and members", () => {
 		const one = (await get("/v1/channels/orders")).json;
 		assert.equal(one.title, "Your orders");
 		assert.match(one.created, /Z$/);
+	});
+
+	test("a closed one is shown, and takes nothing", async () => {
+		sql(`INSERT INTO tmtp.channel (site_id, channel_id, name, title, created_at, closed_at) VALUES (${SHOP}, 190, 'shut', 'Shut', now(), now())`);
+		const one = await get("/v1/channels/shut");
+		assert.equal(one.status, 200);
+		assert.match(one.json.closed, /Z$/);
+		assert.equal((await post("/v1/channels/shut/members", { address: "ann@home.test" })).status, 404);
+		assert.equal((await post("/v1/channels/shut/messages", { to: "ann@home.test", subject: "x" })).status, 404);
+	});
+
+	test("arguments that nobody knows, two keys, a body where none belongs: 400 that names it", async () => {
+		for (const [target, detail] of [["/v1/channels?limit=3", /"limit"/], ["/v1/messages?offset=3", /"offset"/], ["/v1/messages?before=x%00", /./],
+			["/v1/channels/orders/members?limit=3&page=2", /"page"/], ["/v1/messages?%e4=1", /./]]) {
+			const res = await get(target);
+			assert.equal(res.status, 400, target);
+			assert.match(res.json.detail ?? "-", detail);
+		}
+		assert.equal((await get("/v1/channels/orders/members?limit=3&state=granted&after=a@b.test")).status, 200);
+		const twice = await push({ to: "ann@home.test", subject: "x" }, { headers: { "Idempotency-Key": ["a", "b"] } });
+		assert.equal(twice.status, 400);
+		assert.match(twice.json.detail, /Idempotency-Key/);
+		const body = await request("DELETE", "/v1/channels/orders/members/zoe@home.test", { body: "{}", headers: { "Content-Type": "application/json", "Content-Length": 2 } });
+		assert.equal(body.status, 400);
+		assert.match(body.json.detail, /No body/);
 	});
 
 	test("registering invites once", async () => {

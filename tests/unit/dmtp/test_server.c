@@ -8,13 +8,15 @@
 #define POST1                                                                              \
 	"l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D "4:from14:shop@a.example2:id2:n1" \
 	"5:rcptsl20:" GRANT_A "e4:sizei100e4:urisl1:ueee"
-#define MALFORMED "l1:Ed4:code9:malformed4:text0:ee"
-#define UNKNOWN "l1:Ed4:code15:unknown-command4:text0:ee"
-#define NOT_NOW "l1:Ed4:code7:not-now4:text0:ee"
-#define LIMIT "l1:Ed4:code5:limit4:text0:ee"
-#define TOO_LARGE "l1:Ed4:code9:too-large4:text0:ee"
-#define TLS_REQUIRED "l1:Ed4:code12:tls-required4:text0:ee"
-#define UNVERIFIED "l1:Ed4:code17:unverified-sender4:text0:ee"
+#define MALFORMED \
+	"l1:Ed4:code9:malformed4:text64:This is no well-formed command, or a value in it is not allowed.ee"
+#define UNKNOWN "l1:Ed4:code15:unknown-command4:text31:This command is not known here.ee"
+#define NOT_NOW "l1:Ed4:code7:not-now4:text43:This command is not possible at this point.ee"
+#define LIMIT "l1:Ed4:code5:limit4:text36:This is more than a session may ask.ee"
+#define TOO_LARGE "l1:Ed4:code9:too-large4:text39:This is larger than what is taken here.ee"
+#define TLS_REQUIRED "l1:Ed4:code12:tls-required4:text16:Start TLS first.ee"
+#define UNVERIFIED \
+	"l1:Ed4:code17:unverified-sender4:text57:The domain of the sender is not verified in this session.ee"
 #define AUTH1 "l4:AUTHd6:domain9:a.example3:key2:k19:signature64:" SIGNATURE_S "ee"
 
 static struct dmtp_greeting
@@ -177,7 +179,9 @@ test_refused_session_gets_z_instead_of_a_greeting(void **state)
 	(void)state;
 	feed(s, T0, POST1); /* dropped */
 	expect_nothing(s);
-	expect_output(s, T0, "l1:Zd4:code13:shutting-down5:retryi60e4:text0:ee");
+	expect_output(
+	    s, T0,
+	    "l1:Zd4:code13:shutting-down5:retryi60e4:text45:The server is being stopped: try again later.ee");
 	expect_close(s, DMTP_CLOSE_REFUSED);
 	dmtp_server_free(&s);
 	s = dmtp_server_new_refusing(&z, T0); /* a client that does not take it */
@@ -430,9 +434,10 @@ test_reply_longer_than_a_response_may_be_becomes_z(void **state)
 	big.events = slice_mem(inside, 1048571);
 	assert_true(dmtp_server_reply(s, T0, b, &big));
 	assert_true(dmtp_server_reply(s, T0, a, &big));
-	expect_output(s, T0,
-	              "l1:Zd4:code7:storage5:retryi60e4:text0:ee"
-	              "l1:Zd4:code7:storage5:retryi60e4:text0:ee");
+	expect_output(
+	    s, T0,
+	    "l1:Zd4:code7:storage5:retryi60e4:text54:This can not be stored at the moment: try again later.ee"
+	    "l1:Zd4:code7:storage5:retryi60e4:text54:This can not be stored at the moment: try again later.ee");
 	free(inside);
 	dmtp_server_free(&s);
 }

@@ -390,6 +390,31 @@ session_feed(struct dmtp_server *s, struct slice in, size_t step)
 	return closed;
 }
 
+/* Texts of refusals are for people: none of the vectors'. */
+static void
+add_without_texts(struct buffer *out, struct slice s)
+{
+	static const char key[] = "4:text";
+	const uint8_t *end = s.data + s.len;
+
+	for (const uint8_t *at = s.data; at < end;) {
+		const uint8_t *found = memmem(at, (size_t)(end - at), key, sizeof(key) - 1);
+		char *behind;
+		unsigned long len;
+
+		if (found == NULL) {
+			buffer_add(out, at, (size_t)(end - at));
+			return;
+		}
+		found += sizeof(key) - 1;
+		buffer_add(out, at, (size_t)(found - at));
+		len = strtoul((const char *)found, &behind, 10);
+		buffer_add_str(out, "0:");
+		at = (const uint8_t *)behind + 1 + len;
+		assert_true(*behind == ':' && at <= end);
+	}
+}
+
 static void
 session_run(const struct block *b, size_t step)
 {
@@ -400,8 +425,10 @@ session_run(const struct block *b, size_t step)
 		                                       .limits = DMTP_LIMITS_DEFAULT } };
 	struct dmtp_server_event e;
 	struct dmtp_server *s;
+	struct buffer plain;
 	bool closed = false;
 
+	buffer_init(&plain, 1 << 20);
 	o.greeting.limits.rcpts = 2000;
 	s = dmtp_server_new(&o, 0);
 	assert_non_null(s);
@@ -413,7 +440,9 @@ session_run(const struct block *b, size_t step)
 		if (strcmp(b->lines[i].key, "S") != 0)
 			continue;
 		out = dmtp_server_output(s);
-		if (!slice_eq(out, value))
+		buffer_clear(&plain);
+		add_without_texts(&plain, out);
+		if (!slice_eq(buffer_slice(&plain), value))
 			fail_msg("%.*s: \"%.*s\"", (int)get(b, "name").len,
 			         (const char *)get(b, "name").data, (int)out.len,
 			         (const char *)out.data);
@@ -423,6 +452,7 @@ session_run(const struct block *b, size_t step)
 		closed = closed || e.kind == DMTP_SERVER_CLOSE;
 	expect_text(b, "close", slice_str(closed ? "yes" : "no"));
 	dmtp_server_free(&s);
+	buffer_free(&plain);
 }
 
 static void

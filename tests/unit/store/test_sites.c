@@ -316,7 +316,10 @@ test_channels_of_a_site(void **state)
 	add.kind = CHANNEL_CLOSE;
 	add.channel = "orders";
 	assert_int_equal(change(ctl, add), STORE_OK);
-	assert_int_equal(RUN(store_channel_list, site, &list), STORE_NOT_FOUND);
+	assert_int_equal(RUN(store_channel_list, site, &list), STORE_OK); /* shown as closed */
+	assert_int_equal(list.rows_n, 1);
+	assert_int_equal(list.rows[0].closed_us, NOW);
+	channel_list_clear(&list);
 	list.name = SLICE("");
 	assert_int_equal(RUN(store_channel_list, site, &list), STORE_OK);
 	assert_int_equal(list.rows_n, 2);

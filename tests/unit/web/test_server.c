@@ -472,8 +472,11 @@ test_bodies_that_are_refused(void **state)
 		{ "POST /v1/body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, "
 		  "chunked\r\n\r\n0\r\n\r\n",
 		  400, "bad-request" },
-		{ "GET /v1/hold HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 413,
-		  "payload-too-large" },
+		{ "GET /v1/hold HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 400,
+		  "bad-request" },
+		{ "POST /v1/body HTTP/1.1\r\nHost: a\r\nIdempotency-Key: a\r\n"
+		  "idempotency-key: a\r\nContent-Length: 2\r\n\r\n{}",
+		  400, "bad-request" },
 		{ "POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 404,
 		  "not-found" },
 	};

@@ -179,6 +179,7 @@ test_good_tokens_of_each_algorithm(void **state)
 		assert_false(token_has_scope(&c, "channels"));
 		assert_false(token_has_scope(&c, "pus"));
 		assert_false(token_has_scope(&c, ""));
+		assert_true(c.has_scope);
 	}
 }
 
@@ -576,6 +577,11 @@ test_cache_finds_until_exp_and_until_cleared(void **state)
 	assert_string_equal(found.jti, "1");
 	assert_string_equal(found.sub, "");
 	assert_string_equal(found.scope, "push");
+	assert_false(found.has_scope);
+	c.has_scope = true; /* an empty one is none that is missing */
+	token_cache_put(cache, digest, &c, generation);
+	assert_true(token_cache_get(cache, digest, NOW + 9, &found, &generation));
+	assert_true(found.has_scope);
 	assert_false(token_cache_get(cache, other, NOW, &found, &generation));
 	assert_false(token_cache_get(cache, digest, NOW + 10, &found, &generation)); /* exp */
 	token_cache_clear(cache);
