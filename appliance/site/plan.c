@@ -474,7 +474,7 @@ to_is_fine(const json_t *to, struct web_errors *errors)
 	if (!json_is_array(to) && !json_is_string(to) && !json_is_object(to))
 		wrong = "must be a string or a list of strings or objects";
 	else if (to_count(to) < 1)
-		wrong = "must have at least 1 items";
+		wrong = "must not be empty";
 	else if (to_count(to) > PUSH_RCPTS_MAX)
 		wrong = "must have at most 1000 items";
 	if (wrong != NULL)

@@ -264,7 +264,7 @@ test_what_is_wrong_is_told_by_pointer(void **state)
 		  &web_invalid_value },
 		{ "{\"title\":\"a\",\"to\":5}", "/to", "must be a string or a list of strings",
 		  &web_invalid_value },
-		{ "{\"title\":\"a\",\"to\":[]}", "/to", "must have at least 1 items",
+		{ "{\"title\":\"a\",\"to\":[]}", "/to", "must not be empty",
 		  &web_invalid_value },
 		{ "{\"title\":\"a\",\"to\":[\"a\",\"a\",\"a\",\"a\"]}", "/to",
 		  "must have at most 3 items", &web_invalid_value },
