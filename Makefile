@@ -109,7 +109,7 @@ $(foreach r,$(ROOMS),$(eval $(call unit_rule,$(r))))
 .PHONY: unit unit-build
 unit-build: $(UNIT_BIN)
 unit: $(UNIT_BIN)
-	sh tests/unit/run.sh $(UNIT_BIN)
+	@sh tests/unit/run.sh $(UNIT_BIN)
 
 # --- benchmarks: tests/bench/bench_<room>.c and bench_<room>_*.c ------------
 define bench_rule

@@ -18,7 +18,7 @@ start)
 	mkdir -p "$dir"
 	[ "$(id -u)" -ne 0 ] || chown postgres: "$dir"
 	cd "$dir"
-	as "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C -k >"$dir/initdb.log" 2>&1 ||
+	as "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C -k -N >"$dir/initdb.log" 2>&1 ||
 		{ cat "$dir/initdb.log"; exit 1; }
 	cat >>"$dir/data/postgresql.conf" <<-EOF
 		listen_addresses = ''

@@ -1,22 +1,30 @@
 #!/bin/sh
-# Runs the unit tests given as arguments; shows the output of those that fail.
-# Closes with "N passed, N failed", counted in test functions.
+# Runs the unit tests given as arguments, as many at once as there are processors (or JOBS);
+# shows the output of those that fail. Closes with "N passed, N failed", counted in test
+# functions; a program that ends badly without naming one counts as one.
 set -u
-passed=0 failed=0 broken=0
-out=$(mktemp)
-trap 'rm -f "$out"' EXIT
-for bin in "$@"; do
-	CMOCKA_MESSAGE_OUTPUT=STDOUT "$bin" >"$out" 2>&1
+if [ "${1:-}" = --one ]; then
+	out=$2/$(echo "$3" | tr / _)
+	CMOCKA_MESSAGE_OUTPUT=STDOUT "$3" >"$out" 2>&1
 	rc=$?
 	ok=$(grep -c '^\[       OK \]' "$out")
 	bad=$(grep '^\[  FAILED  \]' "$out" | grep -vc 'test(s)')
-	passed=$((passed + ok))
-	failed=$((failed + bad))
 	if [ $rc -ne 0 ] || [ "$ok" -eq 0 ]; then
-		[ "$bad" -eq 0 ] && broken=$((broken + 1))
-		echo "# $bin (exit $rc)"
-		cat "$out"
+		[ "$bad" -gt 0 ] || bad=1
+		{ echo "# $3 (exit $rc)"; cat "$out"; } >"$out.failed"
 	fi
-done
-echo "$passed passed, $((failed + broken)) failed"
-[ $((failed + broken)) -eq 0 ] && [ "$passed" -gt 0 ]
+	echo "$ok $bad" >"$out.count"
+	exit 0
+fi
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+printf '%s\n' "$@" | xargs -n 1 -P "${JOBS:-$(nproc)}" sh "$0" --one "$dir"
+cat "$dir"/*.failed 2>/dev/null
+cat "$dir"/*.count | awk -v programs=$# '
+	{ passed += $1; failed += $2 }
+	END {
+		if (NR != programs)
+			failed += programs - NR
+		print passed " passed, " failed " failed"
+		exit !(failed == 0 && passed > 0)
+	}'
