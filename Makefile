@@ -151,6 +151,8 @@ run: packages-run
 	@BUILD=$(BUILD) bash deploy/demo/demo.sh
 
 E2E := $(wildcard tests/e2e/*.test.mjs)
+# Files at once: each waits more than it computes.
+E2E_JOBS ?= 3
 
 .PHONY: test
 test: packages-test
@@ -163,7 +165,7 @@ test-all: all layers options install-check unit fuzz-replay conformance e2e
 check: layers options install-check unit fuzz-replay
 
 e2e: all $(BUILD)/bench/dmtp_sink
-	BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node --test --test-concurrency=1 $(E2E)
+	BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node --test --test-concurrency=$(E2E_JOBS) $(E2E)
 
 # HOST=… PORT=… CERTS=…: another server; tests/conformance/README.md has the rest. HOST counts only
 # when it stands on the command line, since some shells export one.

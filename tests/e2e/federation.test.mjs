@@ -241,8 +241,8 @@ describe("messages", () => {
 			const id = await site.push("orders", ann.address, "Pay here: AAAAAAAA");
 			await site.settled(id);
 			digest = await its.shop.sql(`SELECT digest FROM tmtp.message WHERE message_id = '${id}'`);
-			await its.shop.sql(`UPDATE tmtp.message SET body = convert_to(replace(convert_from(body, 'LATIN1'), 'AAAAAAAA', 'BBBBBBBB'), 'LATIN1')
-				WHERE message_id = '${id}'`);
+			await its.shop.sql(`UPDATE tmtp.message SET body = overlay(body PLACING 'BBBBBBBB'::bytea
+				FROM position('AAAAAAAA'::bytea IN body)) WHERE message_id = '${id}'`);
 			uri = new URL(await its.home.sql(`SELECT uris FROM tmtp.notification WHERE digest = '${digest}'`));
 			await until("the altered message to be served", async () => (await request(its.shop.site, "GET", uri.pathname)).text.includes("BBBBBBBB"));
 		} finally {

@@ -690,7 +690,7 @@ describe("channels and members", () => {
 		assert.equal(res.status, 202);
 		assert.deepEqual(res.json.members, [{ address: "dee@home.test", state: "invited", invited: true },
 			{ address: "eve@new.test", state: "invited", invited: true }]);
-		const body = sql(`SELECT convert_from(body, 'LATIN1') FROM tmtp.message WHERE audience = 3 AND channel_id = 102 LIMIT 1`);
+		const body = sql(`SELECT encode(body, 'escape') FROM tmtp.message WHERE audience = 3 AND channel_id = 102 LIMIT 1`);
 		assert.match(body, /9:Your news/);
 		assert.match(body, /15:All that is new/);
 		const again = await post("/v1/channels/news/members", { address: "dee@home.test" });
