@@ -21,7 +21,7 @@ static const struct ctl_command *const groups[] = {
 	migrate_commands, site_commands,    key_commands,     token_commands,
 	channel_commands, account_commands, contact_commands, member_commands,
 	message_commands, queue_commands,   peer_commands,    domain_key_commands,
-	audit_commands,
+	dmtp_commands,    audit_commands,
 };
 
 #define GROUPS (sizeof(groups) / sizeof(groups[0]))

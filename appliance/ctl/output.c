@@ -133,6 +133,17 @@ cell_text(struct buffer *out, const json_t *value)
 	buffer_add_u8(out, '\0');
 }
 
+void
+output_plain(const char *text)
+{
+	struct buffer plain;
+
+	buffer_init(&plain, CELL_MAX);
+	add_plain(&plain, text);
+	(void)fwrite(plain.data, 1, plain.len, stdout);
+	buffer_free(&plain);
+}
+
 /* Columns of a terminal that UTF-8 text takes. */
 static size_t
 text_width(const char *text)

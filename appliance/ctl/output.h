@@ -36,6 +36,9 @@ enum ctl_exit output_record(struct ctl *ctl, json_t *record,
 enum ctl_exit output_done(struct ctl *ctl, json_t *record, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Prints text without anything that could steer a terminal. */
+void output_plain(const char *text);
+
 /* Writes the document. Takes it. */
 void output_json(json_t *document);
 

@@ -1,6 +1,8 @@
 /* Other domains' web servers: see origins.h. */
 #include "home/origins.h"
 
+#include "net/discover.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -54,19 +56,10 @@ read_pins(struct origins *origins, char why[static NET_TEXT])
 static bool
 make_fetcher(struct origins *origins, char why[static NET_TEXT])
 {
-	const struct config_addresses *servers = &origins->home->config->relay.nameservers;
-	struct resolver_config resolver = { .servers = NULL };
 	struct fetcher_config config = { .user_agent = "tmtpd" };
-	struct buffer list;
 
-	buffer_init(&list, 4096);
-	for (size_t i = 0; i < servers->count; i++)
-		buffer_add_fmt(&list, "%s%s", i == 0 ? "" : ",", servers->items[i].text);
-	buffer_add_u8(&list, '\0');
-	if (servers->count > 0)
-		resolver.servers = (const char *)list.data;
-	origins->resolver = resolver_new(origins->home->loop, &resolver, why);
-	buffer_free(&list);
+	origins->resolver = discover_resolver(
+	    origins->home->loop, &origins->home->config->relay.nameservers, 0, why);
 	config.resolver = origins->resolver;
 	if (origins->resolver != NULL)
 		origins->fetcher = fetcher_new(origins->home->loop, &config);

@@ -482,6 +482,17 @@ conn_tls_peer(const struct conn *conn)
 }
 
 bool
+conn_tls_certificate(const struct conn *conn, const char *domain, struct tls_certificate *out)
+{
+	X509 *cert =
+	    conn_tls_peer(conn) == NULL ? NULL : SSL_get0_peer_certificate(conn->tls->ssl);
+
+	if (cert != NULL)
+		tls_certificate_describe(cert, domain, out);
+	return cert != NULL;
+}
+
+bool
 conn_tls_exporter(struct conn *conn, const char *label, uint8_t *out, size_t len)
 {
 	return conn_tls_peer(conn) != NULL && tls_stream_exporter(conn->tls, label, out, len);

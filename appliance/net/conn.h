@@ -133,6 +133,13 @@ enum conn_rc conn_start_tls_client(struct conn *conn, struct tls_client *client,
 const struct tls_peer *conn_tls_peer(const struct conn *conn);
 
 /*
+ * The peer's certificate in words, and by which rule it names domain. False before `secured`, and
+ * when it showed none: out untouched.
+ */
+bool conn_tls_certificate(const struct conn *conn, const char *domain,
+                          struct tls_certificate *out) __attribute__((warn_unused_result));
+
+/*
  * Keying material of the session (RFC 8446 section 7.5, RFC 5705), without a
  * context. False before `secured`, and in TLS 1.2 without the extended master
  * secret (RFC 7627): out untouched.

@@ -122,6 +122,19 @@ struct tls_peer {
 	bool resumed;
 };
 
+/* A certificate in words, whatever the check said of it. */
+struct tls_certificate {
+	char subject[NET_TEXT], issuer[NET_TEXT]; /* RFC 2253; cut when longer */
+	/*
+	 * Its names, blanks between: "DNS:a.test SRV:_dmtps.a.test"; nothing in it but visible ASCII.
+	 * Cut when longer, with "..." as the last.
+	 */
+	char names[1024];
+	int64_t from_s, until_s; /* wall seconds */
+	/* Which kind of name is the domain that was asked about: "dNSName", "SRV-ID" or "" (none). */
+	const char *rule;
+};
+
 /* Domain is among the verified names and valid_until hasn't passed; domain in lower case. */
 bool tls_peer_is(const struct tls_peer *peer, struct slice domain);
 

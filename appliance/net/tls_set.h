@@ -103,6 +103,9 @@ bool tls_pins_concern(const struct tls_set *set, X509 *cert);
  */
 bool tls_pins_apply(const struct tls_set *set, const bool *held, struct tls_names *names);
 
+/* The certificate in words, and by which rule it names domain. */
+void tls_certificate_describe(X509 *cert, const char *domain, struct tls_certificate *out);
+
 /* Wall seconds of the certificate's notAfter. */
 int64_t tls_cert_ends(const X509 *cert);
 

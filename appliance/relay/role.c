@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "base/random.h"
+#include "net/discover.h"
 #include "relay/catchup.h"
 #include "relay/grants.h"
 #include "relay/receipts.h"
@@ -329,18 +330,8 @@ start_store(struct role *r)
 static bool
 start_resolver(struct role *r, char why[static NET_TEXT])
 {
-	const struct config_addresses *servers = &r->relay.config->relay.nameservers;
-	struct resolver_config config = { .servers = NULL };
-	struct buffer list;
-
-	buffer_init(&list, 4096);
-	for (size_t i = 0; i < servers->count; i++)
-		buffer_add_fmt(&list, "%s%s", i == 0 ? "" : ",", servers->items[i].text);
-	buffer_add_u8(&list, '\0');
-	if (servers->count > 0)
-		config.servers = (const char *)list.data;
-	r->relay.resolver = resolver_new(r->relay.loop, &config, why);
-	buffer_free(&list);
+	r->relay.resolver =
+	    discover_resolver(r->relay.loop, &r->relay.config->relay.nameservers, 0, why);
 	return r->relay.resolver != NULL;
 }
 

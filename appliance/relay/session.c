@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "base/metric.h"
 #include "net/conn.h"
-#include "relay/discover.h"
+#include "net/discover.h"
 #include "relay/routes.h"
 #include "relay/signing.h"
 
@@ -870,7 +870,9 @@ session_begin(struct peer *peer, const char *own, unsigned slot)
 	loop_defer_init(&s->work, work, s);
 	loop_defer_init(&s->reap, reap, s);
 	metric_add(&sessions_open, 1);
-	discover_start(&s->discovery, peer->relay, peer->domain, on_discovered, s);
+	discover_start(&s->discovery, peer->relay->resolver, peer->domain,
+	               routes_find(peer->relay->routes, slice_str(peer->domain)).pinned,
+	               on_discovered, s);
 	session_ready(s);
 	return s;
 }

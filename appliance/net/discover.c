@@ -1,21 +1,20 @@
 /* Discovery: see discover.h. */
-#include "relay/discover.h"
+#include "net/discover.h"
 
-#include "relay/routes.h"
+#include "dmtp/session.h"
 
 #include <stdio.h>
 
-static void
+static struct discover_target *
 add_target(struct discovery *d, const char *host, uint16_t port, enum dmtp_client_mode mode)
 {
-	struct discover_target *t;
+	struct discover_target *t = &d->targets[d->count++];
 
-	if (d->count == DISCOVER_MAX)
-		return;
-	t = &d->targets[d->count++];
 	(void)snprintf(t->host, sizeof(t->host), "%.*s", (int)sizeof(t->host) - 1, host);
 	t->port = port;
+	t->priority = t->weight = 0;
 	t->mode = mode;
+	return t;
 }
 
 static void
@@ -26,8 +25,12 @@ add_answer(struct discovery *d, const struct resolve_answer *answer, enum dmtp_c
 
 	memcpy(sorted, answer->targets, n * sizeof(sorted[0]));
 	resolve_order(sorted, n, resolve_random, NULL);
-	for (size_t i = 0; i < n; i++)
-		add_target(d, sorted[i].host, sorted[i].port, mode);
+	for (size_t i = 0; i < n && d->count < DISCOVER_MAX; i++) {
+		struct discover_target *t = add_target(d, sorted[i].host, sorted[i].port, mode);
+
+		t->priority = sorted[i].priority;
+		t->weight = sorted[i].weight;
+	}
 }
 
 static void
@@ -43,6 +46,7 @@ on_starttls(struct resolve_query *query, const struct resolve_answer *answer)
 {
 	struct discovery *d = query->arg;
 
+	d->starttls_rc = answer->rc;
 	if (answer->rc == RESOLVE_FOUND)
 		add_answer(d, answer, DMTP_CLIENT_STARTTLS);
 	if (d->count > 0) {
@@ -52,8 +56,9 @@ on_starttls(struct resolve_query *query, const struct resolve_answer *answer)
 	if (d->tls_rc == RESOLVE_FAIL || answer->rc == RESOLVE_FAIL) {
 		d->reason = "the name servers gave no usable answer";
 	} else if (d->tls_rc == RESOLVE_NO_RECORD && answer->rc == RESOLVE_NO_RECORD) {
-		add_target(d, d->domain, DMTP_PORT_TLS, DMTP_CLIENT_TLS);
-		add_target(d, d->domain, DMTP_PORT_PLAIN, DMTP_CLIENT_STARTTLS);
+		d->fallback = true;
+		(void)add_target(d, d->domain, DMTP_PORT_TLS, DMTP_CLIENT_TLS);
+		(void)add_target(d, d->domain, DMTP_PORT_PLAIN, DMTP_CLIENT_STARTTLS);
 	} else {
 		d->reason = "the domain's records say that it takes no DMTP";
 		d->refused = true;
@@ -71,14 +76,12 @@ on_tls(struct resolve_query *query, const struct resolve_answer *answer)
 	if (answer->rc == RESOLVE_FOUND)
 		add_answer(d, answer, DMTP_CLIENT_TLS);
 	(void)snprintf(name, sizeof(name), "_dmtp._tcp.%s", d->domain);
-	resolve_service(d->relay->resolver, &d->query, name, on_starttls, d);
+	resolve_service(d->resolver, &d->query, name, on_starttls, d);
 }
 
 static bool
-use_route(struct discovery *d)
+use_route(struct discovery *d, const struct config_route *route)
 {
-	const struct config_route *route =
-	    routes_find(d->relay->routes, slice_str(d->domain)).pinned;
 	static const enum dmtp_client_mode modes[] = {
 		[ROUTE_DMTP_TLS] = DMTP_CLIENT_TLS,
 		[ROUTE_DMTP_STARTTLS] = DMTP_CLIENT_STARTTLS,
@@ -87,25 +90,27 @@ use_route(struct discovery *d)
 
 	if (route == NULL || route->dmtp == ROUTE_DMTP_NONE)
 		return false;
-	add_target(d, route->dmtp_target.host, route->dmtp_target.port, modes[route->dmtp]);
+	d->pinned = true;
+	(void)add_target(d, route->dmtp_target.host, route->dmtp_target.port,
+	                 modes[route->dmtp]);
 	return true;
 }
 
 void
-discover_start(struct discovery *d, struct relay *relay, const char *domain,
-               void (*fn)(struct discovery *d), void *arg)
+discover_start(struct discovery *d, struct resolver *resolver, const char *domain,
+               const struct config_route *route, void (*fn)(struct discovery *d), void *arg)
 {
 	char name[RESOLVE_NAME + 16];
 
-	*d = (struct discovery){ .relay = relay, .fn = fn, .arg = arg, .reason = "" };
+	*d = (struct discovery){ .resolver = resolver, .fn = fn, .arg = arg, .reason = "" };
 	(void)snprintf(d->domain, sizeof(d->domain), "%s", domain);
-	if (use_route(d)) {
+	if (use_route(d, route)) {
 		d->fn(d);
 		return;
 	}
 	d->busy = true;
 	(void)snprintf(name, sizeof(name), "_dmtps._tcp.%s", domain);
-	resolve_service(relay->resolver, &d->query, name, on_tls, d);
+	resolve_service(resolver, &d->query, name, on_tls, d);
 }
 
 void
@@ -114,4 +119,23 @@ discover_cancel(struct discovery *d)
 	if (d->busy)
 		resolve_cancel(&d->query);
 	d->busy = false;
+}
+
+struct resolver *
+discover_resolver(struct loop *loop, const struct config_addresses *servers, int timeout_ms,
+                  char why[static NET_TEXT])
+{
+	struct resolver_config config = { .timeout_ms = timeout_ms };
+	struct resolver *resolver;
+	struct buffer list;
+
+	buffer_init(&list, 4096);
+	for (size_t i = 0; i < servers->count; i++)
+		buffer_add_fmt(&list, "%s%s", i == 0 ? "" : ",", servers->items[i].text);
+	buffer_add_u8(&list, '\0');
+	if (servers->count > 0)
+		config.servers = (const char *)list.data;
+	resolver = resolver_new(loop, &config, why);
+	buffer_free(&list);
+	return resolver;
 }
