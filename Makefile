@@ -229,7 +229,7 @@ $(BUILD)/tmtp.conf.5: deploy/tmtp.conf.5.sh $(BUILD)/tmtpd
 UNITS ?= $(PREFIX)/lib
 DOC   := $(PREFIX)/share/doc/tmtp
 PAGES := README.md CHANGELOG.md LICENSE deploy/README.md schema/README.md schema/roles.sql \
-         appliance/site/API.md appliance/home/API.md appliance/dmtp/PROTOCOL.md
+         appliance/site/API.md appliance/home/API.md appliance/panel/API.md appliance/dmtp/PROTOCOL.md
 
 .PHONY: install
 install: all $(BUILD)/tmtp.conf.5

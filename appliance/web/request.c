@@ -208,6 +208,7 @@ is_known_argument(unsigned flags, struct slice name)
 		{ WEB_ARG_LIMIT, "limit" },   { WEB_ARG_BEFORE, "before" },
 		{ WEB_ARG_AFTER, "after" },   { WEB_ARG_STATE, "state" },
 		{ WEB_ARG_UNREAD, "unread" }, { WEB_ARG_LAST_EVENT_ID, "last_event_id" },
+		{ WEB_ARG_DOMAIN, "domain" }, { WEB_ARG_MESSAGE, "message" },
 	};
 	bool checked = (flags & WEB_NO_ARGS) != 0;
 
