@@ -164,7 +164,7 @@ test-all: all layers options install-check unit fuzz-replay conformance e2e
 
 check: layers options install-check unit fuzz-replay
 
-e2e: all $(BUILD)/bench/dmtp_sink
+e2e: all $(BUILD)/bench/dmtp-sink
 	BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node --test --test-concurrency=$(E2E_JOBS) $(E2E)
 
 # HOST=… PORT=… CERTS=…: another server; tests/conformance/README.md has the rest. HOST counts only
