@@ -90,7 +90,9 @@ peer_get(struct relay *relay, int64_t domain_id, const char *domain)
 	p->domain_id = domain_id;
 	p->state = (struct peer_state){ .domain_id = domain_id,
 		                        .failing_since_us = -1,
-		                        .retry_at_us = -1 };
+		                        .retry_at_us = -1,
+		                        .refused_since_us = -1,
+		                        .refused_at_us = -1 };
 	(void)snprintf(p->domain, sizeof(p->domain), "%s", domain);
 	loop_timer_init(&p->retry, relay->loop, on_retry, p);
 	HASH_ADD(hh, relay->peers, domain_id, sizeof(p->domain_id), p);
@@ -194,6 +196,7 @@ take_well(struct relay *relay)
 		p->state.held = false;
 		p->state.failures = 0;
 		p->state.retry_at_us = p->state.failing_since_us = -1;
+		p->state.refused_since_us = p->state.refused_at_us = -1;
 		p->probe_ours = false;
 		count_down(p, was_down);
 		loop_timer_set(&p->retry, 0);
@@ -409,6 +412,22 @@ peer_failed(struct peer *p, const char *reason)
 	log_warn("peer-failed", LOG_S("peer", p->domain), LOG_S("reason", reason),
 	         LOG_I("failures", p->state.failures),
 	         LOG_I("retry_s", (wall_to_wait_ms(p->state.retry_at_us) + 999) / 1000));
+}
+
+void
+peer_refused(struct peer *p, const char *reason)
+{
+	p->state.refused_at_us = clock_wall_us();
+	if (p->state.refused_since_us < 0)
+		p->state.refused_since_us = p->state.refused_at_us;
+	peer_failed(p, reason);
+}
+
+void
+peer_found(struct peer *p)
+{
+	p->state.refused_since_us = p->state.refused_at_us =
+	    -1; /* saved with what comes of it */
 }
 
 void

@@ -76,6 +76,12 @@ bool peer_is_paused(const struct peer *peer);
  */
 void peer_failed(struct peer *peer, const char *reason);
 
+/* The same, of a try in which DNS said that the domain takes no DMTP: final when it stays so. */
+void peer_refused(struct peer *peer, const char *reason);
+
+/* DNS leads somewhere: what it said before counts no more. */
+void peer_found(struct peer *peer);
+
 /* Z, or I or X with a time: the peer's own wish, and no failure of it. */
 void peer_wait(struct peer *peer, const char *reason, uint32_t retry_s);
 

@@ -63,6 +63,7 @@ struct session {
 	int64_t proof_ms; /* PROOF_GIVEN: since */
 	struct command auth;
 	bool retired;       /* its end is our wish, or was told the peer already */
+	bool no_service;    /* DNS says that the domain takes no DMTP */
 	uint32_t refused_s; /* a target said Z instead of a greeting: for so long */
 
 	struct source *lanes[LANES], **ends[LANES];
@@ -706,6 +707,9 @@ on_host(struct resolve_query *query, const struct resolve_answer *answer)
 	size_t n = answer->count < RESOLVE_MAX ? answer->count : RESOLVE_MAX;
 
 	s->resolving = false;
+	s->no_service = s->discovery.fallback && answer->rc == RESOLVE_NO_NAME;
+	if (!s->no_service && answer->rc != RESOLVE_FAIL)
+		peer_found(s->peer);
 	if (answer->rc != RESOLVE_FOUND || n == 0) {
 		(void)snprintf(s->reason, sizeof(s->reason), "%s: %s",
 		               s->discovery.targets[s->target].host, answer->text);
@@ -725,11 +729,20 @@ try_target(struct session *s)
 	struct net_address address;
 
 	if (net_address_make(t->host, t->port, &address)) {
+		peer_found(s->peer);
 		connect_to(s, &address, 1);
 		return;
 	}
 	s->resolving = true;
 	resolve_host(s->peer->relay->resolver, &s->query, t->host, on_host, s);
+}
+
+/* Discovery gave no target. */
+static void
+end_unfound(struct session *s)
+{
+	s->no_service = s->discovery.refused;
+	end(s, s->discovery.reason);
 }
 
 static void
@@ -749,7 +762,7 @@ work(struct loop_defer *defer)
 		if (s->target < s->discovery.count)
 			try_target(s);
 		else
-			end(s, s->reason[0] != '\0' ? s->reason : s->discovery.reason);
+			end_unfound(s);
 		return;
 	}
 	if (s->greeted && s->proof == PROOF_WANTED && !s->no_more)
@@ -805,6 +818,8 @@ tell_peer(struct session *s, const char *reason)
 		return;
 	if (!s->greeted && s->refused_s > 0)
 		peer_wait(s->peer, reason, s->refused_s);
+	else if (s->no_service)
+		peer_refused(s->peer, reason);
 	else
 		peer_failed(s->peer, reason);
 }

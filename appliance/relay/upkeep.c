@@ -25,17 +25,23 @@
 #define EXPIRE_OWN_EVERY_MS 5000
 #define EXPIRE_LIMIT_EVERY_MS 60000
 #define EXPIRE_AT_ONCE 1000
+#define REFUSED_EVERY_MS 5000
+#define REFUSED_S      \
+	(INT64_C(48) * \
+	 3600) /* unsigned DNS is believed after so long (PROTOCOL.md, section 2) */
 #define EXPIRE_OVERLAP_S 30 /* for clocks that differ, and for what was just given back */
 
 struct relay_upkeep {
 	struct relay *relay;
-	struct loop_timer partitions_timer, chunks_timer, reap_timer, own_timer, limit_timer;
+	struct loop_timer partitions_timer, chunks_timer, reap_timer, own_timer, limit_timer,
+	    refused_timer;
 	struct upkeep_partitions partitions;
 	struct upkeep_chunks chunks;
 	struct worker_reap reap;
-	struct queue_expire own, limit;
+	struct queue_expire own, limit, refused;
 	int64_t own_from_us; /* what expired before was looked at */
-	struct relay_later partitions_later, chunks_later, reap_later, own_later, limit_later;
+	struct relay_later partitions_later, chunks_later, reap_later, own_later, limit_later,
+	    refused_later;
 
 	struct loop_timer secrets_timer;
 	struct domain_key_forget secrets;
@@ -214,6 +220,28 @@ expire_limit(struct loop_timer *timer)
 	store_queue_expire_limit(u->relay->store, &u->limit);
 }
 
+static void
+on_refused_expired(void *arg)
+{
+	struct relay_upkeep *u = arg;
+	bool full = tell_expired(&u->refused);
+
+	if (!u->relay->draining)
+		loop_timer_set(&u->refused_timer, full ? 0 : REFUSED_EVERY_MS);
+}
+
+static void
+expire_refused(struct loop_timer *timer)
+{
+	struct relay_upkeep *u = timer->arg;
+
+	u->refused = (struct queue_expire){ .now_us = clock_wall_us(),
+		                            .limit_s = REFUSED_S,
+		                            .limit = EXPIRE_AT_ONCE };
+	relay_later(&u->refused_later, u->relay, &u->refused.job, on_refused_expired, u);
+	store_queue_expire_refused(u->relay->store, &u->refused);
+}
+
 /* --- Life -------------------------------------------------------------------------- */
 
 struct relay_upkeep *
@@ -231,6 +259,8 @@ relay_upkeep_new(struct relay *relay)
 	loop_timer_init(&u->reap_timer, relay->loop, reap, u);
 	loop_timer_init(&u->own_timer, relay->loop, expire_own, u);
 	loop_timer_init(&u->limit_timer, relay->loop, expire_limit, u);
+	loop_timer_init(&u->refused_timer, relay->loop, expire_refused, u);
+	loop_timer_set(&u->refused_timer, REFUSED_EVERY_MS);
 	/* What expired while nobody looked: all that can still wait. */
 	u->own_from_us = clock_wall_us() - (int64_t)DMTP_PAST_S * 1000000;
 	loop_timer_set(&u->chunks_timer, 0);
@@ -252,6 +282,7 @@ relay_upkeep_free(struct relay_upkeep **upkeep)
 	loop_timer_cancel(&(*upkeep)->reap_timer);
 	loop_timer_cancel(&(*upkeep)->own_timer);
 	loop_timer_cancel(&(*upkeep)->limit_timer);
+	loop_timer_cancel(&(*upkeep)->refused_timer);
 	free(*upkeep);
 	*upkeep = NULL;
 }

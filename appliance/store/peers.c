@@ -17,10 +17,13 @@ read_state(struct peer_state *s, const PGresult *r, int row)
 	s->window_commands = row_i32(r, row, 4);
 	s->held = row_bool(r, row, 5);
 	s->reason = row_text(r, row, 6);
+	s->refused_since_us = row_time(r, row, 7);
+	s->refused_at_us = row_time(r, row, 8);
 }
 
-#define STATE_COLUMNS \
-	"p.domain_id, p.failures, p.failing_since, p.retry_at, p.window_commands, p.held, p.reason"
+#define STATE_COLUMNS                                                                       \
+	"p.domain_id, p.failures, p.failing_since, p.retry_at, p.window_commands, p.held, " \
+	"p.reason, p.refused_since, p.refused_at"
 
 static void
 bind_nothing(struct args *a, struct store_job *const *jobs, size_t n)
@@ -94,19 +97,25 @@ bind_save(struct args *a, struct store_job *const *jobs, size_t n)
 	args_text(a, 4, s->state.reason);
 	args_i32(a, 5, s->state.window_commands);
 	args_time(a, 6, s->sent_us);
+	args_time(a, 7, s->state.refused_since_us);
+	args_time(a, 8, s->state.refused_at_us);
 }
 
 static const struct store_op save_run = {
 	.name = "peer_save",
 	.sql =
 	    "INSERT INTO tmtp.peer AS p (domain_id, failures, failing_since, retry_at, reason, "
-	    " window_commands, sent_at) VALUES ($1, $2, $3, $4, $5, $6, $7) "
+	    " window_commands, sent_at, refused_since, refused_at) "
+	    "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) "
 	    "ON CONFLICT (domain_id) DO UPDATE SET failures = excluded.failures, "
 	    " failing_since = excluded.failing_since, retry_at = excluded.retry_at, "
 	    " reason = excluded.reason, window_commands = excluded.window_commands, "
-	    " probe_until = NULL, sent_at = coalesce(excluded.sent_at, p.sent_at)",
+	    " probe_until = NULL, sent_at = coalesce(excluded.sent_at, p.sent_at), "
+	    " refused_since = CASE WHEN excluded.refused_since IS NOT NULL "
+	    "  THEN least(excluded.refused_since, p.refused_since) END, "
+	    " refused_at = excluded.refused_at",
 	.types = (const Oid[]){ T_INT8, T_INT4, T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_TEXT, T_INT4,
-	                        T_TIMESTAMPTZ, 0 },
+	                        T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_TIMESTAMPTZ, 0 },
 	.lane = STORE_WRITE,
 	.repeatable = true,
 	.bind = bind_save,
@@ -139,11 +148,13 @@ rows_probe(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 	(void)n;
 	free(p->state.reason);
-	p->state = (struct peer_state){ .domain_id = p->domain_id };
+	p->state = (struct peer_state){ .domain_id = p->domain_id,
+		                        .refused_since_us = -1,
+		                        .refused_at_us = -1 };
 	p->known = PQntuples(r) == 1;
 	if (p->known)
 		read_state(&p->state, r, 0);
-	p->ours = !p->known || row_bool(r, 0, 7);
+	p->ours = !p->known || row_bool(r, 0, 9);
 }
 
 /* Without a row nobody else knows anything either. A tie of two is the database's to break. */
@@ -193,8 +204,8 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 	}
 	for (int row = 0; row < count; row++) {
 		read_state(&list->rows[row].state, r, row);
-		list->rows[row].domain = row_text(r, row, 7);
-		list->rows[row].sent_us = row_time(r, row, 8);
+		list->rows[row].domain = row_text(r, row, 9);
+		list->rows[row].sent_us = row_time(r, row, 10);
 	}
 	list->rows_n = (size_t)count;
 }
@@ -272,6 +283,8 @@ static const struct store_op hold_run = {
 	    "  failures = CASE WHEN $2 THEN p.failures ELSE 0 END, "
 	    "  failing_since = CASE WHEN $2 THEN p.failing_since END, "
 	    "  retry_at = CASE WHEN $2 THEN p.retry_at END, "
+	    "  refused_since = CASE WHEN $2 THEN p.refused_since END, "
+	    "  refused_at = CASE WHEN $2 THEN p.refused_at END, "
 	    "  probe_until = CASE WHEN $2 THEN p.probe_until END RETURNING domain_id), "
 	    "audit AS (INSERT INTO tmtp.audit (audit_id, at, actor, action, subject) "
 	    " SELECT $3, $4, $5, CASE WHEN $2 THEN 'peer-hold' ELSE 'peer-release' END, $1 FROM changed), "

@@ -15,7 +15,10 @@ struct peer_state {
 	int64_t retry_at_us;      /* -1: now */
 	int window_commands;      /* 0: the peer's own limit */
 	bool held;                /* by an administrator: nothing is sent */
-	char *reason;             /* of the last failure, in the peer's words; or NULL */
+	int64_t
+	    refused_since_us;  /* since then DNS says that it takes no DMTP; -1: it doesn't */
+	int64_t refused_at_us; /* when it said so last, or -1 */
+	char *reason;          /* of the last failure, in the peer's words; or NULL */
 };
 
 /* Peers that are down, waiting, held or narrowed; all others are well. */
@@ -28,7 +31,10 @@ struct peer_load {
 void store_peer_load(struct store *store, struct peer_load *load);
 void peer_load_clear(struct peer_load *load);
 
-/* Writes the state down (everything but held); a probe that was under way is over. */
+/*
+ * Writes the state down (everything but held); a probe that was under way is over. Of what
+ * several workers know of a refusal the earliest beginning counts.
+ */
 struct peer_save {
 	struct store_job job;
 	struct peer_state state; /* reason is borrowed until done */

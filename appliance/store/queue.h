@@ -165,12 +165,17 @@ struct queue_expire {
 	struct store_job job;
 	int64_t now_us;
 	int64_t from_us;            /* _own: messages that expired since then */
-	int64_t limit_s;            /* _limit: the operator's */
+	int64_t limit_s;            /* _limit: the operator's; _refused: how long */
 	unsigned limit;             /* batches */
 	struct queue_expired *rows; /* out; freed by queue_expire_clear */
 	size_t rows_n;
 };
 
+/*
+ * Those whose domain DNS has said to take no DMTP for limit_s and more, and said so again since
+ * the message was accepted (or revived).
+ */
+void store_queue_expire_refused(struct store *store, struct queue_expire *expire);
 /* Those of messages that said themselves when they expire. */
 void store_queue_expire_own(struct store *store, struct queue_expire *expire);
 /* Those of messages that didn't, and are older than the operator's limit. */

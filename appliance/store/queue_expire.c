@@ -129,3 +129,49 @@ store_queue_expire_limit(struct store *store, struct queue_expire *expire)
 	expire->rows_n = 0;
 	store_submit(store, &expire->job);
 }
+
+static void
+bind_refused(struct args *a, struct store_job *const *jobs, size_t n)
+{
+	const struct queue_expire *e = (const struct queue_expire *)jobs[0];
+
+	(void)n;
+	args_time(a, 0, e->now_us);
+	args_time(a, 1, e->now_us - e->limit_s * 1000000);
+	args_i64(a, 2, e->limit);
+}
+
+/* What was accepted after the last refusal is tried first: the domain may have changed its mind. */
+static const struct store_op refused_run = {
+	.name = "queue_expire_refused",
+	.sql =
+	    "WITH RECURSIVE refused AS MATERIALIZED (SELECT p.domain_id, p.refused_at "
+	    " FROM tmtp.peer p WHERE p.refused_since <= $2), "
+	    "site AS ( "
+	    " (SELECT site_id FROM tmtp.batch WHERE state = 0 AND EXISTS (SELECT FROM refused) "
+	    "  ORDER BY site_id LIMIT 1) "
+	    " UNION ALL "
+	    " SELECT n.site_id FROM site s CROSS JOIN LATERAL (SELECT b.site_id FROM tmtp.batch b "
+	    "  WHERE b.state = 0 AND b.site_id > s.site_id ORDER BY b.site_id LIMIT 1) n), "
+	    "late AS MATERIALIZED (SELECT b.* FROM site CROSS JOIN refused r CROSS JOIN LATERAL ("
+	    "  SELECT k.site_id, k.message_id, k.batch_no FROM tmtp.batch k "
+	    "  WHERE k.site_id = site.site_id AND k.domain_id = r.domain_id AND k.state = 0 "
+	    "  AND (k.revived_at IS NULL OR k.revived_at < r.refused_at) AND " FREE(
+		"k") "  AND EXISTS (SELECT FROM tmtp.message m WHERE m.site_id = k.site_id "
+		     "   AND m.message_id = k.message_id AND m.accepted_at < r.refused_at) "
+		     "  LIMIT $3 FOR UPDATE SKIP LOCKED) b LIMIT $3), " GIVE_UP(
+			 "DNS has said for two days that the domain takes no DMTP"),
+	.types = (const Oid[]){ T_TIMESTAMPTZ, T_TIMESTAMPTZ, T_INT8, 0 },
+	.lane = STORE_READ,
+	.bind = bind_refused,
+	.rows = rows_expire,
+};
+
+void
+store_queue_expire_refused(struct store *store, struct queue_expire *expire)
+{
+	expire->job.op = &refused_run;
+	expire->rows = NULL;
+	expire->rows_n = 0;
+	store_submit(store, &expire->job);
+}

@@ -92,6 +92,21 @@ describe("discovery", () => {
 		assert.match(seen, pattern);
 		assert.equal((await site.counts(id)).waiting, 1, "it is kept");
 	};
+	// DNS has said it for two days: the stored time is set back.
+	async function final(id, pattern) {
+		const since = () => its.shop.sql(`SELECT p.refused_since IS NOT NULL FROM tmtp.peer p JOIN tmtp.domain d USING (domain_id) WHERE d.name = '${domain}'`);
+		await until("a refusal", async () => (await since()) === "t");
+		const from = its.shop.now, set = (interval) => its.shop.sql(`UPDATE tmtp.peer p SET refused_since = refused_since - interval '${interval}' FROM tmtp.domain d WHERE d.domain_id = p.domain_id AND d.name = '${domain}'`);
+		await set("47 hours");
+		await until("another try", async () => (await its.shop.sql(`SELECT failures FROM tmtp.peer p JOIN tmtp.domain d USING (domain_id) WHERE d.name = '${domain}'`)) > 3);
+		assert.equal((await site.counts(id)).waiting, 1, "47 hours are not enough");
+		await set("1 hour");
+		const counts = await site.settled(id);
+		assert.deepEqual([counts.delivered, counts.dead], [0, 1], JSON.stringify(counts));
+		assert.match(await its.shop.line(new RegExp(`^event=delivery-dead .*peer=${domain.replace(".", "\\.")} .*message=${id}`), from), pattern);
+		const { batches } = await its.shop.ctl(["queue", "list", "--dead", "--domain", domain]);
+		assert.match(batches[0].reason, pattern);
+	}
 	// What waits is sent as soon as the zone leads somewhere again, without anybody's help.
 	const recovers = async (id) => assert.equal((await site.settled(id)).delivered, 1);
 
@@ -150,6 +165,19 @@ describe("discovery", () => {
 		await failed(id, /takes no DMTP/);
 		await dns.set(local, srv("dmtps", 0, 0, first.port, "host"));
 		await recovers(id);
+		assert.equal(await its.shop.sql(`SELECT count(*) FROM tmtp.peer p JOIN tmtp.domain d USING (domain_id) WHERE d.name = '${domain}' AND p.refused_since IS NOT NULL`), "0", "what it said before counts no more");
+	});
+
+	test("\".\" for both for 48 hours: dead, with the reason; what is pushed after it moved is sent", async () => {
+		await zone(() => [local, srv("dmtps", 0, 0, 0, "."), srv("dmtp", 0, 0, 0, "."), address(host)]);
+		await final(await push(), /DNS has said for two days that the domain takes no DMTP; last: the domain's records say that it takes no DMTP/);
+		await dns.set(local, srv("dmtps", 0, 0, first.port, "host"));
+		await recovers(await push());
+	});
+
+	test("a domain that does not exist for 48 hours: dead, with the reason", async () => {
+		await zone(() => [local]);
+		await final(await push(), /DNS has said for two days that the domain takes no DMTP; last: .*no such name/);
 	});
 
 	test("no SRV record of either name: the domain's own address on the well-known ports", async () => {

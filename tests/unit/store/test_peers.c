@@ -58,6 +58,8 @@ a_save(int64_t domain_id, int failures)
 		                              .failing_since_us = failures > 0 ? NOW : -1,
 		                              .retry_at_us = failures > 0 ? NOW + 60 * S : -1,
 		                              .window_commands = failures,
+		                              .refused_since_us = -1,
+		                              .refused_at_us = -1,
 		                              .reason = failures > 0 ? reason : NULL },
 		                   .sent_us = failures > 0 ? -1 : NOW + S };
 }

@@ -1067,6 +1067,36 @@ test_what_does_not_say_is_given_up_after_the_limit(void **state)
 	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.batch WHERE state = 0"), 1);
 }
 
+/* What DNS has said of a domain for two days is final, for what was tried since it began to say so. */
+static void
+test_what_dns_refuses_for_long_is_given_up(void **state)
+{
+	(void)state;
+	for (int n = 1; n <= 4; n++) {
+		message(1, n);
+		batch(1, n, 1, n == 4 ? 8 : 9, LANE_NORMAL, RANGE);
+	}
+	cluster_sql("UPDATE tmtp.message SET accepted_at = to_timestamp(1800000000)");
+	cluster_sql("UPDATE tmtp.message SET accepted_at = to_timestamp(1800000101) "
+	            "WHERE message_id = '%s'",
+	            id_text(2));
+	cluster_sql("UPDATE tmtp.batch SET revived_at = to_timestamp(1800000101) "
+	            "WHERE message_id = '%s'",
+	            id_text(3));
+	cluster_sql("INSERT INTO tmtp.peer (domain_id, failures, reason, refused_since, "
+	            "refused_at) VALUES (8, 1, 'dead', NULL, NULL), (9, 1, 'no such name', "
+	            "to_timestamp(1800000000), to_timestamp(1800000100))");
+	assert_int_equal(expired(store_queue_expire_refused, NOW + 3599 * S, 0, 10), 0);
+	assert_int_equal(expired(store_queue_expire_refused, NOW + 3600 * S, 0, 10), 1);
+	assert_string_equal(
+	    cluster_text("SELECT reason FROM tmtp.batch WHERE message_id = '%s'", id_text(1)),
+	    "DNS has said for two days that the domain takes no DMTP; last: no such name");
+	cluster_sql("UPDATE tmtp.peer SET refused_at = to_timestamp(1800000200) "
+	            "WHERE domain_id = 9");
+	assert_int_equal(expired(store_queue_expire_refused, NOW + 3600 * S, 0, 10), 2);
+	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.batch WHERE state = 0"), 1);
+}
+
 /* Of sessions that were lost with it alone; it outlives the claim. */
 static void
 test_lost_alone_is_counted_apart(void **state)
@@ -1137,6 +1167,7 @@ main(void)
 		cmocka_unit_test_setup(test_what_says_when_it_expires_is_given_up_then, empty),
 		cmocka_unit_test_setup(test_what_does_not_say_is_given_up_after_the_limit,
 		                       empty),
+		cmocka_unit_test_setup(test_what_dns_refuses_for_long_is_given_up, empty),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
