@@ -221,6 +221,17 @@ post_free(struct post *p)
 
 /* --- The answer ------------------------------------------------------------------------- */
 
+/* One line for all that a command was refused; nothing in it tells whether somebody exists. */
+static void
+log_refusal(const struct post *p, const char *reason)
+{
+	log_info("post-refused", LOG_S("address", dmtp_session_address(p->session)),
+	         LOG_B("from", p->arrival.from), LOG_B("id", p->arrival.id),
+	         LOG_S("reason", reason), LOG_I("recipients", p->rcpts_n),
+	         LOG_I("closed", p->failed_n - p->throttled_n),
+	         LOG_I("throttled", p->throttled_n));
+}
+
 static void
 answer(struct post *p)
 {
@@ -234,6 +245,12 @@ answer(struct post *p)
 		r = dmtp_response_make(DMTP_Z, DMTP_CODE_STORAGE, 60);
 	else
 		r.failed = buffer_slice(&p->failed);
+	if (r.letter != DMTP_K)
+		log_refusal(p, dmtp_code_name(r.code));
+	else if (p->failed_n > p->throttled_n)
+		log_refusal(p, dmtp_code_name(DMTP_CODE_CHANNEL_CLOSED));
+	else if (p->failed_n > 0)
+		log_refusal(p, dmtp_code_name(DMTP_CODE_THROTTLED));
 	metric_add(&rcpts_closed, (int64_t)(p->failed_n - p->throttled_n));
 	metric_add(&rcpts_throttled, (int64_t)p->throttled_n);
 	metric_add(&rcpts_stored, p->down ? 0 : (int64_t)(p->rcpts_n - p->failed_n));
