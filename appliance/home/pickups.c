@@ -659,7 +659,8 @@ pickups_invited(struct pickups *pickups, const struct arrival_invite *invite)
 	info.date_s = invite->date_s;
 	info.expires_us = invite->expires_us;
 	info.uris = copy(invite->uris);
-	live_invited(pickups->home->live, invite->account_id);
+	if (invite->shown)
+		live_invited(pickups->home->live, invite->account_id);
 	if (copy_signature(&info, invite->key, invite->signature))
 		begin(pickups, &info, NULL, invite->account_id);
 	else

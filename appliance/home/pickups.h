@@ -22,7 +22,10 @@ void pickups_free(struct pickups **pickups);
 /* A notification was stored for somebody: picks it up when fresh, shows it to those who watch when it can be seen. */
 void pickups_arrived(struct pickups *pickups, const struct arrival *arrival);
 
-/* The same for an invitation's words. */
+/*
+ * The same for an invitation's words. Those of one that isn't shown, or is for nobody, are
+ * fetched too, and thrown away: the sender's web server must not see who is there.
+ */
 void pickups_invited(struct pickups *pickups, const struct arrival_invite *invite);
 
 /* Looks for work that another life left behind. */

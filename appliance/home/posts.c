@@ -390,7 +390,7 @@ on_invited(void *arg)
 
 	if (v->job.job.rc != STORE_OK)
 		p->down = true;
-	else if (v->job.shown)
+	else /* shown or not: whether it is fetched must not tell whether there is such a member */
 		pickups_invited(p->posts->home->pickups, &v->job);
 	part_done(p);
 }

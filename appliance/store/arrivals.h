@@ -83,7 +83,7 @@ struct arrival_invite {
 	int per_day;                  /* of one registrable domain to one member */
 	int slot;
 	/* out */
-	bool shown;         /* a new invitation: pick its message up */
+	bool shown;         /* a new invitation */
 	int64_t account_id; /* whose, when shown */
 };
 
