@@ -483,6 +483,21 @@ on_fetched(void *arg, const struct fetch_answer *answer)
 		fetch_next(p);
 }
 
+/*
+ * What is slow isn't waited for as long as another URI is left: the host of the one in front
+ * may be a cache that is down. The last one gets all the patience that a fetch has.
+ */
+static void
+set_patience(const struct pick *p, struct fetch_request *request)
+{
+	request->total_ms = 60000;
+	if (p->at + 1 >= p->uris_n || p->judge.allowed >> (p->at + 1) == 0)
+		return;
+	request->connect_ms = 3000;
+	request->low_speed_s = 4;
+	request->total_ms = 10000 + p->info.size / 64; /* 64 KB/s */
+}
+
 static bool
 start_fetch(struct pick *p, const char *url)
 {
@@ -491,7 +506,6 @@ start_fetch(struct pick *p, const char *url)
 	struct fetch_request request = {
 		.url = url,
 		.max_body = (size_t)p->info.size,
-		.total_ms = 60000,
 	};
 	struct dmtp_uri uri;
 
@@ -509,6 +523,7 @@ start_fetch(struct pick *p, const char *url)
 		p->wrong++;
 		return false;
 	}
+	set_patience(p, &request);
 	p->fetch = origins_fetch(pickups->home->origins, domain, &request, on_fetched, p);
 	if (p->fetch == NULL)
 		(void)snprintf(p->reason, sizeof(p->reason), "out of memory");
