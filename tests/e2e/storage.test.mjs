@@ -114,7 +114,15 @@ describe("several URIs a message", () => {
 		hosts.reset();
 		lead();
 	}
-	afterEach(mend);
+	let since = 0;
+	// home remembers for a while which hosts were down; the next test begins with one that doesn't.
+	afterEach(async () => {
+		mend();
+		const down = its.home.lines.slice(since).some((line) => line.includes("event=pickup-host-down"));
+		since = its.home.now;
+		if (down)
+			await its.home.killRole("home");
+	});
 
 	let n = 0;
 	// Pushes; resolves to how many milliseconds later it is readable, with the text that was sent.
@@ -159,6 +167,26 @@ describe("several URIs a message", () => {
 		lead(first, second);
 		await arrives();
 		assert.equal(hosts.asked.length, 1);
+	});
+
+	test("a host that is down is asked after the others for a while, so that it costs one message its time, not all", async () => {
+		const from = its.home.now;
+		lead(first);
+		await arrives();
+		mend();
+		await arrives();
+		await arrives();
+		assert.deepEqual(hosts.asked, [`${second}/deep/m/`, `${second}/deep/m/`]);
+		const down = its.home.lines.slice(from).filter((line) => line.includes("event=pickup-host-down"));
+		assert.equal(down.length, 1);
+		assert.match(down[0], new RegExp(` host=${first} reason=`));
+		// when the others fail it is asked, and is as good as ever from then on
+		mend();
+		lead(second, "shop.test");
+		await arrives();
+		lead();
+		await arrives();
+		assert.deepEqual(hosts.asked, [`${first}/m/`, `${first}/m/`]);
 	});
 
 	test("the first is slow: it is given up within seconds", async () => {
