@@ -361,6 +361,22 @@ describe("nginx in front, as deploy/nginx.conf.sample has it", () => {
 		assert.deepEqual((await get(pathname)).body, whole);
 	});
 
+	test("a herd that comes when a copy has outlived its minute costs questions, and no body; after a recall nobody gets it", async () => {
+		const { id, pathname, whole } = await cached();
+		const herd = () => Promise.all(Array.from({ length: 200 }, () => get(pathname)));
+		nginx.expire(pathname);
+		const used = await cost(async () => {
+			for (const { status, body } of await herd())
+				assert.deepEqual([status, body], [200, whole]);
+		});
+		assert.equal(used.bodies, 0);
+		assert.ok(used.unchanged >= 1 && used.unchanged <= 200, `${used.unchanged} questions`);
+		assert.equal((await site.call("DELETE", `/v1/messages/${id}`)).status, 204);
+		nginx.expire(pathname);
+		for (const { status } of await herd())
+			assert.equal(status, 410);
+	});
+
 	test("a recalled message is gone at the origin's own name at once, at the cache after the copy's minute, or as soon as it is purged", async () => {
 		const recall = async (id) => assert.equal((await site.call("DELETE", `/v1/messages/${id}`)).status, 204);
 		const own = (pathname) => fetched(pem, nginx.port, "shop.test", pathname);
