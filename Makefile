@@ -164,7 +164,7 @@ test-all: all layers options install-check unit fuzz-replay conformance e2e
 
 check: layers options install-check unit fuzz-replay
 
-e2e: all $(BUILD)/bench/dmtp_sink
+e2e: all $(BUILD)/bench/dmtp-sink
 	BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node --test --test-concurrency=$(E2E_JOBS) $(E2E)
 
 # HOST=… PORT=… CERTS=…: another server; tests/conformance/README.md has the rest. HOST counts only
@@ -229,7 +229,7 @@ $(BUILD)/tmtp.conf.5: deploy/tmtp.conf.5.sh $(BUILD)/tmtpd
 UNITS ?= $(PREFIX)/lib
 DOC   := $(PREFIX)/share/doc/tmtp
 PAGES := README.md CHANGELOG.md LICENSE deploy/README.md schema/README.md schema/roles.sql \
-         appliance/site/API.md appliance/home/API.md appliance/dmtp/PROTOCOL.md
+         appliance/site/API.md appliance/home/API.md appliance/panel/API.md appliance/dmtp/PROTOCOL.md
 
 .PHONY: install
 install: all $(BUILD)/tmtp.conf.5

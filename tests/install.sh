@@ -26,6 +26,7 @@ files() { # of a prefix
 		$1/share/doc/tmtp/README.md
 		$1/share/doc/tmtp/appliance/dmtp/PROTOCOL.md
 		$1/share/doc/tmtp/appliance/home/API.md
+		$1/share/doc/tmtp/appliance/panel/API.md
 		$1/share/doc/tmtp/appliance/site/API.md
 		$1/share/doc/tmtp/deploy/README.md
 		$1/share/doc/tmtp/nginx.conf.sample

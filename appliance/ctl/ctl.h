@@ -55,10 +55,10 @@ struct ctl {
 	char actor[CTL_ACTOR_MAX];    /* "alice@host", for the audit log */
 };
 
-extern const struct ctl_command account_commands[], audit_commands[], channel_commands[],
-    contact_commands[], domain_key_commands[], key_commands[], member_commands[],
-    message_commands[], migrate_commands[], peer_commands[], queue_commands[], site_commands[],
-    token_commands[];
+extern const struct ctl_command account_commands[], admin_token_commands[], audit_commands[],
+    channel_commands[], contact_commands[], domain_key_commands[], key_commands[],
+    member_commands[], message_commands[], migrate_commands[], peer_commands[],
+    queue_commands[], site_commands[], token_commands[];
 
 /* The option's value, "" for a flag, NULL when it wasn't given. */
 const char *ctl_value(const struct ctl *ctl, const char *option);

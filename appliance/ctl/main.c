@@ -18,10 +18,10 @@
 enum { OPT_HELP = 'h', OPT_CONFIG = 'c', OPT_VERSION = 'V', OPT_JSON = 256, OPT_OWN = 512 };
 
 static const struct ctl_command *const groups[] = {
-	migrate_commands, site_commands,    key_commands,     token_commands,
-	channel_commands, account_commands, contact_commands, member_commands,
-	message_commands, queue_commands,   peer_commands,    domain_key_commands,
-	audit_commands,
+	migrate_commands, site_commands,        key_commands,     token_commands,
+	channel_commands, account_commands,     contact_commands, member_commands,
+	message_commands, queue_commands,       peer_commands,    domain_key_commands,
+	audit_commands,   admin_token_commands,
 };
 
 #define GROUPS (sizeof(groups) / sizeof(groups[0]))

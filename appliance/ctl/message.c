@@ -1,9 +1,9 @@
 /* tmtpctl message: what a site sent and what became of it. */
 #include "ctl/find.h"
-#include "ctl/names.h"
 #include "ctl/output.h"
 
 #include "base/clock.h"
+#include "store/pushes.h"
 #include "store/messages.h"
 #include "store/recalls.h"
 
@@ -21,7 +21,7 @@ summary_json(const struct message_summary *m)
 {
 	return json_pack("{s:o, s:s, s:s, s:s, s:o, s:o, s:I}", "id",
 	                 output_uuid(&m->message_id), "channel", m->channel, "audience",
-	                 name_of_audience(m->audience), "lane", name_of_lane(m->lane),
+	                 push_audience_name(m->audience), "lane", push_lane_name(m->lane),
 	                 "accepted", output_time(m->accepted_us), "recalled",
 	                 output_time(m->recalled_us), "size", (json_int_t)m->size);
 }
@@ -120,8 +120,8 @@ message_show(struct ctl *ctl)
 	    json_pack(
 		"{s:o, s:o, s:s, s:s, s:s, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
 		"id", output_uuid(&s.message_id), "site", output_text(site.address), "channel",
-		s.channel, "audience", name_of_audience(s.audience), "lane",
-		name_of_lane(s.lane), "accepted", output_time(s.accepted_us), "expires",
+		s.channel, "audience", push_audience_name(s.audience), "lane",
+		push_lane_name(s.lane), "accepted", output_time(s.accepted_us), "expires",
 		output_time(s.expires_us), "recalled", output_time(s.recalled_us), "waiting",
 		(json_int_t)s.waiting, "delivered", (json_int_t)s.delivered, "failed",
 		(json_int_t)s.failed, "dead", (json_int_t)s.dead, "rejected",

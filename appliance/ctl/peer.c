@@ -8,16 +8,6 @@
 
 #include <inttypes.h>
 
-static const char *
-state_of(const struct peer_state *state)
-{
-	if (state->held)
-		return "held";
-	if (state->failures > 0)
-		return "failing";
-	return state->retry_at_us > clock_wall_us() ? "waiting" : "well";
-}
-
 static json_t *
 row_json(const struct peer_row *row)
 {
@@ -25,9 +15,9 @@ row_json(const struct peer_row *row)
 
 	return json_pack(
 	    "{s:o, s:s, s:i, s:o, s:o, s:o, s:o, s:o}", "domain", output_text(row->domain),
-	    "state", state_of(s), "failures", s->failures, "failing_since",
-	    output_time(s->failing_since_us), "retry_at", output_time(s->retry_at_us), "sent",
-	    output_time(row->sent_us), "window",
+	    "state", peer_state_name(s, clock_wall_us()), "failures", s->failures,
+	    "failing_since", output_time(s->failing_since_us), "retry_at",
+	    output_time(s->retry_at_us), "sent", output_time(row->sent_us), "window",
 	    s->window_commands > 0 ? json_integer(s->window_commands) : json_null(), "reason",
 	    output_text(s->reason));
 }

@@ -1,9 +1,9 @@
 /* tmtpctl queue: what waits to be sent, batch by batch. */
 #include "ctl/input.h"
-#include "ctl/names.h"
 #include "ctl/output.h"
 
 #include "base/clock.h"
+#include "store/pushes.h"
 #include "store/queue.h"
 
 #include <inttypes.h>
@@ -17,8 +17,8 @@ row_json(const struct queue_row *row)
 	return json_pack("{s:s, s:i, s:o, s:o, s:o, s:s, s:s, s:i, s:i, s:o, s:o, s:o}",
 	                 "message", id, "batch", row->batch_no, "site", output_text(row->site),
 	                 "channel", output_text(row->channel), "domain",
-	                 output_text(row->domain), "lane", name_of_lane(row->lane), "state",
-	                 name_of_batch_state(row->state), "recipients", row->recipients,
+	                 output_text(row->domain), "lane", push_lane_name(row->lane), "state",
+	                 queue_state_name(row->state), "recipients", row->recipients,
 	                 "attempts", row->attempts, "accepted", output_time(row->accepted_us),
 	                 "not_before", output_time(row->not_before_us), "reason",
 	                 output_text(row->reason));

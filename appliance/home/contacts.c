@@ -641,13 +641,17 @@ patch_contact(struct call *call)
 {
 	struct contact_call *c = own(call);
 	struct patch_body body = { NULL, NULL };
+	int muted, presence;
 
 	if (!contact_path(call, &c->person) ||
 	    !web_body_read(call->req, patch_fields, 2, &body, &c->json))
 		return;
-	if ((c->patch_muted = read_flag(call, body.muted, "muted")) < -1 ||
-	    (c->patch_presence = read_flag(call, body.presence, "presence")) < -1)
+	/* Once the request has been answered the call is gone: nothing is written into it then. */
+	if ((muted = read_flag(call, body.muted, "muted")) < -1 ||
+	    (presence = read_flag(call, body.presence, "presence")) < -1)
 		return;
+	c->patch_muted = muted;
+	c->patch_presence = presence;
 	if (c->patch_muted < 0 && c->patch_presence < 0)
 		web_reply_problem(call->req, &web_missing_field,
 		                  "Say \"muted\", \"presence\" or both.");

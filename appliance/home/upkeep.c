@@ -20,6 +20,7 @@ struct home_upkeep {
 	struct loop_timer partitions_timer, forget_timer, reap_timer;
 	struct upkeep_partitions partitions;
 	struct upkeep_forget forget;
+	bool posted_more; /* ids are left that may be forgotten */
 	struct worker_reap reap;
 	struct home_later partitions_later, forget_later, reap_later;
 	struct loop_timer mails_timer;
@@ -54,10 +55,24 @@ static void
 on_forgotten(void *arg)
 {
 	struct home_upkeep *u = arg;
+	bool more = u->posted_more || u->forget.forgotten >= FORGET_AT_ONCE;
 
 	if (!u->home->draining)
-		loop_timer_set(&u->forget_timer,
-		               u->forget.forgotten >= FORGET_AT_ONCE ? 1000 : FORGET_EVERY_MS);
+		loop_timer_set(&u->forget_timer, more ? 1000 : FORGET_EVERY_MS);
+}
+
+/* Then the keys of what members wrote. */
+static void
+on_posted_forgotten(void *arg)
+{
+	struct home_upkeep *u = arg;
+
+	u->posted_more = u->forget.forgotten >= FORGET_AT_ONCE;
+	u->forget.forgotten = 0;
+	if (u->home->draining)
+		return;
+	home_later(&u->forget_later, u->home, &u->forget.job, on_forgotten, u);
+	store_upkeep_forget_keys(u->home->store, &u->forget);
 }
 
 static void
@@ -65,9 +80,13 @@ forget(struct loop_timer *timer)
 {
 	struct home_upkeep *u = timer->arg;
 
-	u->forget =
-	    (struct upkeep_forget){ .now_us = clock_wall_us(), .limit = FORGET_AT_ONCE };
-	home_later(&u->forget_later, u->home, &u->forget.job, on_forgotten, u);
+	int64_t now_us = clock_wall_us();
+
+	u->forget = (struct upkeep_forget){ .now_us = now_us,
+		                            .keys_before_us =
+		                                now_us - (int64_t)UPKEEP_KEYS_KEPT_S * 1000000,
+		                            .limit = FORGET_AT_ONCE };
+	home_later(&u->forget_later, u->home, &u->forget.job, on_posted_forgotten, u);
 	store_upkeep_forget_posted(u->home->store, &u->forget);
 }
 

@@ -1,12 +1,13 @@
 /*
- * The role panel: so far its process, its listeners with /livez and /readyz,
- * and its database; the administrators' pages are not part of this version.
+ * The role panel's life: its listeners, its database, its signals. It serves
+ * the administrators' API (API.md); their pages are not part of this version.
  */
 #include "panel/role.h"
 
 #include "base/log.h"
 #include "base/process.h"
 #include "base/random.h"
+#include "panel/panel.h"
 #include "store/embedded.h"
 #include "store/store.h"
 #include "web/health.h"
@@ -20,9 +21,10 @@
 
 #define TEXT "text/plain; charset=utf-8"
 
+#define BODY_MAX 4096
+
 struct role {
-	const struct config *config;
-	struct store *store;
+	struct panel panel;
 	struct web_server **servers;
 	size_t servers_n;
 	struct web_health *health;
@@ -32,12 +34,12 @@ struct role {
 static bool
 is_ready(void *arg, char *reason, size_t size)
 {
-	struct role *r = arg;
+	struct panel *panel = arg;
 	struct buffer why;
 	bool up;
 
 	buffer_init(&why, 1024);
-	up = store_is_up(r->store, &why);
+	up = store_is_up(panel->store, &why);
 	if (!up)
 		(void)snprintf(reason, size, "%.*s", (int)why.len, (const char *)why.data);
 	buffer_free(&why);
@@ -62,6 +64,16 @@ on_readyz(struct web_request *req, void *arg)
 }
 
 static const struct web_route routes[] = {
+	{ WEB_GET, "/v1/queue", on_queue_list, 0,
+	  WEB_ARG_LIMIT | WEB_ARG_AFTER | WEB_ARG_STATE | WEB_ARG_DOMAIN | WEB_ARG_MESSAGE },
+	{ WEB_POST, "/v1/queue/retry", on_queue_retry, BODY_MAX, WEB_JSON_BODY | WEB_NO_ARGS },
+	{ WEB_POST, "/v1/queue/hold", on_queue_hold, BODY_MAX, WEB_JSON_BODY | WEB_NO_ARGS },
+	{ WEB_POST, "/v1/queue/release", on_queue_release, BODY_MAX,
+	  WEB_JSON_BODY | WEB_NO_ARGS },
+	{ WEB_POST, "/v1/queue/drop", on_queue_drop, BODY_MAX, WEB_JSON_BODY | WEB_NO_ARGS },
+	{ WEB_GET, "/v1/peers", on_peer_list, 0, WEB_NO_ARGS },
+	{ WEB_POST, "/v1/peers/:domain/hold", on_peer_hold, 0, WEB_NO_ARGS },
+	{ WEB_POST, "/v1/peers/:domain/release", on_peer_release, 0, WEB_NO_ARGS },
 	{ WEB_GET, "/livez", on_livez, 0, 0 },
 	{ WEB_GET, "/readyz", on_readyz, 0, 0 },
 };
@@ -69,20 +81,20 @@ static const struct web_route routes[] = {
 static bool
 start_store(struct role *r)
 {
-	struct store_options options = { .name = "tmtp-panel", .connections = { 1, 0, 0 } };
+	struct store_options options = { .name = "tmtp-panel", .connections = { 1, 1, 0 } };
 	struct buffer conninfo, error;
 
 	buffer_init(&conninfo, 4096);
 	buffer_init(&error, 1024);
-	if (embedded_conninfo(r->config, "tmtp_panel", &conninfo, &error)) {
+	if (embedded_conninfo(r->panel.config, "tmtp_panel", &conninfo, &error)) {
 		options.conninfo = (const char *)conninfo.data;
-		r->store = store_start(&options);
+		r->panel.store = store_start(&options);
 	} else {
 		log_error("database-unknown", LOG_B("reason", buffer_slice(&error)));
 	}
 	buffer_free(&conninfo);
 	buffer_free(&error);
-	return r->store != NULL;
+	return r->panel.store != NULL;
 }
 
 static struct web_cert *
@@ -101,12 +113,12 @@ certificates(const struct config *config, size_t *n)
 static bool
 start_servers(struct role *r)
 {
-	const struct config_http *http = &r->config->panel.http;
+	const struct config_http *http = &r->panel.config->panel.http;
 	struct web_options options = { .routes = routes,
 		                       .n_routes = sizeof(routes) / sizeof(routes[0]),
-		                       .arg = r };
+		                       .arg = &r->panel };
 	char error[WEB_ERROR_TEXT] = "no memory";
-	struct web_cert *certs = certificates(r->config, &options.n_certs);
+	struct web_cert *certs = certificates(r->panel.config, &options.n_certs);
 	bool good;
 
 	options.certs = certs;
@@ -129,9 +141,10 @@ start_servers(struct role *r)
 static bool
 start_health(struct role *r)
 {
-	struct web_health_options options = { .listen = r->config->panel.metrics_listen.text,
+	struct web_health_options options = { .listen =
+		                                  r->panel.config->panel.metrics_listen.text,
 		                              .ready = is_ready,
-		                              .arg = r };
+		                              .arg = &r->panel };
 	char error[WEB_ERROR_TEXT];
 
 	if (options.listen == NULL || web_health_start(&options, &r->health, error) == WEB_OK)
@@ -150,14 +163,15 @@ reload(struct role *r)
 	size_t n;
 
 	buffer_init(&text, 4096);
-	if (config_reload(r->config, &loaded, &text) != CONFIG_OK) {
+	if (config_reload(r->panel.config, &loaded, &text) != CONFIG_OK) {
 		log_error("reload-refused", LOG_B("reason", buffer_slice(&text)));
 		buffer_free(&text);
 		return;
 	}
 	log_set_level(loaded->log_level);
 	certs = certificates(loaded, &n);
-	for (size_t i = 0; certs != NULL && r->config->panel.http.tls && i < r->servers_n; i++)
+	for (size_t i = 0; certs != NULL && r->panel.config->panel.http.tls && i < r->servers_n;
+	     i++)
 		if (web_server_reload_tls(r->servers[i], certs, n, error) != WEB_OK)
 			log_error("certificates-kept", LOG_S("reason", error));
 	log_info("reloaded");
@@ -192,7 +206,7 @@ stop(struct role *r)
 		web_server_stop(&r->servers[i], 1000);
 	}
 	web_health_stop(&r->health); /* it asks the store */
-	store_stop(&r->store, 1000);
+	store_stop(&r->panel.store, 1000);
 	free(r->servers);
 	if (r->signal_fd >= 0)
 		(void)close(r->signal_fd);
@@ -201,7 +215,7 @@ stop(struct role *r)
 int
 panel_main(const struct config *config)
 {
-	struct role r = { .config = config, .signal_fd = process_signals() };
+	struct role r = { .panel.config = config, .signal_fd = process_signals() };
 	bool started = r.signal_fd >= 0 && random_start() && start_store(&r) &&
 	               start_servers(&r) && start_health(&r);
 

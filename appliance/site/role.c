@@ -13,6 +13,7 @@
 #include "site/owners.h"
 #include "store/embedded.h"
 #include "store/sites.h"
+#include "store/upkeep.h"
 #include "web/health.h"
 
 #include <errno.h>
@@ -28,6 +29,8 @@
 #define CARDS_MAX 1024
 #define BODIES_MAX_BYTES (32u << 20)
 #define STORE_GRACE_MS 2000
+#define FORGET_EVERY_MS 600000
+#define FORGET_AT_ONCE 20000
 
 struct role {
 	struct site site;
@@ -43,6 +46,10 @@ struct role {
 	_Atomic bool asking; /* revision is the store's */
 	_Atomic bool again;  /* something may have changed since it was asked */
 	int64_t number;      /* as last seen, on the store's thread; 0: never */
+
+	struct upkeep_forget forget;
+	_Atomic bool forgetting; /* forget is the store's */
+	_Atomic bool more;       /* there are more to forget */
 };
 
 /* --- the revision ---------------------------------------------------------------- */
@@ -98,6 +105,37 @@ on_notified(const char *channel, void *arg)
 
 	(void)channel;
 	mailbox_wake(&role->wake);
+}
+
+/* --- idempotency keys ----------------------------------------------------------------- */
+
+static void
+on_forgotten(struct store_job *job)
+{
+	struct role *role = job->arg;
+	int64_t n = job->rc == STORE_OK ? role->forget.forgotten : 0;
+
+	if (n > 0)
+		log_info("keys-forgotten", LOG_I("count", n));
+	atomic_store(&role->more, n >= FORGET_AT_ONCE);
+	atomic_store(&role->forgetting, false);
+}
+
+/* Those that are older than they are promised to be known; the main thread's. */
+static void
+forget_keys(struct role *role)
+{
+	int64_t now_us = clock_wall_us();
+
+	if (atomic_exchange(&role->forgetting, true))
+		return;
+	role->forget = (struct upkeep_forget){
+		.job = { .done = on_forgotten, .arg = role, .patience_ms = FORGET_EVERY_MS },
+		.now_us = now_us,
+		.keys_before_us = now_us - (int64_t)UPKEEP_KEYS_KEPT_S * 1000000,
+		.limit = FORGET_AT_ONCE,
+	};
+	store_upkeep_forget_keys(role->site.store, &role->forget);
 }
 
 /* --- certificates ------------------------------------------------------------------ */
@@ -278,11 +316,15 @@ serve(struct role *role)
 {
 	struct pollfd fds[] = { { .fd = role->signal_fd, .events = POLLIN },
 		                { .fd = role->wake.fd, .events = POLLIN } };
-	int64_t next = 0, now;
+	int64_t next = 0, next_forget = 0, now;
 	int sig;
 
 	for (;;) {
 		now = clock_mono_ms();
+		if (now >= next_forget || atomic_exchange(&role->more, false)) {
+			forget_keys(role);
+			next_forget = now + FORGET_EVERY_MS;
+		}
 		if (now >= next || fds[1].revents != 0) {
 			(void)mailbox_take(&role->wake);
 			ask_revision(role);

@@ -7,28 +7,6 @@
 #include "store/pushes.h"
 #include "web/reply.h"
 
-static const char *
-audience_name(int audience)
-{
-	static const char *const names[] = { [PUSH_ONE] = "one",
-		                             [PUSH_LIST] = "list",
-		                             [PUSH_CHANNEL] = "channel",
-		                             [PUSH_INVITATION] = "invitation" };
-
-	return audience >= PUSH_ONE && audience <= PUSH_INVITATION ? names[audience]
-	                                                           : "unknown";
-}
-
-static const char *
-lane_name(int lane)
-{
-	static const char *const names[] = {
-		[LANE_URGENT] = "urgent", [LANE_NORMAL] = "normal", [LANE_BULK] = "bulk"
-	};
-
-	return lane >= LANE_URGENT && lane <= LANE_BULK ? names[lane] : "unknown";
-}
-
 /* The message that the path names. False: the request has been answered. */
 static bool
 path_message(struct call *call, struct uuid *id)
@@ -55,8 +33,9 @@ summary_json(const struct message_summary *row)
 
 	uuid_format(&row->message_id, id);
 	o = json_pack("{s:s, s:s, s:s, s:s, s:o, s:i}", "id", id, "channel", row->channel,
-	              "audience", audience_name(row->audience), "lane", lane_name(row->lane),
-	              "accepted", site_time_json(row->accepted_us), "size", (int)row->size);
+	              "audience", push_audience_name(row->audience), "lane",
+	              push_lane_name(row->lane), "accepted", site_time_json(row->accepted_us),
+	              "size", (int)row->size);
 	if (row->recalled_us >= 0)
 		(void)json_object_set_new(o, "recalled", site_time_json(row->recalled_us));
 	return o;
@@ -160,9 +139,9 @@ status_json(const struct message_status *s)
 
 	uuid_format(&s->message_id, id);
 	o = json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:o}", "id", id, "channel", s->channel,
-	              "audience", audience_name(s->audience), "lane", lane_name(s->lane),
-	              "accepted", site_time_json(s->accepted_us), "recipients", counts,
-	              "receipts", receipts);
+	              "audience", push_audience_name(s->audience), "lane",
+	              push_lane_name(s->lane), "accepted", site_time_json(s->accepted_us),
+	              "recipients", counts, "receipts", receipts);
 	if (s->expires_us >= 0)
 		(void)json_object_set_new(o, "expires", site_time_json(s->expires_us));
 	if (s->recalled_us >= 0)

@@ -211,6 +211,16 @@ static const struct store_op list_get = {
 	.rows = rows_list,
 };
 
+const char *
+peer_state_name(const struct peer_state *state, int64_t now_us)
+{
+	if (state->held)
+		return "held";
+	if (state->failures > 0)
+		return "failing";
+	return state->retry_at_us > now_us ? "waiting" : "well";
+}
+
 void
 store_peer_list(struct store *store, struct peer_list *list)
 {

@@ -67,6 +67,9 @@ struct peer_list {
 	size_t rows_n;
 };
 
+/* "held", "failing", "waiting" (until it asked for) or "well". */
+const char *peer_state_name(const struct peer_state *state, int64_t now_us);
+
 void store_peer_list(struct store *store, struct peer_list *list);
 void peer_list_clear(struct peer_list *list);
 

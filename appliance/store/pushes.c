@@ -8,6 +8,28 @@
 
 #include "store/op.h"
 
+const char *
+push_audience_name(int audience)
+{
+	static const char *const names[] = { [PUSH_ONE] = "one",
+		                             [PUSH_LIST] = "list",
+		                             [PUSH_CHANNEL] = "channel",
+		                             [PUSH_INVITATION] = "invitation" };
+
+	return audience >= PUSH_ONE && audience <= PUSH_INVITATION ? names[audience]
+	                                                           : "unknown";
+}
+
+const char *
+push_lane_name(int lane)
+{
+	static const char *const names[] = {
+		[LANE_URGENT] = "urgent", [LANE_NORMAL] = "normal", [LANE_BULK] = "bulk"
+	};
+
+	return lane >= LANE_URGENT && lane <= LANE_BULK ? names[lane] : "unknown";
+}
+
 /* The columns that all three share; each statement adds its own behind them. */
 #define INPUT_COLUMNS                                                                                 \
 	"ord, site_id, channel_id, message_id, lane, accepted_at, date_s, expires_at, digest, body, " \

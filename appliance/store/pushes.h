@@ -13,6 +13,10 @@
 enum push_audience { PUSH_ONE, PUSH_LIST, PUSH_CHANNEL, PUSH_INVITATION };
 enum push_lane { LANE_URGENT, LANE_NORMAL, LANE_BULK };
 
+/* "one", "list", "channel", "invitation"; "urgent", "normal", "bulk"; else "unknown". */
+const char *push_audience_name(int audience);
+const char *push_lane_name(int lane);
+
 enum push_outcome {
 	PUSH_STORED,
 	PUSH_NOBODY,    /* none of those named holds the channel: nothing was stored */

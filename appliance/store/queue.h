@@ -219,6 +219,9 @@ struct queue_list {
 	size_t rows_n;
 };
 
+/* "waiting", "done", "dead", "held", "dropped", "recalled"; "unknown". */
+const char *queue_state_name(int state);
+
 void store_queue_list(struct store *store, struct queue_list *list);
 void queue_list_clear(struct queue_list *list);
 

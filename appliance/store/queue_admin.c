@@ -14,6 +14,18 @@ is_set(const struct uuid *id)
 	return memcmp(id, &none, sizeof(none)) != 0;
 }
 
+/* --- Words --------------------------------------------------------------- */
+
+const char *
+queue_state_name(int state)
+{
+	static const char *const names[] = { "waiting", "done",    "dead",
+		                             "held",    "dropped", "recalled" };
+	const int n = sizeof(names) / sizeof(names[0]);
+
+	return state >= 0 && state < n ? names[state] : "unknown";
+}
+
 /* --- Listing ------------------------------------------------------------- */
 
 static void

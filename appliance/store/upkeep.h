@@ -40,7 +40,13 @@ struct upkeep_forget {
 	int64_t forgotten; /* out */
 };
 
-/* For the role site: keys. For the role home: posted ids and log-ins. */
+/*
+ * How long an idempotency key is remembered: whoever repeats a push does so within hours; a
+ * week outlasts a weekend without anybody at the website.
+ */
+#define UPKEEP_KEYS_KEPT_S (7 * 24 * 3600)
+
+/* For the roles site and home: keys. For the role home: posted ids and log-ins. */
 void store_upkeep_forget_keys(struct store *store, struct upkeep_forget *upkeep);
 void store_upkeep_forget_posted(struct store *store, struct upkeep_forget *upkeep);
 

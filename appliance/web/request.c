@@ -208,6 +208,7 @@ is_known_argument(unsigned flags, struct slice name)
 		{ WEB_ARG_LIMIT, "limit" },   { WEB_ARG_BEFORE, "before" },
 		{ WEB_ARG_AFTER, "after" },   { WEB_ARG_STATE, "state" },
 		{ WEB_ARG_UNREAD, "unread" }, { WEB_ARG_LAST_EVENT_ID, "last_event_id" },
+		{ WEB_ARG_DOMAIN, "domain" }, { WEB_ARG_MESSAGE, "message" },
 	};
 	bool checked = (flags & WEB_NO_ARGS) != 0;
 
@@ -230,13 +231,12 @@ on_argument(void *cls, enum MHD_ValueKind kind, const char *key, size_t key_len,
 	struct web_request *req = cls;
 	struct slice decoded;
 	uint8_t *room = web_request_alloc(req, key_len > value_len ? key_len : value_len);
+	bool named = room != NULL && route_decode(slice_mem(key, key_len), room, &decoded);
 
 	(void)kind;
-	if (room == NULL || !route_decode(slice_mem(key, key_len), room, &decoded))
-		req->refusal = &web_bad_request;
-	else if (!is_known_argument(req->route->flags, decoded))
+	if (named && !is_known_argument(req->route->flags, decoded))
 		refuse_argument(req, decoded);
-	else if (!route_decode(slice_mem(value, value_len), room, &decoded))
+	else if (!named || !route_decode(slice_mem(value, value_len), room, &decoded))
 		req->refusal = &web_bad_request;
 	return req->refusal == NULL ? MHD_YES : MHD_NO;
 }

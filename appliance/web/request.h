@@ -27,6 +27,8 @@ enum web_route_flag {
 	WEB_ARG_STATE = 1 << 12,
 	WEB_ARG_UNREAD = 1 << 13,
 	WEB_ARG_LAST_EVENT_ID = 1 << 14,
+	WEB_ARG_DOMAIN = 1 << 15,
+	WEB_ARG_MESSAGE = 1 << 16,
 };
 
 /*

@@ -8,6 +8,7 @@ import { hostname, tmpdir, userInfo } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { patience } from './lib/wait.mjs';
 
 const top = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 const program = resolve(top, process.env.BUILD ?? 'build', 'tmtpctl');
@@ -92,7 +93,8 @@ const audited = () => json(['audit', 'list', '--limit', '1']).audit[0];
 const commands = () => [...ctl(['--help']).out.matchAll(/^  ([a-z]+(?:-[a-z]+)?(?: [a-z]+)?)  +[A-Z]/gm)].map((m) => m[1]);
 
 // A terminal for the program: steps are [what to wait for, what to type or do].
-const onTerminal = (args, steps) => new Promise((done) => {
+// Told with what was said when a step is waited for in vain.
+const onTerminal = (args, steps) => new Promise((done, fail) => {
 	const quoted = [program, '--config', join(dir, 'tmtp.conf'), ...args].map((a) => `'${a}'`).join(' ');
 	const child = spawn('script', ['-qec', quoted, '/dev/null'], { stdio: ['pipe', 'pipe', 'inherit'] });
 	children.push(child);
@@ -108,7 +110,14 @@ const onTerminal = (args, steps) => new Promise((done) => {
 				child.stdin.write(step);
 		}
 	});
-	child.on('close', (code) => done({ code, out }));
+	const vain = setTimeout(() => {
+		child.kill('SIGKILL');
+		fail(new Error(`tmtpctl on a terminal, ${steps.length} steps to go: ${JSON.stringify(out)}`));
+	}, patience);
+	child.on('close', (code) => {
+		clearTimeout(vain);
+		done({ code, out });
+	});
 });
 
 before(() => {

@@ -264,6 +264,18 @@ describe("messages", () => {
 		assert.equal((await ann.call("GET", `/v1/inbox/${hidden}`)).status, 404);
 	});
 
+	test("an idempotency key is forgotten after a week, and one that is younger isn't", async () => {
+		const push = (key, subject) => site.call("POST", "/v1/channels/orders/messages", { to: ann.address, subject }, { "Idempotency-Key": key });
+		for (const key of ["week-old", "younger"])
+			assert.equal((await push(key, "With a key")).status, 202);
+		await its.shop.sql(`UPDATE tmtp.push_key SET created_at = now() - interval '7 days 1 minute' WHERE key = 'week-old';
+			UPDATE tmtp.push_key SET created_at = now() - interval '6 days 23 hours' WHERE key = 'younger'`);
+		await its.shop.killRole("site"); // it looks when it begins
+		await its.shop.line(/^event=keys-forgotten .*count=1\b/);
+		assert.equal((await push("week-old", "With another body")).status, 202);
+		assert.equal((await push("younger", "With another body")).status, 422);
+	});
+
 	test("what was read is read, and no longer counted", async () => {
 		await site.push("orders", bob.address, "To be read");
 		const entry = await bob.has("To be read"), unread = (await bob.get("/v1/inbox/count")).unread;

@@ -7,13 +7,13 @@ import crypto from "node:crypto";
 import fs from "node:fs";
 import http from "node:http";
 import https from "node:https";
-import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 import tls from "node:tls";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { freePorts } from "./lib/wait.mjs";
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const top = path.join(here, "../..");
@@ -31,17 +31,6 @@ async function until(what, ask) {
 			throw new Error(`waited in vain for ${what}`);
 		await pause(20);
 	}
-}
-
-function freePort() {
-	return new Promise((resolve, reject) => {
-		const server = net.createServer();
-		server.on("error", reject);
-		server.listen(0, "127.0.0.1", () => {
-			const { port } = server.address();
-			server.close(() => resolve(port));
-		});
-	});
 }
 
 // --- the database -------------------------------------------------------------
@@ -232,9 +221,7 @@ const agent = new http.Agent({ keepAlive: true, maxSockets: 1000 });
 let port, dmtpPort, metrics, role, log = "";
 
 async function startRole(more = "", ask = get) {
-	port = await freePort();
-	dmtpPort = await freePort();
-	metrics = await freePort();
+	[port, dmtpPort, metrics] = await freePorts(3);
 	const conf = file("tmtp.conf");
 	fs.writeFileSync(conf, `state_directory = "${dir}/state"\nuser = "nobody"\ndatabase = "host=${cluster} dbname=tmtp"\n` +
 		`roles = {"home"}\nlog_level = "debug"\ndrain_timeout_s = 6\n` +

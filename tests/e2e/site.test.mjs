@@ -12,6 +12,7 @@ import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { freePorts } from "./lib/wait.mjs";
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const top = path.join(here, "../..");
@@ -29,17 +30,6 @@ async function until(what, ask) {
 			throw new Error(`waited in vain for ${what}`);
 		await pause(20);
 	}
-}
-
-function freePort() {
-	return new Promise((resolve, reject) => {
-		const server = net.createServer();
-		server.on("error", reject);
-		server.listen(0, "127.0.0.1", () => {
-			const { port } = server.address();
-			server.close(() => resolve(port));
-		});
-	});
 }
 
 // --- the database -------------------------------------------------------------
@@ -163,8 +153,7 @@ const agent = new http.Agent({ keepAlive: true, maxSockets: 1000 });
 let port, metrics, role, token, log = "";
 
 async function startRole(more = "", domain = "", ready = () => get("/readyz")) {
-	port = await freePort();
-	metrics = await freePort();
+	[port, metrics] = await freePorts(2);
 	const conf = path.join(dir, "tmtp.conf");
 	fs.writeFileSync(conf, `state_directory = "${dir}/state"\nuser = "nobody"\ndatabase = "host=${cluster} dbname=tmtp"\n` +
 		`roles = {"site"}\nlog_level = "debug"\ndrain_timeout_s = 5\ndomain "shop.test" { ${domain} }\n` +

@@ -357,7 +357,8 @@ Inside.
 		assert.match((await one(ben, "parts as allowed")).fields.attachments[0].type, /^message\/rfc822/);
 		assert.equal(home.role("home"), pid);
 		const octets = await metric(home.ports.homeMetrics, "process_resident_memory_bytes");
-		assert.ok(octets < 400e6, `${octets} octets`);
+		const kept = process.env.ASAN_OPTIONS ? 500e6 : 0; // a sanitizer keeps what was freed for a while
+		assert.ok(octets < 400e6 + kept, `${octets} octets`);
 	});
 });
 

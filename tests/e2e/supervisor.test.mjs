@@ -3,12 +3,12 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";
-import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { freePorts } from "./lib/wait.mjs";
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const program = path.resolve(process.env.TMTPD ?? path.join(here, "../../build/tmtpd"));
@@ -48,17 +48,6 @@ function uid(name) {
 	return Number(execFileSync("id", ["-u", name], { encoding: "utf8" }));
 }
 
-function freePort() {
-	return new Promise((resolve, reject) => {
-		const server = net.createServer();
-		server.on("error", reject);
-		server.listen(0, "127.0.0.1", () => {
-			const { port } = server.address();
-			server.close(() => resolve(port));
-		});
-	});
-}
-
 // --- one configuration and the tmtpds started with it ------------------------
 
 class Place {
@@ -68,9 +57,7 @@ class Place {
 		fs.chmodSync(place.dir, 0o755);
 		place.conf = path.join(place.dir, "tmtp.conf");
 		place.state = path.join(place.dir, name);
-		place.ports = [];
-		for (let i = 0; i < 5; i++)
-			place.ports.push(await freePort());
+		place.ports = await freePorts(5);
 		execFileSync("openssl", ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
 			"-keyout", path.join(place.dir, "key.pem"), "-out", path.join(place.dir, "cert.pem"), "-days", "2",
 			"-subj", "/CN=shop.test", "-addext", "subjectAltName=DNS:shop.test"], { stdio: "ignore" });

@@ -236,7 +236,7 @@ function children(pid) {
 class Sink {
 	constructor(stage, domain, port, args) {
 		const own = path.join(stage.dir, domain);
-		this.child = spawn(tool("dmtp_sink"), ["--listen", `127.0.0.1:${port}`, "--domain", domain, "--certificate", `${own}.pem`,
+		this.child = spawn(tool("dmtp-sink"), ["--listen", `127.0.0.1:${port}`, "--domain", domain, "--certificate", `${own}.pem`,
 			"--key", `${own}.key`, "--ca", `${stage.dir}/ca.pem`, ...args], { stdio: ["pipe", "pipe", "inherit"] });
 		this.lines = readline.createInterface({ input: this.child.stdout })[Symbol.asyncIterator]();
 		this.ended = new Promise((resolve) => this.child.on("exit", resolve));

@@ -1,4 +1,4 @@
-// dmtp_sink as the home server of a domain of its own: it notes every recipient in a file before it answers.
+// dmtp-sink as the home server of a domain of its own: it notes every recipient in a file before it answers.
 import { spawn } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
@@ -11,7 +11,7 @@ export class Sink {
 		const sink = new Sink(), { authority } = pair;
 		authority.issue(domain);
 		sink.file = authority.file(`${domain}.record`);
-		sink.child = spawn(path.join(build, "bench/dmtp_sink"), ["--domain", domain, "--certificate", authority.file(`${domain}.pem`),
+		sink.child = spawn(path.join(build, "bench/dmtp-sink"), ["--domain", domain, "--certificate", authority.file(`${domain}.pem`),
 			"--key", authority.file(`${domain}.key`), "--ca", authority.file("ca.pem"), "--record", sink.file, ...faults], { stdio: ["pipe", "pipe", "inherit"] });
 		sink.ended = new Promise((resolve) => sink.child.on("close", resolve));
 		sink.lines = [];

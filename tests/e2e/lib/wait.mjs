@@ -25,17 +25,36 @@ const listening = (port) => new Promise((resolve) => {
 	server.listen(port, "127.0.0.1", () => resolve(server));
 });
 
-// That many, all different: they are open at the same time for a moment. They lie below those that the system gives to
-// outgoing connections, which come and go and would take them before they are listened on.
-export async function freePorts(count) {
-	const first = Number(fs.readFileSync("/proc/sys/net/ipv4/ip_local_port_range", "utf8").split("\t")[0]), servers = [];
-	while (servers.length < count) {
-		const server = await listening(first - 1 - Math.floor(Math.random() * 12_000));
-		if (server !== null)
-			servers.push(server);
+// Test files run beside each other, and what one has found free is listened on only seconds later: so each process has
+// blocks of ports to itself, and who listens on a block's first port, as long as the process lives, has it. They lie
+// below the ports that the system gives to outgoing connections, which come and go.
+const BLOCK = 64, BLOCKS = 180;
+const mine = { next: 0, end: 0 };
+
+async function takeBlock() {
+	const first = Number(fs.readFileSync("/proc/sys/net/ipv4/ip_local_port_range", "utf8").split("\t")[0]);
+	for (let tries = 0; tries < 10 * BLOCKS; tries++) {
+		const base = first - BLOCK * (1 + Math.floor(Math.random() * BLOCKS)), server = await listening(base);
+		if (server !== null) {
+			server.unref();
+			return Object.assign(mine, { next: base + 1, end: base + BLOCK });
+		}
 	}
-	const ports = servers.map((server) => server.address().port);
-	await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+	throw new Error("no block of ports is free");
+}
+
+// That many, all different, never given twice by this process.
+export async function freePorts(count) {
+	const ports = [];
+	while (ports.length < count) {
+		if (mine.next === mine.end)
+			await takeBlock();
+		const server = await listening(mine.next++);
+		if (server !== null) {
+			ports.push(server.address().port);
+			await new Promise((resolve) => server.close(resolve));
+		}
+	}
 	return ports;
 }
 

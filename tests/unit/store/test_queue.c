@@ -977,6 +977,7 @@ test_one_delivery_and_what_a_retry_begins_anew(void **state)
 	}
 	assert_int_equal(RUN(store_queue_list, ctl, &l), STORE_OK);
 	assert_int_equal(l.rows_n, 0);
+	queue_list_clear(&l);
 }
 
 /* --- Expiry ---------------------------------------------------------------- */

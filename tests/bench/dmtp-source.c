@@ -49,7 +49,7 @@ struct session {
 static void
 die(const char *what, const char *why)
 {
-	(void)fprintf(stderr, "dmtp_source: %s: %s\n", what, why);
+	(void)fprintf(stderr, "dmtp-source: %s: %s\n", what, why);
 	exit(1);
 }
 
@@ -323,7 +323,7 @@ open_session(struct source *source, struct session *s)
 /* --- Options ------------------------------------------------------------------------------ */
 
 static const char usage[] =
-    "dmtp_source --connect ADDRESS --domain NAME --from SITE@DOMAIN\n"
+    "dmtp-source --connect ADDRESS --domain NAME --from SITE@DOMAIN\n"
     "            --certificate FILE --key FILE --ca FILE [options]\n"
     "  --plain          without TLS\n"
     "  --connections N  sessions at once (4)\n"

@@ -87,7 +87,7 @@ struct session {
 static void
 die(const char *what, const char *why)
 {
-	(void)fprintf(stderr, "dmtp_sink: %s: %s\n", what, why);
+	(void)fprintf(stderr, "dmtp-sink: %s: %s\n", what, why);
 	exit(1);
 }
 
@@ -145,9 +145,9 @@ control(struct sink *sink, struct slice line)
 	} else if (line.len > wait.len && memcmp(line.data, wait.data, wait.len) == 0) {
 		if (!text_parse_u64(slice_mem(line.data + wait.len, line.len - wait.len),
 		                    UINT32_MAX, &sink->wait_for))
-			(void)fprintf(stderr, "dmtp_sink: wait <number of recipients>\n");
+			(void)fprintf(stderr, "dmtp-sink: wait <number of recipients>\n");
 	} else {
-		(void)fprintf(stderr, "dmtp_sink: stats, reset, wait N or quit\n");
+		(void)fprintf(stderr, "dmtp-sink: stats, reset, wait N or quit\n");
 	}
 }
 
@@ -743,7 +743,7 @@ on_accepted(void *arg, int fd, const struct net_address *peer, struct listener_s
 /* --- Options ------------------------------------------------------------------------------ */
 
 static const char usage[] =
-    "dmtp_sink --domain NAME --certificate FILE --key FILE --ca FILE [options]\n"
+    "dmtp-sink --domain NAME --certificate FILE --key FILE --ca FILE [options]\n"
     "  --listen ADDRESS     where it serves DMTP with TLS from the first octet (127.0.0.1:0)\n"
     "  --plain              plaintext, and STARTTLS when there is a certificate; believes all\n"
     "  --limits K=N[,K=N]   command_octets, idle_s, message_octets, noops, pipeline, rcpts, "
