@@ -245,6 +245,7 @@ install: all $(BUILD)/tmtp.conf.5
 	sed 's|/usr/local/|$(PREFIX)/|g' deploy/tmtpd.service > $(DESTDIR)$(UNITS)/systemd/system/tmtpd.service
 	chmod 644 $(DESTDIR)$(UNITS)/systemd/system/tmtpd.service
 	install -D -m 644 deploy/tmtp.conf.sample $(DESTDIR)$(DOC)/tmtp.conf.sample
+	install -D -m 644 deploy/nginx.conf.sample $(DESTDIR)$(DOC)/nginx.conf.sample
 	for page in $(PAGES); do install -D -m 644 $$page $(DESTDIR)$(DOC)/$$page || exit 1; done
 
 .PHONY: install-check

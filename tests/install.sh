@@ -29,6 +29,7 @@ files() { # of a prefix
 		$1/share/doc/tmtp/appliance/panel/API.md
 		$1/share/doc/tmtp/appliance/site/API.md
 		$1/share/doc/tmtp/deploy/README.md
+		$1/share/doc/tmtp/nginx.conf.sample
 		$1/share/doc/tmtp/schema/README.md
 		$1/share/doc/tmtp/schema/roles.sql
 		$1/share/doc/tmtp/tmtp.conf.sample

@@ -772,6 +772,12 @@ check_roles(struct loader *l)
 		     "and key: "
 		     "other servers deliver over TLS only");
 	check_lmtp(l);
+	if (c->site.message_hosts.count > CONFIG_MESSAGE_HOSTS)
+		fail(
+		    l, line_of(l, cfg_getsec(l->root, "site"), "message_hosts"),
+		    "site.message_hosts has more than %d URLs: with our own, no more fit into a "
+		    "notification that everybody takes",
+		    CONFIG_MESSAGE_HOSTS);
 	if (c->relay.retry_min_s > c->relay.retry_max_s)
 		fail(l, line_of(l, relay, "retry_min_s"),
 		     "relay.retry_min_s is longer than relay.retry_max_s");

@@ -82,6 +82,9 @@ struct config_http {
 	bool tls;                       /* HTTPS by ourselves; else plain HTTP, for a proxy */
 };
 
+/* Every receiver takes four URIs a message, and our own is always one. */
+#define CONFIG_MESSAGE_HOSTS 3
+
 struct config_site {
 	struct config_http http;
 	unsigned threads; /* resolved: never 0 */

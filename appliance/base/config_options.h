@@ -105,7 +105,7 @@ static const struct option options[] = {
 	  "The longest message, as it is stored and picked up." },
 	{ SEC_SITE, "message_hosts", KIND(VALUE_URLS), AT(config_site, message_hosts), false,
 	  "",
-	  "More URLs that messages can be picked up from (a CDN, a cache), in order of "
+	  "Up to three more URLs that messages can be picked up from (a CDN, a cache), in order of "
 	  "preference, before our own." },
 	{ SEC_SITE, "metrics_listen", KIND(VALUE_ADDRESS), AT(config_site, metrics_listen),
 	  false, "", "Where Prometheus finds this role's metrics; empty: nowhere." },

@@ -1,6 +1,8 @@
 /* Pickup paths: see pickup.h. */
 #include "dmtp/pickup.h"
 
+#include "dmtp/bencode.h"
+
 void
 dmtp_site_format(int64_t site_id, char out[static DMTP_SITE_TEXT])
 {
@@ -37,6 +39,29 @@ dmtp_pickup_uri(struct buffer *out, struct slice base, const struct dmtp_pickup 
 	base32_encode(pickup->digest, sizeof(pickup->digest), digest);
 	buffer_add_slice(out, base);
 	buffer_add_fmt(out, "/m/%s/%s/%s", site, id, digest);
+}
+
+static void
+put_uri(struct buffer *list, const char *base, const struct dmtp_pickup *pickup)
+{
+	struct buffer uri;
+
+	buffer_init(&uri, 4096);
+	dmtp_pickup_uri(&uri, slice_str(base), pickup);
+	if (uri.failed)
+		list->failed = true;
+	else
+		ben_put_str(list, buffer_slice(&uri));
+	buffer_free(&uri);
+}
+
+void
+dmtp_pickup_put_uris(struct buffer *list, char *const *others, size_t others_n, const char *own,
+                     const struct dmtp_pickup *pickup)
+{
+	for (size_t i = 0; i < others_n && i < DMTP_PICKUP_URIS - 1; i++)
+		put_uri(list, others[i], pickup);
+	put_uri(list, own, pickup);
 }
 
 bool

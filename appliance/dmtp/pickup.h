@@ -9,6 +9,7 @@
 #include "base/buffer.h"
 #include "base/id.h"
 #include "base/text.h"
+#include "dmtp/limits.h"
 
 /* A site's number as text: 13 characters. */
 #define DMTP_SITE_TEXT (BASE32_LEN(8) + 1)
@@ -27,6 +28,17 @@ bool dmtp_site_parse(struct slice text, int64_t *out);
 
 /* Appends the URI; base is "https://host[:port][/path]" without a trailing slash. */
 void dmtp_pickup_uri(struct buffer *out, struct slice base, const struct dmtp_pickup *pickup);
+
+/* URIs of one message, at most: what every receiver takes in a POST, its own among them. */
+#define DMTP_PICKUP_URIS DMTP_FLOOR_URIS
+
+/*
+ * Appends them to a list, as bencoded strings in the order in which they are tried: at the
+ * others, which are there to take the load, as far as they fit, then at own, which is never
+ * left out, since 410 counts from there alone.
+ */
+void dmtp_pickup_put_uris(struct buffer *list, char *const *others, size_t others_n,
+                          const char *own, const struct dmtp_pickup *pickup);
 
 /* The three segments behind "/m/", each exactly as dmtp_pickup_uri writes it. False leaves out
  * untouched. */

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/memo.h"
 #include "base/metric.h"
 #include "dmtp/address.h"
 #include "dmtp/message.h"
@@ -26,7 +27,9 @@
 #define KEPT_OCTETS ((size_t)8 << 20)
 #define RETRY_FIRST_S 5
 #define RETRY_MAX_S 3600
-#define WRONG_MAX 3     /* complete answers that failed verification */
+#define WRONG_MAX 3   /* complete answers that failed verification */
+#define DOWN_MS 30000 /* a host that could not be reached is asked after the others */
+#define DOWN_MAX 1000
 #define CARD_RETRY_S 65 /* a site card is fetched at most once a minute */
 #define CARD_AGAIN_S 6  /* and one that didn't come, every five seconds */
 
@@ -53,6 +56,7 @@ struct pick {
 	struct pickup info; /* owned */
 	char *uris[URIS_MAX];
 	size_t uris_n, at;
+	uint32_t left;  /* bits of URIs that are still to be tried */
 	unsigned wrong; /* URIs whose answer failed verification */
 	bool gone;      /* the sender's own domain says 410 */
 	bool never;     /* what is wrong stays so */
@@ -83,6 +87,7 @@ struct pickups {
 	struct pick *picks;
 	TAILQ_HEAD(kept_picks, pick) kept;
 	size_t kept_n, kept_octets, under_way;
+	struct memo *down; /* hosts, by the sender's domain that named them */
 	struct loop_timer look;
 	struct pickup_claim claim;
 	struct home_later later;
@@ -155,6 +160,7 @@ split_uris(struct pick *p)
 	while ((word = strsep(&at, "\n")) != NULL && p->uris_n < URIS_MAX)
 		if (*word != '\0' && (p->uris[p->uris_n] = strdup(word)) != NULL)
 			p->uris_n++;
+	p->left = (uint32_t)((UINT64_C(1) << p->uris_n) - 1);
 }
 
 /* Takes what info owns. NULL: no memory; its lease runs out and it comes again. */
@@ -443,6 +449,75 @@ count_refusal(enum fetch_rc rc)
 		metric_add(&refused_address, 1);
 }
 
+/*
+ * A host that is down costs seconds each time, so for a while the others come first. It is
+ * remembered for the domain whose messages it has: one domain can't speak for another's hosts.
+ * What an HTTP status says is about the message.
+ */
+static bool
+says_down(enum fetch_rc rc)
+{
+	return rc == FETCH_RESOLVE || rc == FETCH_CONNECT || rc == FETCH_UNVERIFIED ||
+	       rc == FETCH_TIMEOUT || rc == FETCH_BROKEN;
+}
+
+static struct slice
+down_key(const struct pick *p, size_t at, char key[static MEMO_KEY_MAX])
+{
+	struct slice domain = dmtp_domain_of(slice_str(p->info.sender));
+	struct dmtp_uri uri = { .port = 0 };
+	int n;
+
+	(void)dmtp_uri_split(slice_str(p->uris[at]), &uri);
+	n = snprintf(key, MEMO_KEY_MAX, "%.*s %.*s:%u", (int)domain.len,
+	             (const char *)domain.data, (int)uri.host.len, (const char *)uri.host.data,
+	             uri.port);
+	return slice_mem(key, n < MEMO_KEY_MAX ? (size_t)n : MEMO_KEY_MAX - 1);
+}
+
+static bool
+is_down(const struct pick *p, size_t at)
+{
+	char key[MEMO_KEY_MAX];
+	struct memo_item *item =
+	    memo_get(p->pickups->down, down_key(p, at, key), clock_mono_ms(), NULL);
+	bool down = item != NULL;
+
+	memo_item_unref(item);
+	return down;
+}
+
+static void
+down_free(struct memo_item *item)
+{
+	free(item);
+}
+
+static void
+remember_down(const struct pick *p)
+{
+	struct memo *down = p->pickups->down;
+	struct memo_item *item;
+	char key[MEMO_KEY_MAX];
+
+	if (p->uris_n == 1 || is_down(p, p->at) || (item = malloc(sizeof(*item))) == NULL)
+		return;
+	memo_item_init(item, down_free);
+	memo_put(down, down_key(p, p->at, key), item, 1, clock_mono_ms() + DOWN_MS,
+	         memo_generation(down));
+	memo_item_unref(item);
+	log_warn("pickup-host-down", LOG_S("sender", p->info.sender), LOG_S("host", p->host),
+	         LOG_S("reason", p->reason));
+}
+
+static void
+forget_down(const struct pick *p)
+{
+	char key[MEMO_KEY_MAX];
+
+	memo_drop(p->pickups->down, down_key(p, p->at, key));
+}
+
 static void
 on_fetched(void *arg, const struct fetch_answer *answer)
 {
@@ -452,6 +527,8 @@ on_fetched(void *arg, const struct fetch_answer *answer)
 	enum dmtp_message_rc rc;
 
 	p->fetch = NULL;
+	if (answer->rc == FETCH_OK)
+		forget_down(p);
 	if (answer->rc == FETCH_OK && answer->status == 200) {
 		rc = verify(p, answer->body, &only);
 		if (rc == DMTP_MESSAGE_OK) {
@@ -475,12 +552,28 @@ on_fetched(void *arg, const struct fetch_answer *answer)
 		(void)snprintf(p->reason, sizeof(p->reason), "%s%s%s",
 		               fetch_rc_name(answer->rc), answer->text[0] == '\0' ? "" : ": ",
 		               answer->text);
+		if (says_down(answer->rc))
+			remember_down(p);
 	}
-	p->at++;
 	if (p->gone)
 		put_off(p);
 	else
 		fetch_next(p);
+}
+
+/*
+ * What is slow isn't waited for as long as another URI is left: the host of the one in front
+ * may be a cache that is down. The last one gets all the patience that a fetch has.
+ */
+static void
+set_patience(const struct pick *p, struct fetch_request *request)
+{
+	request->total_ms = 60000;
+	if ((p->judge.allowed & p->left) == 0)
+		return;
+	request->connect_ms = 3000;
+	request->low_speed_s = 4;
+	request->total_ms = 10000 + p->info.size / 64; /* 64 KB/s */
 }
 
 static bool
@@ -491,7 +584,6 @@ start_fetch(struct pick *p, const char *url)
 	struct fetch_request request = {
 		.url = url,
 		.max_body = (size_t)p->info.size,
-		.total_ms = 60000,
 	};
 	struct dmtp_uri uri;
 
@@ -509,19 +601,40 @@ start_fetch(struct pick *p, const char *url)
 		p->wrong++;
 		return false;
 	}
+	set_patience(p, &request);
 	p->fetch = origins_fetch(pickups->home->origins, domain, &request, on_fetched, p);
 	if (p->fetch == NULL)
 		(void)snprintf(p->reason, sizeof(p->reason), "out of memory");
 	return p->fetch != NULL;
 }
 
+/* The next URI in the sender's order, those on hosts that are down last. */
+static void
+choose(struct pick *p)
+{
+	size_t first = URIS_MAX;
+
+	for (size_t i = 0; i < p->uris_n; i++) {
+		if ((p->left & UINT32_C(1) << i) == 0)
+			continue;
+		if (first == URIS_MAX)
+			first = i;
+		if (!is_down(p, i)) {
+			first = i;
+			break;
+		}
+	}
+	p->at = first;
+	p->left &= ~(UINT32_C(1) << first);
+}
+
 static void
 fetch_next(struct pick *p)
 {
-	while (p->at < p->uris_n) {
+	while (p->left != 0) {
+		choose(p);
 		if (start_fetch(p, p->uris[p->at]))
 			return;
-		p->at++;
 	}
 	put_off(p);
 }
@@ -726,6 +839,11 @@ pickups_new(struct home *home)
 	if (pickups == NULL)
 		return NULL;
 	pickups->home = home;
+	pickups->down = memo_make(DOWN_MAX);
+	if (pickups->down == NULL) {
+		free(pickups);
+		return NULL;
+	}
 	TAILQ_INIT(&pickups->kept);
 	loop_timer_init(&pickups->look, home->loop, on_look, pickups);
 	loop_timer_set(&pickups->look, 0);
@@ -747,5 +865,6 @@ pickups_free(struct pickups **pickups)
 		HASH_DEL(all->picks, p);
 		pick_free(p);
 	}
+	memo_free(&all->down);
 	free(all);
 }

@@ -64,7 +64,8 @@ on_revision(void *arg)
 	struct role *r = arg;
 
 	if (r->revision.job.rc == STORE_OK && r->revision.number != r->revision_number) {
-		if (r->revision_number != 0)
+		/* At the end the last answers come when the API is gone. */
+		if (r->revision_number != 0 && r->home.api != NULL)
 			api_forget(r->home.api);
 		r->revision_number = r->revision.number;
 	}
@@ -77,6 +78,8 @@ ask_revision(struct loop_timer *timer)
 {
 	struct role *r = timer->arg;
 
+	if (r->home.draining)
+		return;
 	r->revision = (struct revision_get){ .number = 0 };
 	home_later(&r->revision_later, &r->home, &r->revision.job, on_revision, r);
 	store_revision_get(r->home.store, &r->revision);

@@ -537,23 +537,16 @@ put_uris(struct delivery *d, struct buffer *inside)
 	struct buffer uri;
 
 	memcpy(pickup.digest, d->batch->digest, sizeof(pickup.digest));
-	buffer_init(&uri, 4096);
 	if (d->pair->names.person) {
+		buffer_init(&uri, 4096);
 		person_uri(d, &pickup, &uri);
 		ben_put_str(inside, buffer_slice(&uri));
 		buffer_free(&uri);
 		return;
 	}
-	for (size_t i = 0; i <= site->message_hosts.count && i < DMTP_FLOOR_URIS; i++) {
-		/* the other hosts first: they are there to take the load */
-		const char *base = i < site->message_hosts.count ? site->message_hosts.items[i]
-		                                                 : site->http.url;
-
-		buffer_clear(&uri);
-		dmtp_pickup_uri(&uri, slice_str(base), &pickup);
-		ben_put_str(inside, buffer_slice(&uri));
-	}
-	buffer_free(&uri);
+	_Static_assert(CONFIG_MESSAGE_HOSTS + 1 <= DMTP_PICKUP_URIS, "each host is in use");
+	dmtp_pickup_put_uris(inside, site->message_hosts.items, site->message_hosts.count,
+	                     site->http.url, &pickup);
 }
 
 static void

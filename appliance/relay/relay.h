@@ -4,8 +4,9 @@
  *
  *   plan      which (site, domain) pairs have batches; claims them
  *   delivery  one claimed batch: reads its recipients, becomes POSTs, ends
- *   grants    GRANTs that wait for other domains
- *   receipts  RECEIPTs of members here, for sites elsewhere
+ *   errands   commands besides: claimed, sent, written down
+ *   grants    errands: GRANTs that wait for other domains
+ *   receipts  errands: RECEIPTs of members here, for sites elsewhere
  *   signing   our domains' keys: signatures of messages, AUTH
  *   catchup   what their members said, asked of other domains
  *   presences who of our members is online, for contacts who agreed

@@ -3,6 +3,10 @@
  * the permission. What was accepted a moment ago is served from memory. It
  * stays there for two seconds at most, so a recall, whoever makes it, takes
  * effect within that time (and at once when it raises the revision).
+ *
+ * Caches in front share what went to several recipients. They ask again after a
+ * minute, which costs no body, so that a recall gets through to whoever comes by
+ * them; a recipient's home server may keep what it has as long as it likes.
  */
 #include "site/handlers.h"
 
@@ -23,6 +27,15 @@ METRIC_DEFINE(from_store, METRIC_COUNTER, "tmtp_pickups_total", "source=\"store\
               "Messages picked up, by where they came from.");
 METRIC_DEFINE(missed, METRIC_COUNTER, "tmtp_pickups_total", "source=\"none\"",
               "Messages picked up, by where they came from.");
+
+METRIC_DEFINE(unchanged, METRIC_COUNTER, "tmtp_pickups_total", "source=\"unchanged\"",
+              "Messages picked up, by where they came from.");
+
+#define CACHE_SHARED "public, max-age=3600, s-maxage=60"
+#define CACHE_PRIVATE "private, max-age=3600"
+#define CACHE_GONE "public, max-age=60" /* takes the place of a cache's copy */
+
+#define ETAG_TEXT (BASE32_LEN(32) + 3)
 
 struct kept_body {
 	struct memo_item item;
@@ -104,15 +117,28 @@ kept_body_done(void *owner)
 	memo_item_unref(owner);
 }
 
-/* Takes a reference to kept. */
 static void
-reply_body(struct web_request *req, struct kept_body *kept)
+etag_of(const uint8_t digest[static 32], char etag[static ETAG_TEXT])
 {
-	char etag[BASE32_LEN(32) + 3] = "\"";
+	etag[0] = '"';
+	base32_encode(digest, 32, etag + 1);
+	memcpy(etag + ETAG_TEXT - 2, "\"", 2);
+}
+
+static const char *
+cache_control(bool shared)
+{
+	return shared ? CACHE_SHARED : CACHE_PRIVATE;
+}
+
+/* Takes a reference to kept. from: what counts it. */
+static void
+reply_body(struct web_request *req, struct kept_body *kept, struct metric *from)
+{
+	char etag[ETAG_TEXT];
 	const struct web_object object = {
 		.content_type = "application/octet-stream",
-		.cache_control =
-		    kept->shared ? "public, max-age=3600" : "private, max-age=3600",
+		.cache_control = cache_control(kept->shared),
 		.etag = etag,
 		.data = kept->data,
 		.len = kept->len,
@@ -120,9 +146,24 @@ reply_body(struct web_request *req, struct kept_body *kept)
 		.owner = &kept->item,
 	};
 
-	base32_encode(kept->digest, sizeof(kept->digest), etag + 1);
-	etag[1 + BASE32_LEN(32)] = '"';
+	etag_of(kept->digest, etag);
+	metric_add(web_request_knows(req, etag) ? &unchanged : from, 1);
 	web_reply_object(req, &object);
+}
+
+/* Who has it already is told so, without its octets. */
+static void
+reply_unchanged(struct web_request *req, const struct pickup_call *p)
+{
+	char etag[ETAG_TEXT];
+
+	etag_of(p->pickup.digest, etag);
+	metric_add(&unchanged, 1);
+	web_reply_object(req, &(struct web_object){
+				  .cache_control = cache_control(p->body.shared),
+				  .etag = etag,
+				  .data = (const uint8_t *)"",
+			      });
 }
 
 static void
@@ -149,8 +190,13 @@ on_body(struct store_job *job)
 	}
 	if (body->recalled) {
 		message_body_clear(body);
+		web_reply_header(p->call.req, "Cache-Control", CACHE_GONE);
 		web_reply_problem(p->call.req, &web_gone,
 		                  "The sender has recalled this message.");
+		return;
+	}
+	if (body->known) {
+		reply_unchanged(p->call.req, p);
 		return;
 	}
 	kept = kept_body_make(p->pickup.site_id, p->pickup.digest, body->shared, body->body,
@@ -160,9 +206,8 @@ on_body(struct store_job *job)
 		web_reply_problem(p->call.req, &web_internal, NULL);
 		return;
 	}
-	metric_add(&from_store, 1);
 	body_put(p->call.site, &p->pickup.message_id, kept, p->generation);
-	reply_body(p->call.req, kept);
+	reply_body(p->call.req, kept, &from_store);
 }
 
 void
@@ -171,6 +216,7 @@ on_pickup(struct web_request *req, void *arg)
 	struct site *site = arg;
 	struct pickup_call *p = site_begin(req, arg, sizeof(*p));
 	struct kept_body *kept;
+	char etag[ETAG_TEXT];
 
 	if (p == NULL)
 		return;
@@ -186,8 +232,7 @@ on_pickup(struct web_request *req, void *arg)
 	    clock_mono_ms(), &p->generation);
 	if (kept != NULL && kept->site_id == p->pickup.site_id &&
 	    token_equal(kept->digest, p->pickup.digest, sizeof(kept->digest))) {
-		metric_add(&from_memory, 1);
-		reply_body(req, kept);
+		reply_body(req, kept, &from_memory);
 		return;
 	}
 	if (kept != NULL) { /* ids are unique: the store would say the same */
@@ -199,5 +244,7 @@ on_pickup(struct web_request *req, void *arg)
 		                         .site_id = p->pickup.site_id,
 		                         .message_id = p->pickup.message_id };
 	memcpy(p->body.digest, p->pickup.digest, sizeof(p->body.digest));
+	etag_of(p->pickup.digest, etag);
+	p->body.known = web_request_knows(req, etag);
 	store_message_body(site->store, &p->body);
 }

@@ -18,6 +18,7 @@ bind_body(struct args *a, struct store_job *const *jobs, size_t n)
 		args_i64(a, 1, b->site_id);
 		args_uuid(a, 2, &b->message_id);
 		args_slice(a, 3, slice_mem(b->digest, sizeof(b->digest)));
+		args_bool(a, 4, b->known);
 	}
 }
 
@@ -43,21 +44,23 @@ rows_body(const PGresult *r, struct store_job *const *jobs, size_t n)
 		b->recalled = row_bool(r, row, 2);
 		b->is_large = row_bool(r, row, 3);
 		b->body = row_octets(r, row, 4, &b->size);
-		b->job.rc =
-		    b->body != NULL || b->recalled || b->is_large ? STORE_OK : STORE_DOWN;
+		b->job.rc = b->body != NULL || b->recalled || b->is_large || b->known
+		                ? STORE_OK
+		                : STORE_DOWN;
 	}
 }
 
-static const Oid body_types[] = { T_INT4S, T_INT8S, T_UUIDS, T_BYTEAS, 0 };
+static const Oid body_types[] = { T_INT4S, T_INT8S, T_UUIDS, T_BYTEAS, T_BOOLS, 0 };
 
 static const struct store_op small_op = {
 	.name = "message_body",
 	.sql =
 	    "SELECT i.ord, m.audience IN (1, 2), m.recalled_at IS NOT NULL, m.size > " SMALL_OCTETS
 	    ", "
-	    " CASE WHEN m.recalled_at IS NULL AND m.size <= " SMALL_OCTETS " THEN m.body END "
-	    "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bytea[]) "
-	    " AS i(ord, site_id, message_id, digest) "
+	    " CASE WHEN m.recalled_at IS NULL AND m.size <= " SMALL_OCTETS
+	    "  AND NOT i.known THEN m.body END "
+	    "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bytea[], $5::bool[]) "
+	    " AS i(ord, site_id, message_id, digest, known) "
 	    "JOIN tmtp.message m ON m.site_id = i.site_id AND m.message_id = i.message_id "
 	    " AND m.digest = i.digest AND m.recalls IS NULL",
 	.types = body_types,
@@ -71,9 +74,9 @@ static const struct store_op small_op = {
 static const struct store_op large_op = {
 	.name = "message_body_large",
 	.sql = "SELECT i.ord, m.audience IN (1, 2), m.recalled_at IS NOT NULL, false, "
-	       " CASE WHEN m.recalled_at IS NULL THEN m.body END "
-	       "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bytea[]) "
-	       " AS i(ord, site_id, message_id, digest) "
+	       " CASE WHEN m.recalled_at IS NULL AND NOT i.known THEN m.body END "
+	       "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bytea[], $5::bool[]) "
+	       " AS i(ord, site_id, message_id, digest, known) "
 	       "JOIN tmtp.message m ON m.site_id = i.site_id AND m.message_id = i.message_id "
 	       " AND m.digest = i.digest AND m.recalls IS NULL",
 	.types = body_types,
@@ -90,7 +93,7 @@ on_small(struct store_job *job)
 	struct message_body *b = (struct message_body *)job;
 
 	job->done = b->then;
-	if (job->rc != STORE_OK || !b->is_large || b->recalled) {
+	if (job->rc != STORE_OK || !b->is_large || b->recalled || b->known) {
 		job->done(job);
 		return;
 	}

@@ -11,6 +11,7 @@ struct message_body {
 	int64_t site_id;
 	struct uuid message_id;
 	uint8_t digest[32];
+	bool known; /* the octets aren't wanted: body stays NULL */
 	/* out; body is freed by message_body_clear */
 	uint8_t *body;
 	size_t size;

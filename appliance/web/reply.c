@@ -293,6 +293,14 @@ etag_listed(struct slice list, const char *etag)
 	}
 }
 
+bool
+web_request_knows(struct web_request *req, const char *etag)
+{
+	struct slice match;
+
+	return web_request_header(req, "If-None-Match", &match) && etag_listed(match, etag);
+}
+
 enum range_rc { RANGE_WHOLE, RANGE_PART, RANGE_OUTSIDE };
 
 static bool
@@ -382,13 +390,11 @@ object_send(struct web_request *req, unsigned status, const struct web_object *o
 void
 web_reply_object(struct web_request *req, const struct web_object *o)
 {
-	struct slice match;
 	char content_range[96];
 	size_t from, count;
 	enum range_rc range;
 
-	bool same = o->etag != NULL && web_request_header(req, "If-None-Match", &match) &&
-	            etag_listed(match, o->etag);
+	bool same = o->etag != NULL && web_request_knows(req, o->etag);
 
 	range = object_range(req, o, &from, &count);
 	if (range == RANGE_OUTSIDE && !same) {

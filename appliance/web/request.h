@@ -70,6 +70,9 @@ enum web_query web_request_query_u64(struct web_request *req, const char *name, 
 /* First value of a header, any case of the name. False: absent; out untouched. */
 bool web_request_header(struct web_request *req, const char *name, struct slice *out);
 
+/* If-None-Match names this entity tag (quotes included): what it stands for need not be sent. */
+bool web_request_knows(struct web_request *req, const char *etag);
+
 /* The token of "Authorization: Bearer <token>". False: none; out untouched. */
 bool web_request_bearer(struct web_request *req, struct slice *out);
 

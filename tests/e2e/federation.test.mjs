@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import crypto from "node:crypto";
 import fs from "node:fs";
+import net from "node:net";
 import path from "node:path";
 import tls from "node:tls";
 import { after, afterEach, before, describe, test } from "node:test";
@@ -714,6 +715,20 @@ describe("certificates", () => {
 	});
 	const everywhere = () => Promise.all([served(its.home.ports.dmtps, ["dmtp/1"]), served(its.home.ports.members), served(its.home.ports.site)]);
 	const fingerprint = (cert) => new crypto.X509Certificate(cert).fingerprint256;
+
+	test("what the store answers last, when the role's API is gone, ends nothing badly", async () => {
+		const from = its.home.now, pid = its.home.role("home");
+		const holder = its.home.hold("LOCK TABLE tmtp.revision; UPDATE tmtp.revision SET number = number + 1"); // the role asks for it twice a second
+		await its.home.sqlUntil("EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'tmtp.revision'::regclass)");
+		process.kill(pid, "SIGTERM");
+		await until("the end of the API", () => new Promise((resolve) => {
+			const socket = net.connect(its.home.ports.homeMetrics, "127.0.0.1", () => { socket.destroy(); resolve(false); }).on("error", () => resolve(true));
+		}));
+		await holder.release();
+		const end = await its.home.line(/^event=role-end .*role=home /, from);
+		assert.match(end, new RegExp(`pid=${pid} how=exit code=0 `));
+		await its.home.line(/^event=role-ready role=home /, from);
+	});
 
 	test("new ones are served after SIGHUP, to new connections; those that are open stay", async () => {
 		await site.settled(await site.push("orders", ann.address, "Before the reload"));

@@ -356,7 +356,7 @@ describe("pushes", () => {
 		assert.equal(sql(`SELECT string_agg(members::text, ' ' ORDER BY domain_id) FROM tmtp.batch WHERE message_id = '${res.json.id}'`), "{ann} {cem}");
 		const body = await get(pickup(res.json.id, digestOf(res.json.id)), { bearer: "" });
 		assert.match(body.octets.toString(), /2:to21:orders\.shop@shop\.teste$/);
-		assert.match(body.headers["cache-control"], /^public, max-age=3600$/);
+		assert.match(body.headers["cache-control"], /^public, max-age=3600, s-maxage=60$/);
 	});
 
 	test("everybody: the channel's chunks, in bulk", async () => {

@@ -173,6 +173,17 @@ export class Appliance {
 		});
 	}
 
+	// A transaction that stays open, with the locks that the text takes, until it is released: committed then.
+	hold(text) {
+		const child = spawn("psql", ["-qXAt", "-v", "ON_ERROR_STOP=1", `host=${this.socket} dbname=tmtp user=tmtp_owner`], { stdio: ["pipe", "ignore", "inherit"], cwd: "/" });
+		const ended = new Promise((resolve) => child.on("exit", resolve));
+		child.stdin.write(`BEGIN; ${text};\n`);
+		return { release: () => {
+			child.stdin.end("COMMIT;\n");
+			return ended;
+		} };
+	}
+
 	async number(text) {
 		return Number(await this.sql(text));
 	}

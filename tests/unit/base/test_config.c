@@ -404,6 +404,9 @@ static const struct {
 	{ USER SHOP "site { message_hosts = {\"https://cdn.test/?a\"} }\n", 3, "has a query" },
 	{ USER SHOP "site { message_hosts = {\"http://127.0.0.1/\"} }\n", 3,
 	  "must begin with https://" },
+	{ USER SHOP "site { message_hosts = {\"https://a.test\", \"https://b.test\", "
+	            "\"https://c.test\", \"https://d.test\"} }\n",
+	  3, "has more than 3 URLs" },
 	{ USER SHOP "home { command_octets = 65535 }\n", 3, "from 65536" },
 	{ USER SHOP "home { rcpts = 99 }\n", 3, "from 100" },
 	{ USER SHOP "relay {\n\nretry_min_s = 10\nretry_max_s = 9 }\n", 5,

@@ -1,10 +1,14 @@
 /* dmtp/pickup: the path of a message, written and read. */
 #include "dmtp/pickup.h"
 
+#include "dmtp/bencode.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 
 #include <cmocka.h>
+
+#define PATH_LEN (3 + 13 + 1 + 36 + 1 + 52)
 
 static struct dmtp_pickup
 sample(void)
@@ -63,12 +67,66 @@ test_other_texts_are_refused(void **state)
 	assert_int_equal(out, 7);
 }
 
+static void
+assert_uris(size_t others_n, const char *expected)
+{
+	static char *const others[] = { "https://a.test", "https://b.test/x", "https://c.test",
+		                        "https://d.test" };
+	const struct dmtp_pickup p = sample();
+	struct buffer list, bases;
+	struct ben_reader r;
+
+	buffer_init(&list, 4096);
+	buffer_init(&bases, 4096);
+	dmtp_pickup_put_uris(&list, others, others_n, "https://shop.test", &p);
+	assert_false(list.failed);
+	ben_reader_init(&r, buffer_slice(&list));
+	while (ben_more(&r)) {
+		struct slice uri = ben_get_str(&r);
+
+		assert_true(uri.len > PATH_LEN);
+		buffer_add_slice(&bases, slice_mem(uri.data, uri.len - PATH_LEN));
+		buffer_add_u8(&bases, ' ');
+	}
+	assert_false(r.bad);
+	buffer_add_u8(&bases, '\0');
+	assert_string_equal((const char *)bases.data, expected);
+	buffer_free(&list);
+	buffer_free(&bases);
+}
+
+/* PROTOCOL.md 3: every receiver takes four; the sender's own is one of them, and the last. */
+static void
+test_uris_in_order_own_last(void **state)
+{
+	(void)state;
+	assert_uris(0, "https://shop.test ");
+	assert_uris(2, "https://a.test https://b.test/x https://shop.test ");
+	assert_uris(3, "https://a.test https://b.test/x https://c.test https://shop.test ");
+	assert_uris(4, "https://a.test https://b.test/x https://c.test https://shop.test ");
+}
+
+static void
+test_uris_that_do_not_fit_fail(void **state)
+{
+	const struct dmtp_pickup p = sample();
+	struct buffer list;
+
+	(void)state;
+	buffer_init(&list, 100);
+	dmtp_pickup_put_uris(&list, NULL, 0, "https://shop.test", &p);
+	assert_true(list.failed);
+	buffer_free(&list);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_uri_is_read_back),
 		cmocka_unit_test(test_other_texts_are_refused),
+		cmocka_unit_test(test_uris_in_order_own_last),
+		cmocka_unit_test(test_uris_that_do_not_fit_fail),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

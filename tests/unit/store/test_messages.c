@@ -116,6 +116,37 @@ test_a_body_needs_site_id_and_digest(void **state)
 	assert_int_equal(RUN(store_message_body, site, &b), STORE_NOT_FOUND);
 }
 
+/* Whether it is still to be had, without its octets, whatever its size; mixed with others in a batch. */
+static void
+test_known_bodies_are_not_read(void **state)
+{
+	struct message_body b[6];
+
+	(void)state;
+	message(0, 0, 1000, "NULL");
+	message(1, 0, 300000, "NULL");
+	message(2, 0, 1001, "NULL");
+	cluster_sql("UPDATE tmtp.message SET recalled_at = now() WHERE message_id = '%s'",
+	            id_text(2));
+	for (int i = 0; i < 6; i++) {
+		static const int sizes[] = { 1000, 300000, 1001 };
+
+		b[i] = body_of(1, i % 3, sizes[i % 3]);
+		b[i].known = i < 3;
+		SUBMIT(store_message_body, site, &b[i]);
+	}
+	waiting_all();
+	for (int i = 0; i < 6; i++) {
+		assert_int_equal(b[i].job.rc, STORE_OK);
+		assert_int_equal(b[i].recalled, i % 3 == 2);
+		assert_int_equal(b[i].body != NULL, i == 3 || i == 4);
+		message_body_clear(&b[i]);
+	}
+	b[0] = body_of(1, 0, 999);
+	b[0].known = true;
+	assert_int_equal(RUN(store_message_body, site, &b[0]), STORE_NOT_FOUND);
+}
+
 /* Many at once, small, large, absent, recalled: each gets its own. */
 static void
 test_bodies_in_one_batch(void **state)
@@ -544,6 +575,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_a_body_needs_site_id_and_digest, empty),
+		cmocka_unit_test_setup(test_known_bodies_are_not_read, empty),
 		cmocka_unit_test_setup(test_bodies_in_one_batch, empty),
 		cmocka_unit_test_setup(test_a_message_to_one_from_waiting_to_delivered, empty),
 		cmocka_unit_test_setup(test_another_sites_message_is_not_found, empty),
