@@ -150,6 +150,18 @@ run: packages-run
 	@$(MAKE) --no-print-directory -j$(shell nproc) all
 	@BUILD=$(BUILD) bash deploy/demo/demo.sh
 
+# For libfaketime, which needs the C library's own allocator.
+$(BUILD)/tmtpd-plain-malloc: $(TMTPD_OBJS) $(TMTPD_LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $(TMTPD_OBJS) $(TMTPD_LIBS) $(PKG_LIBS)
+
+.PHONY: chaos chaos-short chaos-build
+chaos-build: all $(BUILD)/tmtpd-plain-malloc
+chaos: packages-test
+	@$(MAKE) --no-print-directory chaos-build
+	@BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
+chaos-short: chaos-build
+	@MESSAGES=$${MESSAGES:-3000} BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
+
 E2E := $(wildcard tests/e2e/*.test.mjs)
 # Files at once: each waits more than it computes.
 E2E_JOBS ?= 3
@@ -160,7 +172,7 @@ test: packages-test
 	@$(MAKE) --no-print-directory test-all
 
 .PHONY: test-all check e2e
-test-all: all layers options install-check unit fuzz-replay conformance e2e
+test-all: all layers options install-check unit fuzz-replay conformance e2e chaos-short
 
 check: layers options install-check unit fuzz-replay
 

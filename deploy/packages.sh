@@ -7,7 +7,7 @@ build="build-essential pkg-config libmicrohttpd-dev libpq-dev libssl-dev libsodi
 libjansson-dev libyajl-dev libevent-dev libc-ares-dev libcurl4-openssl-dev libpsl-dev libconfuse-dev
 libsystemd-dev libutf8proc-dev libidn2-dev libgnutls28-dev libjemalloc-dev uthash-dev libgmime-3.0-dev"
 run="postgresql-15 openssl curl jq ca-certificates iproute2"
-test="libcmocka-dev knot nodejs python3 clang-14 libclang-rt-14-dev llvm-14 procps nginx-light"
+test="libcmocka-dev knot nodejs python3 clang-14 libclang-rt-14-dev llvm-14 procps nginx-light libfaketime"
 lint="clang-format-14 clang-tidy-14 cppcheck"
 
 case ${1:-} in

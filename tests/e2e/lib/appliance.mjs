@@ -88,7 +88,7 @@ export class Appliance {
 	// Resolves when every role is ready.
 	async start() {
 		const from = this.lines.length;
-		this.child = spawn(tmtpd, ["-c", this.conf], { stdio: ["ignore", "ignore", "pipe"], cwd: "/" });
+		this.child = spawn(this.program ?? tmtpd, ["-c", this.conf], { stdio: ["ignore", "ignore", "pipe"], cwd: "/", env: { ...process.env, ...this.env } });
 		this.ended = new Promise((resolve) => this.child.on("exit", (code, signal) => resolve({ code, signal })));
 		let rest = "";
 		this.child.stderr.setEncoding("utf8");
@@ -338,7 +338,8 @@ export class Pair {
 	// routes: further domains that the shop knows a way to; ways[domain] is its proxy, whose target the test sets.
 	// prepare: told of the pair when its authority is there; more of both configurations ({shop, home}).
 	// home: more of home.test's section of that name.
-	async start({ routes = [], home: section = "", prepare = async () => ({}) } = {}) {
+	// proxy: the kind of proxies between them.
+	async start({ routes = [], home: section = "", prepare = async () => ({}), proxy: Kind = Proxy } = {}) {
 		const names = ["site", "members", "dmtps", "dmtp", "siteMetrics", "homeMetrics", "relayMetrics"];
 		this.dir = fs.mkdtempSync(path.join(os.tmpdir(), "tf-"));
 		fs.chmodSync(this.dir, 0o755);
@@ -349,12 +350,12 @@ export class Pair {
 			this.authority.issue(`${name}.test`);
 			this[name] = new Appliance(this.dir, `${name}.test`, this.authority, ports());
 		}
-		this.toHome = await Proxy.listen(numbers.pop(), this.home.ports.dmtps);
-		this.toShop = await Proxy.listen(numbers.pop(), this.shop.ports.dmtps);
-		this.pickup = await Proxy.listen(numbers.pop(), this.shop.ports.site);
+		this.toHome = await Kind.listen(numbers.pop(), this.home.ports.dmtps);
+		this.toShop = await Kind.listen(numbers.pop(), this.shop.ports.dmtps);
+		this.pickup = await Kind.listen(numbers.pop(), this.shop.ports.site);
 		this.ways = { "home.test": this.toHome };
 		for (const domain of routes)
-			this.ways[domain] = await Proxy.listen(numbers.pop(), 0);
+			this.ways[domain] = await Kind.listen(numbers.pop(), 0);
 		const { shop = {}, home = {} } = await prepare(this);
 		this.shop.configure({ ...shop, routes: shop.routes ?? Object.fromEntries(Object.entries(this.ways).map(([domain, way]) => [domain, { dmtp: way.port }])) });
 		this.home.configure({ home: section, ...home, routes: { "shop.test": { dmtp: this.toShop.port, pickup: this.pickup.port, more: home.shop }, ...home.routes } });

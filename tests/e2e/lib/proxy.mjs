@@ -4,7 +4,7 @@ import net from "node:net";
 export class Proxy {
 	// port: where to listen; target: where to connect.
 	static async listen(port, target) {
-		const proxy = new Proxy();
+		const proxy = new this();
 		proxy.port = port;
 		proxy.target = target;
 		proxy.pairs = new Set();
