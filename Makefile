@@ -277,6 +277,7 @@ help:
 	@echo 'make conformance holds our own DMTP server against the specification; HOST=, PORT=, CERTS=: any other'
 	@echo 'make conformance-server runs a home server for the tester of somebody else, until Ctrl-C'
 	@echo 'make asan        unit tests, fuzz seeds and end-to-end tests under address, leak and undefined-behaviour sanitizers'
+	@echo 'make chaos       kills, cuts, fills and jumps clocks while 100,000 messages go their way; chaos-short: a minute'
 	@echo 'make coverage    the line coverage of the codec; less than $(COVERAGE_LEAST) % fails. VERBOSE=1 shows what is missing'
 	@echo 'make bench       measures: one JSON line a figure; BENCH="accept relay" only those'
 	@echo 'make fuzz        fuzzes what strangers send; FUZZ_SECONDS, FUZZ_TARGETS'
