@@ -49,6 +49,8 @@ struct dmtp_server {
 	unsigned ext;
 	uint32_t noops, bad_commands, auth_failures;
 	bool secured, plain_allowed, tls_offered;
+	void (*refused)(void *arg, enum dmtp_verb verb, enum dmtp_code code); /* or NULL */
+	void *refused_arg;
 	bool behind; /* the caller holds octets that were not taken */
 	bool eof, paused, x_said, x_due, handshake_told, close_told;
 };
@@ -290,6 +292,8 @@ answer_self(struct dmtp_server *s, enum dmtp_verb verb, enum dmtp_letter letter,
 	struct dmtp_response r = dmtp_response_make(letter, code, 0);
 	uint64_t seq;
 
+	if (letter == DMTP_E && s->refused != NULL)
+		s->refused(s->refused_arg, verb, code);
 	if (take_place(s, verb, &seq))
 		answer(s, seq, &r);
 }
@@ -749,6 +753,8 @@ dmtp_server_new(const struct dmtp_server_options *options, int64_t now_ms)
 		return NULL;
 	s->secured = options->secured;
 	s->plain_allowed = options->plain_allowed;
+	s->refused = options->refused;
+	s->refused_arg = options->arg;
 	write_greeting(s, &options->greeting);
 	if (s->phase == OVER)
 		dmtp_server_free(&s);

@@ -19,6 +19,9 @@ struct dmtp_server_options {
 	struct dmtp_greeting greeting; /* copied; its tls counts in plaintext only */
 	bool secured;                  /* TLS from the first octet, handshake done */
 	bool plain_allowed;            /* a pinned route: commands are served without TLS too */
+	/* Told, from within next, of each command that is answered with E without becoming an event. May be NULL. */
+	void (*refused)(void *arg, enum dmtp_verb verb, enum dmtp_code code);
+	void *arg;
 };
 
 enum dmtp_server_kind {

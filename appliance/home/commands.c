@@ -45,6 +45,18 @@ command_response_down(void)
 	return r;
 }
 
+void
+command_tell_refused(const struct dmtp_session *s, enum dmtp_verb verb, struct slice from,
+                     enum dmtp_code code)
+{
+	metric_add(&commands_refused, 1);
+	if (code == DMTP_CODE_UNVERIFIED_SENDER)
+		metric_add(&commands_unverified, 1);
+	log_info("command-refused", LOG_S("address", dmtp_session_address(s)),
+	         LOG_S("verb", dmtp_verb_name(verb)), LOG_B("from", from),
+	         LOG_S("reason", dmtp_code_name(code)));
+}
+
 static void
 refuse(struct dmtp_session *s, uint64_t seq, const struct dmtp_command *command,
        struct dmtp_verdict v)
@@ -52,15 +64,8 @@ refuse(struct dmtp_session *s, uint64_t seq, const struct dmtp_command *command,
 	struct dmtp_response r =
 	    dmtp_response_make(v.letter, v.code, v.letter == DMTP_Z ? 60 : 0);
 
-	if (v.letter != DMTP_K) {
-		metric_add(&commands_refused, 1);
-		if (v.code == DMTP_CODE_UNVERIFIED_SENDER)
-			metric_add(&commands_unverified, 1);
-		log_info("command-refused", LOG_S("address", dmtp_session_address(s)),
-		         LOG_S("verb", dmtp_verb_name(command->verb)),
-		         LOG_B("from", dmtp_command_from(command)),
-		         LOG_S("reason", dmtp_code_name(v.code)));
-	}
+	if (v.letter != DMTP_K)
+		command_tell_refused(s, command->verb, dmtp_command_from(command), v.code);
 	dmtp_session_reply(s, seq, &r);
 }
 

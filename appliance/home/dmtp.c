@@ -401,10 +401,21 @@ greeting(const struct dmtp_session *s)
 	return g;
 }
 
+/* What has no shape, is unknown, or comes out of turn: nothing else hears of it. */
+static void
+on_command_refused(void *arg, enum dmtp_verb verb, enum dmtp_code code)
+{
+	const struct dmtp_session *s = arg;
+
+	command_tell_refused(s, verb, SLICE(""), code);
+}
+
 static bool
 make_server(struct dmtp_session *s, bool secured)
 {
-	struct dmtp_server_options options = { .greeting = greeting(s), .secured = secured };
+	struct dmtp_server_options options = {
+		.greeting = greeting(s), .secured = secured, .refused = on_command_refused, .arg = s
+	};
 
 	s->server = dmtp_server_new(&options, now_ms(s));
 	if (s->server == NULL) {
