@@ -118,6 +118,14 @@ net_address_format(const struct net_address *a, char out[static NET_ADDRESS_TEXT
 	return out;
 }
 
+bool
+net_address_eq(const struct net_address *a, const struct net_address *b)
+{
+	char one[NET_ADDRESS_TEXT], other[NET_ADDRESS_TEXT];
+
+	return strcmp(net_address_format(a, one), net_address_format(b, other)) == 0;
+}
+
 uint16_t
 net_address_port(const struct net_address *a)
 {

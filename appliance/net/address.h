@@ -39,6 +39,9 @@ const char *net_address_format(const struct net_address *a, char out[static NET_
 const char *net_address_format_ip(const struct net_address *a,
                                   char out[static NET_ADDRESS_TEXT]);
 
+/* The same host and port. */
+bool net_address_eq(const struct net_address *a, const struct net_address *b);
+
 uint16_t net_address_port(const struct net_address *a);
 void net_address_set_port(struct net_address *a, uint16_t port);
 

@@ -52,6 +52,10 @@ struct session {
 	struct resolve_query query;
 	bool resolving;
 	size_t target; /* of the discovery's */
+	/* Its addresses; those from `untried` on are tried when the server that was reached fails before its greeting. */
+	struct net_address addresses[RESOLVE_MAX];
+	size_t addresses_n, untried;
+	bool reached; /* one of them answered; else none of the rest does */
 
 	struct conn *conn;
 	struct dmtp_client *client;
@@ -578,7 +582,12 @@ on_connected(struct conn *conn, void *arg)
 	struct session *s = arg;
 	enum dmtp_client_mode mode = s->discovery.targets[s->target].mode;
 
-	(void)conn;
+	/* The conn tried them in order, and this is the first that answered. */
+	while (s->untried < s->addresses_n &&
+	       !net_address_eq(&s->addresses[s->untried], conn_peer_address(conn)))
+		s->untried++;
+	s->untried += s->untried < s->addresses_n;
+	s->reached = true;
 	if (mode != DMTP_CLIENT_TLS && make_client(s, mode))
 		set_timer(s);
 }
@@ -677,7 +686,7 @@ on_timer(struct loop_timer *timer)
 /* --- Finding the way ----------------------------------------------------------- */
 
 static void
-connect_to(struct session *s, const struct net_address *addresses, size_t n)
+connect_to_rest(struct session *s)
 {
 	struct relay *relay = s->peer->relay;
 	struct route_way way = routes_find(relay->routes, slice_str(s->peer->domain));
@@ -689,7 +698,9 @@ connect_to(struct session *s, const struct net_address *addresses, size_t n)
 	};
 	bool guarded = way.pinned == NULL || !way.pinned->allow_private;
 
-	s->conn = conn_connect(relay->loop, addresses, n, guarded, &config);
+	s->reached = false;
+	s->conn = conn_connect(relay->loop, &s->addresses[s->untried],
+	                       s->addresses_n - s->untried, guarded, &config);
 	if (s->conn == NULL) {
 		end(s, "out of memory");
 		return;
@@ -703,7 +714,6 @@ static void
 on_host(struct resolve_query *query, const struct resolve_answer *answer)
 {
 	struct session *s = query->arg;
-	struct net_address addresses[RESOLVE_MAX];
 	size_t n = answer->count < RESOLVE_MAX ? answer->count : RESOLVE_MAX;
 
 	s->resolving = false;
@@ -716,21 +726,28 @@ on_host(struct resolve_query *query, const struct resolve_answer *answer)
 		end(s, s->reason);
 		return;
 	}
-	memcpy(addresses, answer->addresses, n * sizeof(addresses[0]));
+	memcpy(s->addresses, answer->addresses, n * sizeof(s->addresses[0]));
 	for (size_t i = 0; i < n; i++)
-		net_address_set_port(&addresses[i], s->discovery.targets[s->target].port);
-	connect_to(s, addresses, n);
+		net_address_set_port(&s->addresses[i], s->discovery.targets[s->target].port);
+	s->addresses_n = n;
+	s->untried = 0;
+	connect_to_rest(s);
 }
 
 static void
 try_target(struct session *s)
 {
 	const struct discover_target *t = &s->discovery.targets[s->target];
-	struct net_address address;
 
-	if (net_address_make(t->host, t->port, &address)) {
+	if (s->untried < s->addresses_n) {
+		connect_to_rest(s);
+		return;
+	}
+	if (net_address_make(t->host, t->port, &s->addresses[0])) {
 		peer_found(s->peer);
-		connect_to(s, &address, 1);
+		s->addresses_n = 1;
+		s->untried = 0;
+		connect_to_rest(s);
 		return;
 	}
 	s->resolving = true;
@@ -845,7 +862,7 @@ finish(struct session *s, const char *reason)
 	loop_defer(s->peer->relay->loop, &s->reap);
 }
 
-/* Before the greeting the next target is tried; after it the session is over. */
+/* Before the greeting the target's next address is tried, then the next target; after it the session is over. */
 static void
 end(struct session *s, const char *reason)
 {
@@ -854,8 +871,10 @@ end(struct session *s, const char *reason)
 	if (s->dead)
 		return;
 	(void)snprintf(text, sizeof(text), "%s", reason);
+	if (!s->reached)
+		s->untried = s->addresses_n;
 	if (s->greeted || s->no_more || s->discovery.busy ||
-	    s->target + 1 >= s->discovery.count) {
+	    (s->untried == s->addresses_n && s->target + 1 >= s->discovery.count)) {
 		finish(s, text);
 		return;
 	}
@@ -865,7 +884,10 @@ end(struct session *s, const char *reason)
 	conn_close(&s->conn);
 	dmtp_client_free(&s->client);
 	loop_timer_cancel(&s->timer);
-	s->target++;
+	if (s->untried == s->addresses_n) {
+		s->target++;
+		s->untried = s->addresses_n = 0;
+	}
 	session_ready(s);
 }
 

@@ -193,6 +193,22 @@ describe("discovery", () => {
 		assert.equal(second.accepted, 1);
 	});
 
+	test("a server that fails before its greeting costs a try too: the target's other addresses are next", async () => {
+		const { cert, key } = its.authority.issue("host.test", "sixth");
+		let seen = 0;
+		const other = tls.createServer({ cert, key, ALPNProtocols: ["dmtp/1"] }, (socket) => socket.on("error", () => {}));
+		other.on("tlsClientError", () => {});
+		other.on("connection", () => { seen++; });
+		await new Promise((resolve, reject) => other.on("error", reject).listen(first.port, "::1", resolve));
+		try {
+			await zone(() => ["both AAAA ::1", "both A 127.0.0.1", srv("dmtps", 0, 0, first.port, "both")]);
+			await arrives();
+			assert.deepEqual([seen > 0, first.accepted], [true, 1]);
+		} finally {
+			await new Promise((resolve) => other.close(resolve));
+		}
+	});
+
 	test("a domain that does not exist is a temporary failure at first", async () => {
 		await zone(() => [local]);
 		const id = await push();
