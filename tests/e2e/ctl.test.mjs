@@ -1,5 +1,5 @@
 // tmtpctl, every command, against a real database: what people read, what --json says, what is
-// stored and audited, and how it fails. Programs come from BUILD (build); needs openssl and script(1).
+// stored and audited, and how it fails. Programs come from BUILD (build); needs openssl and python3.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash, createHmac, createPublicKey, generateKeyPairSync, verify } from 'node:crypto';
@@ -92,11 +92,15 @@ const audited = () => json(['audit', 'list', '--limit', '1']).audit[0];
 
 const commands = () => [...ctl(['--help']).out.matchAll(/^  ([a-z]+(?:-[a-z]+)?(?: [a-z]+)?)  +[A-Z]/gm)].map((m) => m[1]);
 
+// A program on a terminal of its own; ends as a shell would tell. script(1) now and then misses the end of one that a ^C ended.
+const pseudoterminal = `import os, pty, sys
+code = os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:]))
+sys.exit(128 - code if code < 0 else code)`;
+
 // A terminal for the program: steps are [what to wait for, what to type or do].
 // Told with what was said when a step is waited for in vain.
 const onTerminal = (args, steps) => new Promise((done, fail) => {
-	const quoted = [program, '--config', join(dir, 'tmtp.conf'), ...args].map((a) => `'${a}'`).join(' ');
-	const child = spawn('script', ['-qec', quoted, '/dev/null'], { stdio: ['pipe', 'pipe', 'inherit'] });
+	const child = spawn('python3', ['-c', pseudoterminal, program, '--config', join(dir, 'tmtp.conf'), ...args], { stdio: ['pipe', 'pipe', 'inherit'] });
 	children.push(child);
 	let out = '', seen = 0;
 	child.stdout.on('data', (data) => {
