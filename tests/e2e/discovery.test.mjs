@@ -11,7 +11,7 @@ import { Proxy } from "./lib/proxy.mjs";
 import { freePorts, until } from "./lib/wait.mjs";
 
 // A domain for each test, so that none is told what an earlier one was, and none waits for a cache.
-const domains = Array.from({ length: 20 }, (_, i) => `d${i}.test`), guarded = domains.at(-1);
+const domains = Array.from({ length: 30 }, (_, i) => `d${i}.test`), guarded = domains.at(-1);
 
 describe("discovery", () => {
 	const its = new Pair();
