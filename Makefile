@@ -160,7 +160,7 @@ chaos: packages-test
 	@$(MAKE) --no-print-directory chaos-build
 	@BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
 chaos-short: chaos-build
-	@MESSAGES=$${MESSAGES:-3000} BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
+	@SEED=$${SEED:-1} MESSAGES=$${MESSAGES:-3000} BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
 
 E2E := $(wildcard tests/e2e/*.test.mjs)
 # Files at once: each waits more than it computes.
