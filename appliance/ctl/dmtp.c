@@ -559,7 +559,9 @@ print_servers(const json_t *servers)
 		if (json_is_string(json_object_get(server, "reason")))
 			line("FAILS", text_of(server, "reason"));
 		json_array_foreach(json_object_get(server, "addresses"), n, address)
-		    print_address(address);
+		{
+			print_address(address);
+		}
 		(void)fputc('\n', stdout);
 	}
 }

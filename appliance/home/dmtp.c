@@ -413,9 +413,10 @@ on_command_refused(void *arg, enum dmtp_verb verb, enum dmtp_code code)
 static bool
 make_server(struct dmtp_session *s, bool secured)
 {
-	struct dmtp_server_options options = {
-		.greeting = greeting(s), .secured = secured, .refused = on_command_refused, .arg = s
-	};
+	struct dmtp_server_options options = { .greeting = greeting(s),
+		                               .secured = secured,
+		                               .refused = on_command_refused,
+		                               .arg = s };
 
 	s->server = dmtp_server_new(&options, now_ms(s));
 	if (s->server == NULL) {

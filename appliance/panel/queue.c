@@ -8,8 +8,10 @@
 #include "web/body.h"
 #include "web/reply.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define URL_MAX 1024
@@ -79,22 +81,38 @@ on_listed(struct store_job *job)
 	web_reply_json(l->call.req, 200, answer);
 }
 
+/* Digits up to end; moves at behind it. */
+static bool
+read_number(const char **at, char end, long long max, long long *out)
+{
+	char *stop;
+
+	if (**at < '0' || **at > '9')
+		return false;
+	errno = 0;
+	*out = strtoll(*at, &stop, 10);
+	if (errno != 0 || *out > max || *stop != end)
+		return false;
+	*at = end == '\0' ? stop : stop + 1;
+	return true;
+}
+
 static bool
 read_after(struct slice text, struct queue_list *list)
 {
 	char copy[128];
-	int64_t site;
-	int batch, end = 0;
+	const char *at = copy + UUID_TEXT;
+	long long batch, site;
 
 	if (text.len < UUID_TEXT || text.len >= sizeof(copy))
 		return false;
 	memcpy(copy, text.data, text.len);
 	copy[text.len] = '\0';
 	if (!uuid_parse(slice_mem(text.data, UUID_TEXT - 1), &list->after_message) ||
-	    sscanf(copy + UUID_TEXT - 1, ".%9d.%18" SCNd64 "%n", &batch, &site, &end) != 2 ||
-	    copy[UUID_TEXT - 1 + end] != '\0')
+	    at[-1] != '.' || !read_number(&at, '.', INT32_MAX, &batch) ||
+	    !read_number(&at, '\0', INT64_MAX, &site))
 		return false;
-	list->after_batch = batch;
+	list->after_batch = (int)batch;
 	list->after_site = site;
 	return true;
 }
