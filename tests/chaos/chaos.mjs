@@ -215,17 +215,21 @@ async function look(crowd) {
 	const wrong = [];
 	for (let i = 0; i < 5; i++) {
 		const member = await crowd.logIn(1 + below(MEMBERS)), subjects = await member.subjects();
-		const wanted = [...ledger.accepted.values()].filter((m) => m.to.has(member.address)).map((m) => m.subject);
+		const wanted = [...ledger.accepted].filter(([id, m]) => m.to.has(member.address) && !ledger.givenUp.has(`${member.address} ${id}`)).map(([, m]) => m.subject);
 		if (new Set(subjects).size !== subjects.length)
 			wrong.push(`${member.address} sees something twice`);
 		const unknown = subjects.filter((s) => !wanted.includes(s));
 		if (unknown.length > 0)
 			wrong.push(`${member.address} sees ${unknown[0]}`);
+		const unseen = wanted.filter((s) => !subjects.includes(s));
+		if (unseen.length > 0)
+			wrong.push(`${member.address} does not see ${unseen[0]}`);
 	}
 	return wrong;
 }
 
 async function run() {
+	say("on the loopback interface: links between network namespaces aren't played");
 	say(`SEED=${SEED} MESSAGES=${MESSAGES} MEMBERS=${MEMBERS}`);
 	await its.start({ prepare, proxy: FaultProxy });
 	const site = await its.shop.makeSite("shop", ["crowd"]);
@@ -240,6 +244,8 @@ async function run() {
 	await until(async () => `everything to settle; ${await its.shop.sql("SELECT state, count(*), max(reason) FROM tmtp.batch GROUP BY 1")}`, () => settled().catch(() => false), { ms: SETTLE_S * 1000, every: 200 });
 	if (BREAK === "lose")
 		await its.home.sql("DELETE FROM tmtp.inbox WHERE ctid = (SELECT ctid FROM tmtp.inbox LIMIT 1) AND tableoid = (SELECT tableoid FROM tmtp.inbox LIMIT 1)");
+	if (BREAK === "hide")
+		await its.home.sql("UPDATE tmtp.inbox SET dropped_at = now()");
 	const result = await ledger.balance(site, its.shop, its.home);
 	const wrong = [...result.missing, ...result.doubles, ...result.strangers, ...result.unverified, ...await look(crowd)];
 	const seconds = (from, to) => Math.round((to - from) / 100) / 10;

@@ -2,6 +2,7 @@
 export class Ledger {
 	accepted = new Map(); // message id -> { subject, to: Set of addresses }
 	byKey = new Map();    // idempotency key -> message id
+	givenUp = new Set(); // "address id", with a reason
 	unanswered = 0;
 	repeated = 0;
 
@@ -48,10 +49,12 @@ export class Ledger {
 			for (const address of to) {
 				if (has.has(address))
 					continue;
-				if (failed.get(address))
+				if (failed.get(address)) {
 					dead[failed.get(address)] = (dead[failed.get(address)] ?? 0) + 1;
-				else
+					this.givenUp.add(`${address} ${id}`);
+				} else {
 					missing.push(`${address} lacks ${id}`);
+				}
 			}
 		}
 		return { accepted: this.accepted.size, deliveries: this.deliveries, arrived, dead, missing, doubles, strangers, unverified };
