@@ -107,8 +107,6 @@ admin_token_list_clear(struct admin_token_list *list)
 
 /* --- Changing ------------------------------------------------------------------- */
 
-enum verdict { FINE, NO_SUCH, TAKEN };
-
 /* $1 name, $2 now, $3 the audit row's id, $4 actor. */
 static void
 bind_common(struct args *a, const struct admin_token_change *c)
@@ -139,19 +137,6 @@ bind_revoke(struct args *a, struct store_job *const *jobs, size_t n)
 {
 	(void)n;
 	bind_common(a, (const struct admin_token_change *)jobs[0]);
-}
-
-static void
-rows_verdict(const PGresult *r, struct store_job *const *jobs, size_t n)
-{
-	static const enum store_rc rcs[] = {
-		[FINE] = STORE_OK,
-		[NO_SUCH] = STORE_NOT_FOUND,
-		[TAKEN] = STORE_CONFLICT,
-	};
-
-	(void)n;
-	jobs[0]->rc = PQntuples(r) == 1 ? rcs[row_i32(r, 0, 0)] : STORE_REFUSED;
 }
 
 static const struct store_op changes[] = {

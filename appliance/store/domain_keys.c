@@ -195,8 +195,6 @@ store_domain_key_forget(struct store *store, struct domain_key_forget *forget)
 	"WITH there AS MATERIALIZED (SELECT domain, key_id, revoked_at FROM tmtp.domain_key " \
 	" WHERE domain = $1 AND key_id = $2), "
 
-enum verdict { FINE, NO_SUCH, TAKEN };
-
 static void
 bind_common(struct args *a, const struct domain_key_change *c)
 {
@@ -237,19 +235,6 @@ bind_revoke(struct args *a, struct store_job *const *jobs, size_t n)
 {
 	(void)n;
 	bind_common(a, (const struct domain_key_change *)jobs[0]);
-}
-
-static void
-rows_verdict(const PGresult *r, struct store_job *const *jobs, size_t n)
-{
-	static const enum store_rc rcs[] = {
-		[FINE] = STORE_OK,
-		[NO_SUCH] = STORE_NOT_FOUND,
-		[TAKEN] = STORE_CONFLICT,
-	};
-
-	(void)n;
-	jobs[0]->rc = PQntuples(r) == 1 ? rcs[row_i32(r, 0, 0)] : STORE_REFUSED;
 }
 
 static const struct store_op changes[] = {

@@ -50,4 +50,21 @@ rows_room(const PGresult *r, size_t size, struct store_job *job)
 	return room;
 }
 
+/* What a change of an administrator's answers as its one number. */
+enum row_verdict { ROW_FINE, ROW_NO_SUCH, ROW_TAKEN };
+
+/* A store_op's rows for it: STORE_OK, STORE_NOT_FOUND or STORE_CONFLICT. */
+static inline void
+rows_verdict(const PGresult *r, struct store_job *const *jobs, size_t n)
+{
+	static const enum store_rc rcs[] = {
+		[ROW_FINE] = STORE_OK,
+		[ROW_NO_SUCH] = STORE_NOT_FOUND,
+		[ROW_TAKEN] = STORE_CONFLICT,
+	};
+
+	(void)n;
+	jobs[0]->rc = PQntuples(r) == 1 ? rcs[row_i32(r, 0, 0)] : STORE_REFUSED;
+}
+
 #endif

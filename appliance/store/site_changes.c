@@ -1,7 +1,7 @@
 /*
  * What administrators change of sites: see sites.h. Each change is one
  * statement that also writes the audit log and raises the revision, and
- * answers one number: an enum verdict. Nothing here aborts the transaction
+ * answers one number: an enum row_verdict. Nothing here aborts the transaction
  * for a name that is taken, because others share it.
  */
 #include "store/sites.h"
@@ -24,8 +24,6 @@
 	"raised AS (UPDATE tmtp.revision SET number = number + 1 "                          \
 	" WHERE only_row AND EXISTS (SELECT FROM changed)) "
 
-enum verdict { FINE, NO_SUCH, TAKEN };
-
 /* For what is added: the site must be there, the name must not. */
 #define VERDICT_ADDED                                             \
 	"SELECT CASE WHEN NOT EXISTS (SELECT FROM found) THEN 1 " \
@@ -44,19 +42,6 @@ bind_common(struct args *a, const struct site_change *c)
 	args_time(a, 2, c->now_us);
 	args_uuid(a, 3, &id);
 	args_text(a, 4, c->by.actor);
-}
-
-static void
-rows_verdict(const PGresult *r, struct store_job *const *jobs, size_t n)
-{
-	static const enum store_rc rcs[] = {
-		[FINE] = STORE_OK,
-		[NO_SUCH] = STORE_NOT_FOUND,
-		[TAKEN] = STORE_CONFLICT,
-	};
-
-	(void)n;
-	jobs[0]->rc = PQntuples(r) == 1 ? rcs[row_i32(r, 0, 0)] : STORE_REFUSED;
 }
 
 static void
