@@ -94,6 +94,8 @@ struct config_site {
 	                                        "https://host[:port][/path]" */
 	struct config_address metrics_listen;
 	unsigned max_pushes_per_second; /* of one site; 0: no limit */
+	size_t attachment_max_bytes, attachment_quota_bytes;    /* of one, of all of a site */
+	unsigned attachment_unused_s, attachment_used_s; /* kept so long */
 };
 
 struct config_relay {
@@ -133,6 +135,8 @@ struct config_home {
 	unsigned messages_per_minute;         /* that one member writes */
 	unsigned contact_messages_per_minute; /* that one contact gets through to a member */
 	struct config_lmtp lmtp;
+	/* Of one attachment, of all that one member has, of all that are here (0: no limit). */
+	size_t attachment_max_bytes, attachment_member_bytes, attachment_total_bytes;
 };
 
 struct config_panel {

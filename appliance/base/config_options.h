@@ -113,6 +113,20 @@ static const struct option options[] = {
 	  AT(config_site, max_pushes_per_second), false, "0",
 	  "Pushes a second that one site may make; 0: no limit." },
 
+	{ SEC_SITE, "attachment_max_bytes", OCTETS(1, UINT64_C(1) << 40),
+	  AT(config_site, attachment_max_bytes), false, "268435456",
+	  "The largest attachment that a site may upload." },
+	{ SEC_SITE, "attachment_quota_bytes", OCTETS(1, UINT64_C(1) << 50),
+	  AT(config_site, attachment_quota_bytes), false, "10737418240",
+	  "What all attachments of one site may take together." },
+	{ SEC_SITE, "attachment_unused_s", NUMBER(60, 366 * DAY),
+	  AT(config_site, attachment_unused_s), false, "86400",
+	  "How long an attachment that no message names is kept after its upload." },
+	{ SEC_SITE, "attachment_used_s", NUMBER(60, 366 * DAY),
+	  AT(config_site, attachment_used_s), false, "2678400",
+	  "How long an attachment is kept after the last message that names it was accepted; home "
+	  "servers may pick a message up for 30 days." },
+
 	{ SEC_RELAY, "metrics_listen", KIND(VALUE_ADDRESS), AT(config_relay, metrics_listen),
 	  false, "", "Where Prometheus finds this role's metrics; empty: nowhere." },
 	{ SEC_RELAY, "sessions_per_domain", NUMBER(1, 64),
@@ -190,6 +204,15 @@ static const struct option options[] = {
 	  AT(config_home, contact_messages_per_minute), false, "120",
 	  "Messages a minute that are taken from one contact for one member; what is more waits "
 	  "at the contact's server." },
+	{ SEC_HOME, "attachment_max_bytes", OCTETS(0, UINT64_C(1) << 40),
+	  AT(config_home, attachment_max_bytes), false, "268435456",
+	  "The largest attachment that is fetched for members; 0: none is." },
+	{ SEC_HOME, "attachment_member_bytes", OCTETS(0, UINT64_C(1) << 50),
+	  AT(config_home, attachment_member_bytes), false, "4294967296",
+	  "What the attachments that are kept for one member may take together." },
+	{ SEC_HOME, "attachment_total_bytes", OCTETS(0, UINT64_C(1) << 50),
+	  AT(config_home, attachment_total_bytes), false, "0",
+	  "What all attachments that are kept for members may take together; 0: no limit." },
 	{ SEC_HOME, "lmtp_listen", KIND(VALUE_SOCKETS), AT(config_home, lmtp.listen), false, "",
 	  "Where the local mail server delivers mail for members who opened the channel smtp, "
 	  "over LMTP: unix:/path or a loopback address; empty: no mail." },

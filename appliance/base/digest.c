@@ -29,3 +29,44 @@ digest_sha256(struct slice octets, uint8_t out[static DIGEST_LEN])
 	if (!done)
 		(void)crypto_hash_sha256(out, octets.data, octets.len);
 }
+
+/* --- running --------------------------------------------------------------- */
+
+void
+digest_run_init(struct digest_run *run)
+{
+	(void)crypto_hash_sha256_init(&run->state);
+}
+
+void
+digest_run_add(struct digest_run *run, struct slice octets)
+{
+	if (octets.len > 0)
+		(void)crypto_hash_sha256_update(&run->state, octets.data, octets.len);
+}
+
+void
+digest_run_end(struct digest_run *run, uint8_t out[static DIGEST_LEN])
+{
+	(void)crypto_hash_sha256_final(&run->state, out);
+}
+
+/* Between blocks the eight words are all there is; the count is bits. */
+void
+digest_run_save(const struct digest_run *run, uint8_t out[static DIGEST_SAVED])
+{
+	for (unsigned i = 0; i < DIGEST_SAVED; i++)
+		out[i] = (uint8_t)(run->state.state[i / 4] >> (24 - 8 * (i % 4)));
+}
+
+void
+digest_run_restore(struct digest_run *run, const uint8_t saved[static DIGEST_SAVED],
+                   uint64_t octets)
+{
+	digest_run_init(run);
+	for (unsigned i = 0; i < DIGEST_SAVED / 4; i++)
+		run->state.state[i] = (uint32_t)saved[4 * i] << 24 |
+		                      (uint32_t)saved[4 * i + 1] << 16 |
+		                      (uint32_t)saved[4 * i + 2] << 8 | saved[4 * i + 3];
+	run->state.count = octets << 3;
+}

@@ -43,8 +43,8 @@ is_token_char(uint8_t c)
 }
 
 /* type "/" subtype (RFC 6838), then nothing or ";" and printable ASCII. */
-static bool
-media_type_valid(struct slice s)
+bool
+dmtp_media_type_valid(struct slice s)
 {
 	size_t at = 0, parts[2] = { 0, 0 };
 
@@ -140,7 +140,7 @@ is_text(struct slice type)
 static bool
 field_valid(const struct dmtp_field *f, bool has_data)
 {
-	if (!media_type_valid(f->type) || has_data == f->large)
+	if (!dmtp_media_type_valid(f->type) || has_data == f->large)
 		return false;
 	if (f->large)
 		return f->name == DMTP_ATTACHMENT && f->size >= 1 &&

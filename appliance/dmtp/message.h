@@ -120,6 +120,9 @@ void dmtp_template_expand(struct slice text, enum dmtp_escape escape, struct sli
 void dmtp_template_names(struct slice text, enum dmtp_escape escape,
                          void (*each)(const char *name, void *arg), void *arg);
 
+/* What a field's type may be: "type/subtype", perhaps with parameters, as DMTP has it. */
+bool dmtp_media_type_valid(struct slice type);
+
 /* [a-z0-9_]{1,30} */
 bool dmtp_var_name_valid(struct slice name);
 

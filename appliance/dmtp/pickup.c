@@ -38,7 +38,7 @@ dmtp_pickup_uri(struct buffer *out, struct slice base, const struct dmtp_pickup 
 	uuid_format(&pickup->message_id, id);
 	base32_encode(pickup->digest, sizeof(pickup->digest), digest);
 	buffer_add_slice(out, base);
-	buffer_add_fmt(out, "/m/%s/%s/%s", site, id, digest);
+	buffer_add_fmt(out, "/m/%s%s/%s/%s", pickup->attachment ? "a/" : "", site, id, digest);
 }
 
 static void
@@ -68,7 +68,7 @@ bool
 dmtp_pickup_parse(struct slice site, struct slice message, struct slice digest,
                   struct dmtp_pickup *out)
 {
-	struct dmtp_pickup made;
+	struct dmtp_pickup made = { .site_id = 0 };
 
 	if (!dmtp_site_parse(site, &made.site_id) || !uuid_parse(message, &made.message_id) ||
 	    !base32_decode(digest, made.digest, sizeof(made.digest)))

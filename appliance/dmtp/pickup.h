@@ -1,7 +1,9 @@
 /*
  * Where an appliance serves its own messages: <base>/m/<site>/<message>/<digest>,
  * the site's number (8 octets, big-endian) and the digest in base32, the message's
- * id as a UUID. The digest makes it a capability; the other two find the row.
+ * id as a UUID. The digest makes it a capability; the other two find the row. A
+ * large attachment has <base>/m/a/<site>/<attachment>/<digest>: it has no salt, so
+ * there the random part of its id makes it one.
  */
 #ifndef TMTP_DMTP_PICKUP_H
 #define TMTP_DMTP_PICKUP_H
@@ -17,8 +19,9 @@
 /* What a pickup path names. */
 struct dmtp_pickup {
 	int64_t site_id;
-	struct uuid message_id;
+	struct uuid message_id; /* or the attachment's */
 	uint8_t digest[32];
+	bool attachment;
 };
 
 void dmtp_site_format(int64_t site_id, char out[static DMTP_SITE_TEXT]);
@@ -40,7 +43,7 @@ void dmtp_pickup_uri(struct buffer *out, struct slice base, const struct dmtp_pi
 void dmtp_pickup_put_uris(struct buffer *list, char *const *others, size_t others_n,
                           const char *own, const struct dmtp_pickup *pickup);
 
-/* The three segments behind "/m/", each exactly as dmtp_pickup_uri writes it. False leaves out
+/* The three segments behind "/m/" or "/m/a/", each exactly as dmtp_pickup_uri writes it. False leaves out
  * untouched. */
 bool dmtp_pickup_parse(struct slice site, struct slice message, struct slice digest,
                        struct dmtp_pickup *out);

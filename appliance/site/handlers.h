@@ -2,6 +2,7 @@
 #ifndef TMTP_SITE_HANDLERS_H
 #define TMTP_SITE_HANDLERS_H
 
+#include "base/text.h"
 #include "site/call.h"
 #include "store/messages.h"
 #include "web/request.h"
@@ -24,6 +25,9 @@ web_handler on_member_add, on_member_list, on_member_get, on_member_remove;
 
 /* pickup.c */
 web_handler on_pickup;
+
+/* uploads.c, attachments.c */
+web_handler on_attachment_upload, on_attachment_get;
 
 /* card.c */
 web_handler on_card;
@@ -64,6 +68,14 @@ void site_channel_find(struct channel_call *call, channel_step *found);
  */
 void site_body_keep(struct site *site, int64_t site_id, const struct uuid *message_id,
                     const uint8_t digest[static 32], bool shared, void *body, size_t len);
+
+/* What caches are told: of a message's or an attachment's octets, and of what was recalled. */
+#define SITE_PICKUP_GONE "public, max-age=60" /* takes the place of a cache's copy */
+const char *site_pickup_caching(bool shared);
+
+/* The digest in base32, in quotes. */
+#define PICKUP_ETAG_TEXT (BASE32_LEN(32) + 3)
+void site_pickup_etag(const uint8_t digest[static 32], char etag[static PICKUP_ETAG_TEXT]);
 
 /* The message has been recalled: nobody gets it from memory any more. Any thread. */
 void site_body_recalled(struct site *site, const struct uuid *message_id);

@@ -12,6 +12,7 @@
 #include "dmtp/address.h"
 #include "dmtp/message.h"
 #include "site/auth.h"
+#include "site/attached.h"
 #include "site/plan.h"
 #include "store/pushes.h"
 #include "web/reply.h"
@@ -44,6 +45,9 @@ static const struct web_problem not_replaceable = {
 
 struct push_call {
 	struct channel_call channel; /* first */
+	json_t *json; /* owned, until the plan is made */
+	struct attached attached;
+	struct attachment_name name;
 	struct push push;
 	struct plan plan;
 	struct push_replacing replacing;
@@ -396,8 +400,6 @@ push_fill(struct push_call *p)
 
 	push->job.done = on_pushed;
 	push->job.arg = p;
-	push->site_id = call_of(p)->who.site_id;
-	push->message_id = uuid_make();
 	push->audience = p->plan.audience;
 	push->lane = p->plan.lane;
 	push->accepted_us = now_us;
@@ -455,14 +457,18 @@ read_key(struct push_call *p)
 }
 
 static void
-free_plan(void *plan)
+free_push(void *arg)
 {
-	site_plan_free(plan);
+	struct push_call *p = arg;
+
+	json_decref(p->json);
+	buffer_free(&p->attached.uris);
+	site_plan_free(&p->plan);
 }
 
 /* Makes the plan from the body. False: the request has been answered. */
 static bool
-read_push(struct push_call *p)
+make_plan(struct push_call *p)
 {
 	struct call *call = call_of(p);
 	struct plan_origin origin = {
@@ -471,21 +477,17 @@ read_push(struct push_call *p)
 		.channel = web_request_param(call->req, "channel"),
 		.date_s = clock_wall_s(),
 		.message_max_bytes = call->site->config->site.message_max_bytes,
+		.attached = p->attached.fields,
+		.attached_n = p->attached.n,
 	};
 	struct web_errors errors = { .count = 0 };
-	char error[160];
-	json_t *json = NULL;
 	enum plan_rc rc;
 
-	if (web_json_parse(web_request_body(call->req), &json, error) != WEB_BODY_OK) {
-		push_refuse(p, &web_malformed_json, error);
-		return false;
-	}
-	web_request_set_ctx(call->req, &p->plan, free_plan);
 	randombytes_buf(origin.salt, sizeof(origin.salt));
 	p->push.date_s = origin.date_s;
-	rc = site_plan_make(json, &origin, &p->plan, &errors);
-	json_decref(json);
+	rc = site_plan_make(p->json, &origin, &p->plan, &errors);
+	json_decref(p->json);
+	p->json = NULL;
 	if (rc == PLAN_OK)
 		return true;
 	if (rc == PLAN_INVALID) {
@@ -498,6 +500,90 @@ read_push(struct push_call *p)
 	            rc == PLAN_TOO_LARGE ? "The message would be longer than this server takes."
 	                                 : NULL);
 	return false;
+}
+
+static void
+plan_push(struct push_call *p)
+{
+	if (!make_plan(p))
+		return;
+	push_fill(p);
+	p->channel.missing = on_no_channel;
+	site_channel_find(&p->channel, submit);
+}
+
+/* False: the request has been answered. */
+static bool
+read_json(struct push_call *p)
+{
+	struct call *call = call_of(p);
+	struct web_errors errors = { .count = 0 };
+	char error[160];
+
+	web_request_set_ctx(call->req, p, free_push);
+	if (web_json_parse(web_request_body(call->req), &p->json, error) != WEB_BODY_OK) {
+		push_refuse(p, &web_malformed_json, error);
+		return false;
+	}
+	if (attached_read(p->json, &p->attached, &errors))
+		return true;
+	metric_add(&refused, 1);
+	web_reply_errors(call->req, &errors);
+	return false;
+}
+
+static void
+reply_not_attached(struct push_call *p)
+{
+	metric_add(&refused, 1);
+	web_reply_problem_errors(call_of(p)->req, &attached_unknown,
+	                         attached_missing(&p->attached), "Nothing was stored.");
+}
+
+/* On the thread aside. */
+static void
+push_attached(struct work *work)
+{
+	struct push_call *p =
+	    (struct push_call *)(void *)((char *)work - offsetof(struct push_call, work));
+	struct call *call = call_of(p);
+
+	if (attached_make(&p->attached, &call->site->config->site, call->who.site_id))
+		plan_push(p);
+	else
+		push_refuse(p, &web_internal, NULL);
+}
+
+static void
+on_named(struct store_job *job)
+{
+	struct push_call *p = job->arg;
+
+	if (job->rc == STORE_NOT_FOUND) {
+		refuse_unless_earlier(p, reply_not_attached);
+	} else if (job->rc != STORE_OK) {
+		push_fail(p, job->rc);
+	} else {
+		p->work.run = push_attached;
+		aside_post(call_of(p)->site->aside, &p->work);
+	}
+}
+
+/* They are kept from now on for this message, whether it comes to be or not. */
+static void
+name_attachments(struct push_call *p)
+{
+	struct call *call = call_of(p);
+	int64_t used_us = (int64_t)call->site->config->site.attachment_used_s * 1000000;
+
+	p->name = (struct attachment_name){ .job = { .done = on_named, .arg = p },
+		                            .site_id = call->who.site_id,
+		                            .message_id = p->push.message_id,
+		                            .named = p->attached.named,
+		                            .named_n = p->attached.n,
+		                            .keep_until_us = clock_wall_us() + used_us,
+		                            .slack_us = used_us / 500 };
+	store_attachment_name(call->site->store, &p->name);
 }
 
 static void
@@ -519,11 +605,14 @@ push_authorised(struct call *call)
 		no_channel(p);
 		return;
 	}
-	if (!read_key(p) || !read_push(p))
+	p->push.site_id = call->who.site_id;
+	p->push.message_id = uuid_make();
+	if (!read_key(p) || !read_json(p))
 		return;
-	push_fill(p);
-	p->channel.missing = on_no_channel;
-	site_channel_find(&p->channel, submit);
+	if (p->attached.n > 0)
+		name_attachments(p);
+	else
+		plan_push(p);
 }
 
 void

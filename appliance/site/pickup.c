@@ -33,9 +33,7 @@ METRIC_DEFINE(unchanged, METRIC_COUNTER, "tmtp_pickups_total", "source=\"unchang
 
 #define CACHE_SHARED "public, max-age=3600, s-maxage=60"
 #define CACHE_PRIVATE "private, max-age=3600"
-#define CACHE_GONE "public, max-age=60" /* takes the place of a cache's copy */
-
-#define ETAG_TEXT (BASE32_LEN(32) + 3)
+#define ETAG_TEXT PICKUP_ETAG_TEXT
 
 struct kept_body {
 	struct memo_item item;
@@ -117,16 +115,16 @@ kept_body_done(void *owner)
 	memo_item_unref(owner);
 }
 
-static void
-etag_of(const uint8_t digest[static 32], char etag[static ETAG_TEXT])
+void
+site_pickup_etag(const uint8_t digest[static 32], char etag[static ETAG_TEXT])
 {
 	etag[0] = '"';
 	base32_encode(digest, 32, etag + 1);
 	memcpy(etag + ETAG_TEXT - 2, "\"", 2);
 }
 
-static const char *
-cache_control(bool shared)
+const char *
+site_pickup_caching(bool shared)
 {
 	return shared ? CACHE_SHARED : CACHE_PRIVATE;
 }
@@ -138,7 +136,7 @@ reply_body(struct web_request *req, struct kept_body *kept, struct metric *from)
 	char etag[ETAG_TEXT];
 	const struct web_object object = {
 		.content_type = "application/octet-stream",
-		.cache_control = cache_control(kept->shared),
+		.cache_control = site_pickup_caching(kept->shared),
 		.etag = etag,
 		.data = kept->data,
 		.len = kept->len,
@@ -146,7 +144,7 @@ reply_body(struct web_request *req, struct kept_body *kept, struct metric *from)
 		.owner = &kept->item,
 	};
 
-	etag_of(kept->digest, etag);
+	site_pickup_etag(kept->digest, etag);
 	metric_add(web_request_knows(req, etag) ? &unchanged : from, 1);
 	web_reply_object(req, &object);
 }
@@ -157,10 +155,10 @@ reply_unchanged(struct web_request *req, const struct pickup_call *p)
 {
 	char etag[ETAG_TEXT];
 
-	etag_of(p->pickup.digest, etag);
+	site_pickup_etag(p->pickup.digest, etag);
 	metric_add(&unchanged, 1);
 	web_reply_object(req, &(struct web_object){
-				  .cache_control = cache_control(p->body.shared),
+				  .cache_control = site_pickup_caching(p->body.shared),
 				  .etag = etag,
 				  .data = (const uint8_t *)"",
 			      });
@@ -190,7 +188,7 @@ on_body(struct store_job *job)
 	}
 	if (body->recalled) {
 		message_body_clear(body);
-		web_reply_header(p->call.req, "Cache-Control", CACHE_GONE);
+		web_reply_header(p->call.req, "Cache-Control", SITE_PICKUP_GONE);
 		web_reply_problem(p->call.req, &web_gone,
 		                  "The sender has recalled this message.");
 		return;
@@ -244,7 +242,7 @@ on_pickup(struct web_request *req, void *arg)
 		                         .site_id = p->pickup.site_id,
 		                         .message_id = p->pickup.message_id };
 	memcpy(p->body.digest, p->pickup.digest, sizeof(p->body.digest));
-	etag_of(p->pickup.digest, etag);
+	site_pickup_etag(p->pickup.digest, etag);
 	p->body.known = web_request_knows(req, etag);
 	store_message_body(site->store, &p->body);
 }

@@ -5,16 +5,19 @@
 #include "dmtp/address.h"
 #include "dmtp/message.h"
 #include "dmtp/uri.h"
+#include "store/attachments.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Fields of one message: a subject, three forms of the message, an action. */
-#define FIELDS_MAX 5
+/* Fields of one message: a subject, three forms of the message, an action, attachments. */
+#define FIELDS_MAX (5 + ATTACHMENTS_NAMED_MAX)
 #define WORDS_MAX 140
 /* What a message needs besides its fields' data. */
 #define OVERHEAD_MAX 4096
+/* What a large attachment's field has besides its URIs. */
+#define LARGE_OVERHEAD 512
 /* So many values fit the shortest dictionary of DMTP_VARS_MAX octets: "1:x0:" each. */
 #define VALUES_MAX 256
 #define WHERE_MAX 128
@@ -33,6 +36,7 @@ struct push_body {
 	struct slice replaces;
 	struct slice subject, lang, lane;
 	const json_t *message, *action;
+	const json_t *attachments; /* read before: origin has what they are */
 	int64_t expires;
 };
 
@@ -170,6 +174,7 @@ static const struct web_field push_fields[] = {
 	  .expected = "text of 1 to 200 characters in one line" },
 	{ "message", WEB_ANY, 0, offsetof(struct push_body, message), .max = 0 },
 	{ "action", WEB_OBJECT, 0, offsetof(struct push_body, action), .max = 0 },
+	{ "attachments", WEB_ANY, 0, offsetof(struct push_body, attachments), .max = 0 },
 	{ "lang", WEB_STRING, 0, offsetof(struct push_body, lang), .check = is_lang,
 	  .expected = "a language tag (BCP 47), such as \"de-AT\"" },
 	{ "lane", WEB_STRING, 0, offsetof(struct push_body, lane), .check = is_lane,
@@ -618,7 +623,8 @@ encode(const struct plan_origin *origin, struct slice to, const struct fields *f
 	size_t octets = 0;
 
 	for (size_t i = 0; i < f->n; i++)
-		octets += f->item[i].data.len;
+		octets += f->item[i].large ? f->item[i].uris.len + LARGE_OVERHEAD
+		                           : f->item[i].data.len;
 	if (octets > origin->message_max_bytes)
 		return PLAN_TOO_LARGE;
 	if (dmtp_address_make((struct slice){ NULL, 0 }, origin->site, origin->domain, &from) !=
@@ -713,6 +719,8 @@ site_plan_make(const json_t *json, const struct plan_origin *origin, struct plan
 	out->lane = lane_of(&body, out->audience);
 	out->expires_s = body.expires;
 	out->is_replacement = body.replaces.len > 0 && uuid_parse(body.replaces, &out->earlier);
+	for (size_t i = 0; i < origin->attached_n && i < ATTACHMENTS_NAMED_MAX; i++)
+		f.item[f.n++] = origin->attached[i];
 	if (rc == PLAN_OK)
 		rc = encode_push(origin, &f, out);
 	json_decref(v.given);

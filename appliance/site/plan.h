@@ -6,6 +6,7 @@
 #define TMTP_SITE_PLAN_H
 
 #include "base/buffer.h"
+#include "dmtp/message.h"
 #include "store/pushes.h"
 #include "web/body.h"
 
@@ -26,6 +27,9 @@ struct plan_origin {
 	int64_t date_s;
 	uint8_t salt[16]; /* random, unique */
 	size_t message_max_bytes;
+	/* What "attachments" of the body has become (site/attached.h); borrowed likewise. */
+	const struct dmtp_field *attached;
+	size_t attached_n;
 };
 
 struct plan {

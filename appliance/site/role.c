@@ -11,6 +11,7 @@
 #include "base/random.h"
 #include "site/handlers.h"
 #include "site/owners.h"
+#include "store/attachments.h"
 #include "store/embedded.h"
 #include "store/sites.h"
 #include "store/upkeep.h"
@@ -31,6 +32,8 @@
 #define STORE_GRACE_MS 2000
 #define FORGET_EVERY_MS 600000
 #define FORGET_AT_ONCE 20000
+#define REAP_EVERY_MS 30000
+#define REAP_AT_ONCE 20
 
 struct role {
 	struct site site;
@@ -50,6 +53,10 @@ struct role {
 	struct upkeep_forget forget;
 	_Atomic bool forgetting; /* forget is the store's */
 	_Atomic bool more;       /* there are more to forget */
+
+	struct attachment_reap reap;
+	_Atomic bool reaping;   /* reap is the store's */
+	_Atomic bool more_over; /* there are more attachments whose time is over */
 };
 
 /* --- the revision ---------------------------------------------------------------- */
@@ -136,6 +143,36 @@ forget_keys(struct role *role)
 		.limit = FORGET_AT_ONCE,
 	};
 	store_upkeep_forget_keys(role->site.store, &role->forget);
+}
+
+/* --- attachments whose time is over ------------------------------------------------------ */
+
+static void
+on_reaped(struct store_job *job)
+{
+	struct role *role = job->arg;
+	int64_t n = job->rc == STORE_OK ? role->reap.forgotten : 0;
+
+	if (n > 0)
+		log_info("attachments-forgotten", LOG_I("count", n));
+	atomic_store(&role->reaping, false);
+	if (n >= REAP_AT_ONCE) {
+		atomic_store(&role->more_over, true);
+		mailbox_wake(&role->wake);
+	}
+}
+
+static void
+reap_attachments(struct role *role)
+{
+	if (atomic_exchange(&role->reaping, true))
+		return;
+	role->reap = (struct attachment_reap){
+		.job = { .done = on_reaped, .arg = role, .patience_ms = REAP_EVERY_MS },
+		.now_us = clock_wall_us(),
+		.limit = REAP_AT_ONCE,
+	};
+	store_attachment_reap(role->site.store, &role->reap);
 }
 
 /* --- certificates ------------------------------------------------------------------ */
@@ -316,7 +353,7 @@ serve(struct role *role)
 {
 	struct pollfd fds[] = { { .fd = role->signal_fd, .events = POLLIN },
 		                { .fd = role->wake.fd, .events = POLLIN } };
-	int64_t next = 0, next_forget = 0, now;
+	int64_t next = 0, next_forget = 0, next_reap = 0, now;
 	int sig;
 
 	for (;;) {
@@ -324,6 +361,10 @@ serve(struct role *role)
 		if (now >= next_forget || atomic_exchange(&role->more, false)) {
 			forget_keys(role);
 			next_forget = now + FORGET_EVERY_MS;
+		}
+		if (now >= next_reap || atomic_exchange(&role->more_over, false)) {
+			reap_attachments(role);
+			next_reap = now + REAP_EVERY_MS;
 		}
 		if (now >= next || fds[1].revents != 0) {
 			(void)mailbox_take(&role->wake);

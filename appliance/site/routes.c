@@ -9,7 +9,7 @@
 
 /* Bodies that name at most 1000 addresses. */
 #define MEMBERS_BODY_MAX ((size_t)1024 * 1024)
-/* Stands for the configuration's body_max_bytes. */
+/* Stands for the configuration's body_max_bytes, or attachment_max_bytes where it is streamed. */
 #define BODY_MAX SIZE_MAX
 
 #define TEXT "text/plain; charset=utf-8"
@@ -57,7 +57,10 @@ on_readyz(struct web_request *req, void *arg)
 static const struct web_route routes[] = {
 	{ WEB_POST, "/v1/channels/:channel/messages", on_push, BODY_MAX,
 	  WEB_JSON_BODY | WEB_NO_ARGS },
+	{ WEB_POST, "/v1/attachments", on_attachment_upload, BODY_MAX,
+	  WEB_STREAM_BODY | WEB_NO_ARGS },
 	{ WEB_GET, "/m/:site/:message/:digest", on_pickup, 0, 0 },
+	{ WEB_GET, "/m/a/:site/:attachment/:digest", on_attachment_get, 0, 0 },
 	{ WEB_GET, DMTP_CARD_PATH, on_card, 0, 0 },
 	{ WEB_GET, "/v1/messages/:id", on_message_get, 0, WEB_NO_ARGS },
 	{ WEB_DELETE, "/v1/messages/:id", on_message_recall, 0, WEB_NO_ARGS },
@@ -86,9 +89,14 @@ site_routes(const struct config *config, size_t *count)
 	if (made == NULL)
 		return NULL;
 	memcpy(made, routes, sizeof(routes));
-	for (size_t i = 0; i < n; i++)
-		if (made[i].body_max > config->site.body_max_bytes)
-			made[i].body_max = config->site.body_max_bytes;
+	for (size_t i = 0; i < n; i++) {
+		size_t max = made[i].flags & WEB_STREAM_BODY
+		                 ? config->site.attachment_max_bytes
+		                 : config->site.body_max_bytes;
+
+		if (made[i].body_max > max)
+			made[i].body_max = max;
+	}
 	*count = n;
 	return made;
 }

@@ -12,6 +12,7 @@
 #include "web/request.h"
 #include "web/server.h"
 #include "web/stream.h"
+#include "web/upload.h"
 
 #include <arpa/inet.h>
 #include <gnutls/abstract.h>
@@ -106,6 +107,7 @@ struct web_server {
 	_Atomic size_t active;   /* requests begun and not completed */
 	_Atomic size_t pending;  /* of them, those with a handler: may be suspended */
 	_Atomic size_t resuming; /* threads inside MHD_resume_connection */
+	_Atomic size_t fetching; /* downloads that wait for octets: suspended */
 
 	pthread_mutex_t lock; /* of what follows; nothing is called back under it */
 	pthread_cond_t wake;
@@ -128,8 +130,9 @@ void web_conn_enter(struct web_conn *conn, enum conn_phase phase);
  * WAITING    the connection is suspended; the reply resumes it.
  * REPLIED    response and status are set; the server's thread sends them.
  * ABANDONED  the server stopped first and answers by itself; the owner's reply frees it.
+ * GO         an upload's owner wants more of the body: see upload.c.
  */
-enum request_state { REQ_RUNNING, REQ_WAITING, REQ_REPLIED, REQ_ABANDONED };
+enum request_state { REQ_RUNNING, REQ_WAITING, REQ_REPLIED, REQ_ABANDONED, REQ_GO };
 
 struct request_header {
 	struct request_header *next;
@@ -158,6 +161,13 @@ struct web_request {
 	unsigned allowed; /* methods, for 405 */
 	bool called, pending, has_body, overflow;
 	bool tls; /* of the connection */
+	/* Of an upload. */
+	bool opening, suspended_at_open;
+	uint64_t taken; /* octets of the body so far */
+	int64_t length; /* Content-Length, or -1 */
+	size_t piece_octets;
+	web_piece_fn *on_piece;
+	void *piece_arg;
 	size_t body_max, body_dropped;
 	int64_t since_ms;
 	size_t n_params;
@@ -193,6 +203,19 @@ void request_finish(struct web_request *req, unsigned status, struct MHD_Respons
 bool request_abandon(struct web_request *req);
 
 void request_free(struct web_request *req);
+void request_unref(struct web_request *req);
+
+/* On the server's thread, in state REPLIED or ABANDONED: the answer goes out. */
+enum MHD_Result request_answer(struct web_request *req);
+
+/* --- upload.c -------------------------------------------------------------- */
+
+/* What a body may go on sending beyond what its route takes, until it is cut. */
+#define UPLOAD_DROP_MAX 1048576
+
+/* A route's handler that is called before the body, and all calls of the daemon's that follow. */
+enum MHD_Result upload_open(struct web_request *req);
+enum MHD_Result upload_on_access(struct web_request *req, const char *data, size_t *size);
 
 /* --- reply.c --------------------------------------------------------------- */
 
@@ -202,6 +225,12 @@ void reply_add_headers(struct web_request *req, struct MHD_Response *response,
 
 /* A 503 that belongs to no request; NULL without memory. */
 struct MHD_Response *reply_stopped(void);
+
+/* --- download.c ------------------------------------------------------------ */
+
+/* Takes what the object owns, unless it is NULL. */
+struct MHD_Response *download_response(struct web_request *req, const struct web_object *o,
+                                       size_t from, size_t count);
 
 /* --- stream.c -------------------------------------------------------------- */
 

@@ -371,9 +371,17 @@ static void
 object_send(struct web_request *req, unsigned status, const struct web_object *o, size_t from,
             size_t count)
 {
-	struct object_hold *hold = malloc(sizeof(*hold));
+	struct object_hold *hold;
 	struct MHD_Response *response = NULL;
 
+	if (o->want != NULL) {
+		response = download_response(req, o, from, count);
+		if (response == NULL)
+			object_drop(o);
+		finish_with(req, status, o->content_type, response);
+		return;
+	}
+	hold = malloc(sizeof(*hold));
 	if (hold != NULL) {
 		*hold = (struct object_hold){ o->free_data, o->owner };
 		response = MHD_create_response_from_buffer_with_free_callback_cls(

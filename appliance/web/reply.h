@@ -12,6 +12,7 @@
 #include <jansson.h>
 
 struct web_request;
+struct web_download;
 
 /*
  * Adds a header to the reply that follows. Copies. A value with CR, LF or
@@ -56,8 +57,13 @@ struct web_object {
 	const char *content_type;
 	const char *cache_control; /* "public, max-age=3600"; NULL: "no-store" */
 	const char *etag;          /* strong, with its quotes; NULL: none, and no conditions */
-	const uint8_t *data;
+	const uint8_t *data; /* not with want */
 	size_t len;
+	/*
+	 * Octets that are not in memory: asks for those from `at` on, on a server thread and
+	 * without blocking; web_download_give answers (web/download.h). NULL: data has them.
+	 */
+	void (*want)(struct web_download *d, uint64_t at, void *owner);
 	void (*free_data)(void *owner); /* once, when data is no longer needed; may be NULL */
 	void *owner;
 };

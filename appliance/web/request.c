@@ -15,7 +15,7 @@
 #include <strings.h>
 
 /* What a refused upload may still send before its connection is cut without an answer. */
-#define DROP_MAX 1048576
+#define DROP_MAX UPLOAD_DROP_MAX
 /* Body memory that an idle connection keeps. */
 #define BODY_KEEP 8192
 
@@ -100,6 +100,9 @@ request_reset(struct web_request *req)
 	req->allowed = 0;
 	req->called = req->has_body = req->overflow = false;
 	req->body_max = req->body_dropped = 0;
+	req->opening = req->suspended_at_open = false;
+	req->taken = 0;
+	req->piece_octets = 0;
 	req->n_params = 0;
 	req->status = 0;
 	atomic_store_explicit(&req->state, REQ_RUNNING, memory_order_relaxed);
@@ -114,7 +117,7 @@ request_free(struct web_request *req)
 	free(req);
 }
 
-static void
+void
 request_unref(struct web_request *req)
 {
 	if (atomic_fetch_sub(&req->refs, 1) == 1)
@@ -345,6 +348,9 @@ request_look_at_headers(struct web_request *req)
 	req->has_body =
 	    look.codings > 0 ||
 	    (look.lengths > 0 && (!length_parse(look.length, &length) || length > 0));
+	req->length = look.lengths > 0 && look.codings == 0 && length <= INT64_MAX
+	                  ? (int64_t)length
+	                  : -1;
 	info = MHD_get_connection_info(req->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
 	if (look.codings + look.lengths > 1 || (look.codings == 1 && !look.chunked))
 		req->refusal = &web_bad_request;
@@ -410,8 +416,7 @@ request_log(struct web_request *req, unsigned status)
 		         LOG_S("client", req->peer));
 }
 
-/* On the server's thread, in state REPLIED or ABANDONED. */
-static enum MHD_Result
+enum MHD_Result
 request_answer(struct web_request *req)
 {
 	bool abandoned = atomic_load(&req->state) == REQ_ABANDONED;
@@ -476,6 +481,11 @@ request_abandon(struct web_request *req)
 		done = atomic_compare_exchange_strong(&req->state, &state, REQ_ABANDONED);
 		if (!done) /* answered just now */
 			atomic_store(&req->refs, 1);
+		/* The daemon may never call for an upload again: its client may send nothing more. */
+		if (done && req->pending && req->route->flags & WEB_STREAM_BODY) {
+			req->pending = false;
+			atomic_fetch_sub(&req->server->pending, 1);
+		}
 	}
 	atomic_flag_clear_explicit(&req->gate, memory_order_release);
 	return done;
@@ -531,6 +541,8 @@ request_begin(struct MHD_Connection *mhd, const char *url, const char *method, v
 	request_route(req, url, method);
 	request_look_at_headers(req);
 	web_conn_enter(conn, CONN_BODY);
+	if (req->refusal == NULL && req->route->flags & WEB_STREAM_BODY)
+		return upload_open(req);
 	if (req->refusal == NULL || !req->has_body)
 		return MHD_YES;
 	/* Answered before the body, which is never read: the daemon closes after it. */
@@ -567,6 +579,8 @@ request_on_access(void *cls, struct MHD_Connection *mhd, const char *url, const 
 	(void)version;
 	if (req == NULL)
 		return request_begin(mhd, url, method, con_cls);
+	if (req->refusal == NULL && req->route->flags & WEB_STREAM_BODY)
+		return upload_on_access(req, data, size);
 	if (len > 0) {
 		*size = 0;
 		return request_take_body(req, data, len);

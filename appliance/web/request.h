@@ -19,6 +19,7 @@ typedef void web_handler(struct web_request *req, void *arg);
 enum web_route_flag {
 	WEB_JSON_BODY = 1,     /* a body that isn't JSON by its Content-Type gets 415 */
 	WEB_WHEN_DRAINING = 2, /* served while the server drains, whatever the method */
+	WEB_STREAM_BODY = 4,   /* the handler is called before the body: web/upload.h */
 	/* Query arguments that are understood; with any of these every other one gets 400. */
 	WEB_NO_ARGS = 1 << 8,
 	WEB_ARG_LIMIT = 1 << 9,

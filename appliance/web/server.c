@@ -587,7 +587,8 @@ server_settle(struct web_server *s)
 	const struct timespec pause = { .tv_nsec = 1000000 };
 
 	atomic_store(&s->refusing, true);
-	while (atomic_load(&s->pending) > 0 || atomic_load(&s->resuming) > 0) {
+	while (atomic_load(&s->pending) > 0 || atomic_load(&s->resuming) > 0 ||
+	       atomic_load(&s->fetching) > 0) {
 		server_abandon_waiting(s);
 		(void)nanosleep(&pause, NULL);
 	}

@@ -1,0 +1,186 @@
+/*
+ * Bodies piece by piece: see upload.h. It uses the states of a request
+ * (request.c) and one more: GO, in which the owner says that it wants more.
+ *
+ *	RUNNING --handler or piece returned--> WAITING --next--> GO --daemon--> RUNNING
+ *
+ * When a connection that was suspended before its body goes on, the daemon
+ * calls once more without octets before it reads any.
+ */
+#include "web/upload.h"
+
+#include "base/text.h"
+#include "web/private.h"
+
+/* The owner's right to the request ends; it was the server's to count. */
+static void
+uncount(struct web_request *req)
+{
+	if (req->pending)
+		atomic_fetch_sub(&req->server->pending, 1);
+	req->pending = false;
+}
+
+/* The daemon's thread goes on with the body. */
+static void
+go_on(struct web_request *req)
+{
+	uncount(req);
+	buffer_clear(&req->body);
+	atomic_store(&req->state, REQ_RUNNING);
+	web_conn_enter(req->conn, CONN_BODY);
+}
+
+/*
+ * After a handler or an owner of a piece had its turn. Suspends the connection
+ * when it keeps the request. False: it has answered.
+ */
+static bool
+after_turn(struct web_request *req)
+{
+	struct MHD_Connection *mhd = req->mhd;
+	int state = atomic_load(&req->state), running = REQ_RUNNING;
+
+	if (state == REQ_GO) {
+		go_on(req);
+		return true;
+	}
+	if (state == REQ_REPLIED)
+		return false;
+	req->suspended_at_open = req->opening;
+	MHD_suspend_connection(mhd);
+	/* Once WAITING, the owner may go on, and the request may end: hands off. */
+	if (!atomic_compare_exchange_strong(&req->state, &running, REQ_WAITING))
+		MHD_resume_connection(mhd);
+	return true;
+}
+
+/* Counted before refusing is read: see request.c. */
+static bool
+begin_turn(struct web_request *req)
+{
+	req->pending = true;
+	atomic_fetch_add(&req->server->pending, 1);
+	web_conn_enter(req->conn, CONN_REPLY);
+	if (!atomic_load(&req->server->refusing))
+		return true;
+	web_reply_problem(req, &web_unavailable, NULL);
+	return false;
+}
+
+enum MHD_Result
+upload_open(struct web_request *req)
+{
+	req->called = true;
+	req->opening = true;
+	if (begin_turn(req))
+		req->route->handler(req, req->server->arg);
+	return after_turn(req) ? MHD_YES : request_answer(req);
+}
+
+static bool
+give_piece(struct web_request *req, bool last)
+{
+	if (begin_turn(req))
+		req->on_piece(req, buffer_slice(&req->body), last, req->piece_arg);
+	return after_turn(req);
+}
+
+/* Octets that nobody wants any more; their number is bounded by what the route takes. */
+static enum MHD_Result
+drop(struct web_request *req, size_t *size)
+{
+	uncount(req);
+	req->taken += *size;
+	req->body_dropped += *size;
+	*size = 0;
+	if (req->body_dropped >= req->piece_octets) {
+		req->body_dropped = 0;
+		web_conn_enter(req->conn, CONN_BODY);
+	}
+	return req->taken > req->body_max + (uint64_t)UPLOAD_DROP_MAX ? MHD_NO : MHD_YES;
+}
+
+static enum MHD_Result
+take(struct web_request *req, const char *data, size_t *size)
+{
+	size_t n = req->piece_octets - req->body.len;
+
+	n = n < *size ? n : *size;
+	if (n > req->body_max - req->taken) {
+		web_reply_problem(req, &web_payload_too_large,
+		                  "At most %zu octets are taken here.", req->body_max);
+		web_conn_enter(req->conn, CONN_BODY);
+		return drop(req, size);
+	}
+	buffer_add(&req->body, data, n);
+	if (req->body.failed)
+		return MHD_NO;
+	req->taken += n;
+	*size -= n;
+	if (req->body.len == req->piece_octets && !give_piece(req, false))
+		web_conn_enter(req->conn, CONN_BODY);
+	return MHD_YES;
+}
+
+enum MHD_Result
+upload_on_access(struct web_request *req, const char *data, size_t *size)
+{
+	bool opening = req->opening;
+
+	if (atomic_load(&req->state) == REQ_GO)
+		go_on(req);
+	if (atomic_load(&req->state) == REQ_ABANDONED)
+		return *size > 0 ? MHD_NO : request_answer(req);
+	if (atomic_load(&req->state) == REQ_REPLIED)
+		return *size > 0 ? drop(req, size) : request_answer(req);
+	req->opening = false;
+	if (opening && *size == 0 && req->suspended_at_open) {
+		req->suspended_at_open = false;
+		return MHD_YES;
+	}
+	if (*size > 0)
+		return take(req, data, size);
+	return give_piece(req, true) ? MHD_YES : request_answer(req);
+}
+
+static void
+go(struct web_request *req)
+{
+	struct MHD_Connection *mhd = req->mhd;
+	struct web_server *server = req->server;
+	int state = atomic_load(&req->state);
+
+	while (state != REQ_ABANDONED &&
+	       !atomic_compare_exchange_weak(&req->state, &state, REQ_GO))
+		continue;
+	if (state == REQ_ABANDONED) {
+		request_unref(req);
+	} else if (state == REQ_WAITING) {
+		atomic_fetch_add(&server->resuming, 1);
+		MHD_resume_connection(mhd);
+		atomic_fetch_sub(&server->resuming, 1);
+	}
+}
+
+void
+web_upload_begin(struct web_request *req, size_t piece_octets, web_piece_fn *on_piece,
+                 void *arg)
+{
+	req->piece_octets = piece_octets;
+	req->on_piece = on_piece;
+	req->piece_arg = arg;
+	go(req);
+}
+
+void
+web_upload_next(struct web_request *req)
+{
+	go(req);
+}
+
+int64_t
+web_upload_length(const struct web_request *req)
+{
+	return req->length;
+}
