@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "home/attachments.h"
 #include "home/call.h"
 #include "home/consents.h"
 #include "home/contacts.h"

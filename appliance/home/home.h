@@ -6,6 +6,7 @@
  *   dmtp     other servers' sessions: their commands, our replies
  *   posts    notifications that arrive, and their commit
  *   pickups  fetching a message once for all its members, verifying it
+ *   copies   fetching messages' large attachments, after them
  *   origins  other domains' web servers, over the pinned routes
  *   cards    other domains' site cards: their keys, their hosts
  *   auths    AUTH: who proves a domain by a key of its card
@@ -27,6 +28,7 @@
 struct dmtp_service;
 struct posts;
 struct pickups;
+struct copies;
 struct origins;
 struct cards;
 struct auths;
@@ -47,6 +49,7 @@ struct home {
 	struct cards *cards;
 	struct auths *auths;
 	struct pickups *pickups;
+	struct copies *copies;
 	struct mails *mails;
 	struct smtp *smtp;
 	struct live *live;

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "home/attachments.h"
 #include "home/call.h"
 #include "home/view.h"
 #include "store/inboxes.h"
@@ -192,7 +193,8 @@ on_inbox_count(struct web_request *req, void *arg)
 struct entry_call {
 	struct call call; /* first */
 	struct inbox_list list;
-	uint64_t attachment;
+	json_t *answer; /* while large attachments are asked for */
+	struct copy_list copies;
 };
 
 static void
@@ -232,6 +234,30 @@ refuse_undecodable(struct entry_call *e)
 }
 
 static void
+after_copies(struct call *call)
+{
+	struct entry_call *e = (struct entry_call *)call;
+	json_t *answer = e->answer;
+
+	if (e->copies.job.rc != STORE_OK) {
+		json_decref(answer);
+		call_reply_store(call, e->copies.job.rc);
+		return;
+	}
+	attachments_describe(json_object_get(answer, "fields"), &e->list.before, &e->copies);
+	web_reply_json(call->req, 200, answer);
+}
+
+static void
+ask_copies(struct entry_call *e, json_t *answer)
+{
+	e->answer = answer;
+	call_await(&e->call, 1, after_copies);
+	call_job(&e->call, &e->copies.job);
+	store_copy_list(e->call.api->home->store, &e->copies);
+}
+
+static void
 after_entry(struct call *call)
 {
 	struct entry_call *e = (struct entry_call *)call;
@@ -249,11 +275,15 @@ after_entry(struct call *call)
 		answer = view_list_form(&entry);
 		(void)json_object_set_new(answer, "fields", gone ? json_null() : inside);
 	}
+	e->list.before = entry.id;
+	e->copies.notification_id = entry.notification_id;
 	inbox_list_clear(&e->list);
-	if (gone || inside != NULL)
-		web_reply_json(call->req, 200, answer);
-	else
+	if (!gone && inside == NULL)
 		refuse_undecodable(e);
+	else if (inside != NULL && attachments_any_large(inside))
+		ask_copies(e, answer);
+	else
+		web_reply_json(call->req, 200, answer);
 }
 
 static void
@@ -269,58 +299,6 @@ on_entry_get(struct web_request *req, void *arg)
 
 	if (e != NULL)
 		call_auth(&e->call, get_entry);
-}
-
-/* --- an attachment: as octets to be saved, never as something that a browser shows
- * -------------- */
-
-static void
-after_attachment(struct call *call)
-{
-	struct entry_call *e = (struct entry_call *)call;
-	struct view_entry entry;
-	struct slice octets;
-	uint8_t *body;
-
-	if (!found_one(e))
-		return;
-	entry = view_of_row(&e->list.rows[0]);
-	if (!view_attachment(entry.body, e->attachment, &octets)) {
-		inbox_list_clear(&e->list);
-		web_reply_problem(call->req, &web_not_found, NULL);
-		return;
-	}
-	body = e->list.rows[0].body;
-	e->list.rows[0].body = NULL;
-	inbox_list_clear(&e->list);
-	web_reply_header(call->req, "Content-Disposition", "attachment");
-	web_reply_object(call->req,
-	                 &(struct web_object){ .content_type = "application/octet-stream",
-	                                       .cache_control = "private, no-store",
-	                                       .data = octets.data,
-	                                       .len = octets.len,
-	                                       .free_data = free,
-	                                       .owner = body });
-}
-
-static void
-get_attachment(struct call *call)
-{
-	struct entry_call *e = (struct entry_call *)call;
-
-	if (text_parse_u64(web_request_param(call->req, "n"), 1000000, &e->attachment))
-		get_one(e, after_attachment);
-	else
-		web_reply_problem(call->req, &web_not_found, NULL);
-}
-
-void
-on_entry_attachment(struct web_request *req, void *arg)
-{
-	struct entry_call *e = call_begin(req, arg, sizeof(*e));
-
-	if (e != NULL)
-		call_auth(&e->call, get_attachment);
 }
 
 /* --- marking

@@ -5,6 +5,6 @@
 #include "web/request.h"
 
 web_handler on_inbox_list, on_inbox_count, on_inbox_events;
-web_handler on_entry_get, on_entry_attachment, on_entry_patch, on_entry_read, on_entry_drop;
+web_handler on_entry_get, on_entry_patch, on_entry_read, on_entry_drop;
 
 #endif

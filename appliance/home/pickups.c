@@ -8,6 +8,7 @@
 #include "dmtp/address.h"
 #include "dmtp/message.h"
 #include "dmtp/uri.h"
+#include "home/copies.h"
 #include "home/judge.h"
 #include "home/live.h"
 #include "home/origins.h"
@@ -77,6 +78,7 @@ struct pick {
 	bool accounts_over;
 	struct dmtp_address only; /* whom alone the message names */
 	struct pickup_finish finish;
+	struct copies_announce *announce;
 	struct home_later later;
 	TAILQ_ENTRY(pick) kept;
 	UT_hash_handle hh;
@@ -110,6 +112,7 @@ pick_free(struct pick *p)
 {
 	fetch_cancel(&p->fetch);
 	judge_cancel(&p->judge);
+	copies_announce_cancel(&p->announce);
 	pickup_clear(&p->info);
 	for (size_t i = 0; i < p->uris_n; i++)
 		free(p->uris[i]);
@@ -417,6 +420,20 @@ verify(struct pick *p, struct slice body, struct dmtp_address *only)
 }
 
 static void
+on_announced(void *arg, bool stored)
+{
+	struct pick *p = arg;
+
+	p->announce = NULL;
+	if (stored) {
+		finish(p, PICKUP_VERIFIED);
+		return;
+	}
+	(void)snprintf(p->reason, sizeof(p->reason), "the database doesn't answer");
+	put_off(p);
+}
+
+static void
 accept_body(struct pick *p, struct slice body, const struct dmtp_address *only)
 {
 	p->body = malloc(body.len);
@@ -433,7 +450,11 @@ accept_body(struct pick *p, struct slice body, const struct dmtp_address *only)
 		p->finish.only_name = dmtp_address_local(&p->only);
 		p->finish.only_domain = dmtp_address_domain(&p->only);
 	}
-	finish(p, PICKUP_VERIFIED);
+	/* Before it is shown, so that nothing is forgotten: this waits for a commit, and no more. */
+	if (p->info.recipient != NULL ||
+	    !copies_announce(p->pickups->home->copies, &p->info.notification_id,
+	                     p->finish.body, &p->announce, on_announced, p))
+		finish(p, PICKUP_VERIFIED);
 }
 
 /* --- Fetching --------------------------------------------------------------------------------- */
@@ -735,10 +756,12 @@ pickups_arrived(struct pickups *pickups, const struct arrival *a)
 
 	if (!a->fresh) {
 		p = pick_find(pickups, &a->notification_id);
-		if (a->state == 1 || (p != NULL && p->done))
+		if (a->state == 1 || (p != NULL && p->done)) {
 			show_late(pickups, a);
-		else if (p != NULL)
+			copies_rouse(pickups->home->copies, &a->notification_id);
+		} else if (p != NULL) {
 			add_recipients(p, a);
+		}
 		return;
 	}
 	info.notification_id = a->notification_id;

@@ -12,6 +12,7 @@
 #include "home/api.h"
 #include "home/auths.h"
 #include "home/cards.h"
+#include "home/copies.h"
 #include "home/dmtp.h"
 #include "home/guard.h"
 #include "home/live.h"
@@ -287,7 +288,8 @@ start_parts(struct role *r)
 	if ((h->rates = guard_make(RATES)) == NULL || (h->live = live_new(h)) == NULL ||
 	    (h->presence = presence_new(h)) == NULL || (h->posts = posts_new(h)) == NULL ||
 	    (h->origins = origins_new(h, why)) == NULL || (h->cards = cards_new(h)) == NULL ||
-	    (h->auths = auths_new(h)) == NULL || (h->pickups = pickups_new(h)) == NULL ||
+	    (h->auths = auths_new(h)) == NULL || (h->copies = copies_new(h)) == NULL ||
+	    (h->pickups = pickups_new(h)) == NULL ||
 	    (h->mails = mails_new(h)) == NULL || (h->smtp = smtp_new(h, why)) == NULL ||
 	    (h->dmtp = dmtp_service_new(h, why)) == NULL) {
 		log_error("cannot-start", LOG_S("reason", why));
@@ -344,6 +346,7 @@ stop(struct role *r)
 	home_upkeep_free(&r->upkeep);
 	mails_free(&h->mails);
 	pickups_free(&h->pickups);
+	copies_free(&h->copies);
 	auths_free(&h->auths);
 	cards_free(&h->cards);
 	origins_free(&h->origins);

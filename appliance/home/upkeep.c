@@ -3,7 +3,9 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "home/copies.h"
 #include "home/pickups.h"
+#include "store/copies.h"
 #include "store/mails.h"
 #include "store/upkeep.h"
 #include "store/workers.h"
@@ -14,6 +16,9 @@
 #define FORGET_EVERY_MS 60000
 #define FORGET_AT_ONCE 5000
 #define REAP_EVERY_MS 1000
+#define SWEEP_EVERY_MS 5000
+#define SWEEP_AT_ONCE 100
+#define YOUNG_US (INT64_C(10) * 1000000) /* named, and the message is not yet shown */
 
 struct home_upkeep {
 	struct home *home;
@@ -26,6 +31,9 @@ struct home_upkeep {
 	struct loop_timer mails_timer;
 	struct mail_forget mails;
 	struct home_later mails_later;
+	struct loop_timer copies_timer;
+	struct copy_sweep copies;
+	struct home_later copies_later;
 };
 
 static void
@@ -105,8 +113,10 @@ on_reaped(void *arg)
 	}
 	if (u->home->draining)
 		return;
-	if (u->reap.gone_n > 0)
+	if (u->reap.gone_n > 0) {
 		pickups_wake(u->home->pickups);
+		copies_wake(u->home->copies);
+	}
 	loop_timer_set(&u->reap_timer, REAP_EVERY_MS);
 }
 
@@ -140,6 +150,30 @@ forget_mails(struct loop_timer *timer)
 	store_mail_forget(u->home->store, &u->mails);
 }
 
+/* --- copies of attachments that nobody has a message with any more ---------------- */
+
+static void
+on_swept(void *arg)
+{
+	struct home_upkeep *u = arg;
+
+	if (u->copies.job.rc == STORE_OK && u->copies.forgotten > 0)
+		log_info("copies-forgotten", LOG_I("count", u->copies.forgotten));
+	if (!u->home->draining)
+		loop_timer_set(&u->copies_timer, SWEEP_EVERY_MS);
+}
+
+static void
+sweep_copies(struct loop_timer *timer)
+{
+	struct home_upkeep *u = timer->arg;
+
+	u->copies.limit = SWEEP_AT_ONCE;
+	u->copies.young_us = clock_wall_us() - YOUNG_US;
+	home_later(&u->copies_later, u->home, &u->copies.job, on_swept, u);
+	store_copy_sweep(u->home->store, &u->copies);
+}
+
 struct home_upkeep *
 home_upkeep_new(struct home *home)
 {
@@ -153,6 +187,8 @@ home_upkeep_new(struct home *home)
 	loop_timer_init(&u->reap_timer, home->loop, reap, u);
 	loop_timer_set(&u->reap_timer, 0);
 	loop_timer_init(&u->mails_timer, home->loop, forget_mails, u);
+	loop_timer_init(&u->copies_timer, home->loop, sweep_copies, u);
+	loop_timer_set(&u->copies_timer, SWEEP_EVERY_MS);
 	loop_timer_set(&u->partitions_timer, 0);
 	loop_timer_set(&u->forget_timer, FORGET_EVERY_MS);
 	loop_timer_set(&u->mails_timer, FORGET_EVERY_MS);
@@ -168,6 +204,7 @@ home_upkeep_free(struct home_upkeep **upkeep)
 	loop_timer_cancel(&(*upkeep)->forget_timer);
 	loop_timer_cancel(&(*upkeep)->reap_timer);
 	loop_timer_cancel(&(*upkeep)->mails_timer);
+	loop_timer_cancel(&(*upkeep)->copies_timer);
 	free(*upkeep);
 	*upkeep = NULL;
 }

@@ -443,6 +443,7 @@ finish(struct fetch *f, enum fetch_rc rc, const char *text)
 	if (rc == FETCH_OK && answer.status >= 200 && answer.status <= 299)
 		answer.body = buffer_slice(&f->body);
 	answer.content_type = header_of(f, "content-type");
+	answer.content_range = header_of(f, "content-range");
 	answer.etag = header_of(f, "etag");
 	answer.cache_control = header_of(f, "cache-control");
 	detach(f);

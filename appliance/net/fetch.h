@@ -73,6 +73,7 @@ struct fetch_answer {
 	const char *content_type;  /* "" when absent */
 	const char *etag;          /* "" when absent */
 	const char *cache_control; /* "" when absent */
+	const char *content_range; /* "" when absent */
 	int64_t retry_after_s;     /* -1 when absent or a date that has passed */
 	bool reused;               /* no new connection was made */
 };

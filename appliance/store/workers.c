@@ -107,8 +107,11 @@ static const struct store_op reap_homes = {
 	.sql = GONE(
 	    "home") "pickups AS (UPDATE tmtp.notification n SET leased_until = NULL, lease_owner = NULL "
 		    " WHERE n.state = 0 AND " OF_GONE(
-			"n") "RETURNING 1) "
-			     "SELECT g.worker_id, (SELECT count(*) FROM pickups) FROM gone g",
+			"n") "RETURNING 1), "
+			     "copies AS (UPDATE tmtp.copy c SET leased_until = NULL, lease_owner = NULL "
+			     " WHERE c.state = 0 AND " OF_GONE(
+				 "c") "RETURNING 1) "
+				      "SELECT g.worker_id, (SELECT count(*) FROM pickups) + (SELECT count(*) FROM copies) FROM gone g",
 	.types = (const Oid[]){ T_UUID, 0 },
 	.lane = STORE_WRITE,
 	.bind = bind_reap,

@@ -55,6 +55,30 @@ async function uriOf(shop, site, digest) {
 	return `/m/a/${base32(number)}/${id}/${base32(Buffer.from(digest, "hex"))}`;
 }
 
+let subjects = 0;
+
+// Pushes a message with an upload; resolves to what the member sees once its attachment is in that state.
+async function pushed(member, site, digest, to = "*", channel = "news") {
+	const subject = `Message ${++subjects}`, id = await site.push(channel, to, subject, { attachments: [{ digest }] });
+	return { id, subject, entry: (await member.has(subject)).id };
+}
+
+const seen = (member, entry) => member.get(`/v1/inbox/${entry}`);
+const attachment = async (member, entry) => (await seen(member, entry)).fields.attachments[0];
+
+function untilState(member, entry, state) {
+	return until(async () => `${state}: ${JSON.stringify(await attachment(member, entry))}`, async () => {
+		const a = await attachment(member, entry);
+		return a.state === state && a;
+	});
+}
+
+async function fetchedBy(member, site, body) {
+	const digest = await uploaded(site, body), { id, entry } = await pushed(member, site, digest);
+	await untilState(member, entry, "here");
+	return { id, digest, entry: await seen(member, entry) };
+}
+
 // The most memory that a process has had, in octets.
 const peak = (pid) => 1024 * Number(/^VmHWM:\s*(\d+)/m.exec(fs.readFileSync(`/proc/${pid}/status`, "utf8"))[1]);
 
@@ -104,5 +128,37 @@ describe("a site's attachments", () => {
 		assert.equal((await send(shop.site, "GET", target, { headers: { Range: "bytes=0-0" } })).status, 206);
 		await site.call("DELETE", `/v1/messages/${second}`);
 		assert.equal((await send(shop.site, "GET", target)).status, 410);
+	});
+});
+
+describe("from upload to download", () => {
+	const its = new Pair();
+	let shop, home, site, ann;
+
+	before(async () => {
+		await its.start();
+		({ shop, home } = its);
+		site = await shop.makeSite("shop", ["news"]);
+		ann = await home.makeAccount("ann");
+		await ann.hold(site, "news");
+	});
+	after(() => its.stop());
+
+	test("40 MB arrive as they were sent, and no role's memory grows with them", async () => {
+		const body = octets(40 * MIB + 12345), processes = [shop.role("site"), home.role("home")];
+		await fetchedBy(ann, site, octets(3 * MIB)); // what a role needs once
+		const before = processes.map(peak);
+		const { entry } = await fetchedBy(ann, site, body);
+		const target = entry.fields.attachments[0].url, all = await send(home.members, "GET", target, { bearer: ann.token });
+		assert.equal(all.status, 200);
+		assert.equal(hex(all.body), hex(body));
+		assert.equal(all.headers["content-disposition"], "attachment");
+		assert.equal(all.headers["x-content-type-options"], "nosniff");
+		assert.match(all.headers["content-security-policy"], /^sandbox/);
+		const part = await send(home.members, "GET", target, { bearer: ann.token, headers: { Range: `bytes=${30 * MIB}-${30 * MIB + 99}` } });
+		assert.equal(part.status, 206);
+		assert.ok(part.body.equals(body.subarray(30 * MIB, 30 * MIB + 100)));
+		const grown = processes.map((pid, i) => (peak(pid) - before[i]) / MIB);
+		assert.ok(Math.max(...grown) < 8, `grown by ${grown} MiB`);
 	});
 });
