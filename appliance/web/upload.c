@@ -31,11 +31,13 @@ go_on(struct web_request *req)
 	web_conn_enter(req->conn, CONN_BODY);
 }
 
+enum turn { TURN_NEXT, TURN_KEPT, TURN_ANSWERED };
+
 /*
  * After a handler or an owner of a piece had its turn. Suspends the connection
- * when it keeps the request. False: it has answered.
+ * when it keeps the request, which then isn't ours any more.
  */
-static bool
+static enum turn
 after_turn(struct web_request *req)
 {
 	struct MHD_Connection *mhd = req->mhd;
@@ -43,16 +45,16 @@ after_turn(struct web_request *req)
 
 	if (state == REQ_GO) {
 		go_on(req);
-		return true;
+		return TURN_NEXT;
 	}
 	if (state == REQ_REPLIED)
-		return false;
+		return TURN_ANSWERED;
 	req->suspended_at_open = req->opening;
 	MHD_suspend_connection(mhd);
 	/* Once WAITING, the owner may go on, and the request may end: hands off. */
 	if (!atomic_compare_exchange_strong(&req->state, &running, REQ_WAITING))
 		MHD_resume_connection(mhd);
-	return true;
+	return TURN_KEPT;
 }
 
 /* Counted before refusing is read: see request.c. */
@@ -75,10 +77,10 @@ upload_open(struct web_request *req)
 	req->opening = true;
 	if (begin_turn(req))
 		req->route->handler(req, req->server->arg);
-	return after_turn(req) ? MHD_YES : request_answer(req);
+	return after_turn(req) == TURN_ANSWERED ? request_answer(req) : MHD_YES;
 }
 
-static bool
+static enum turn
 give_piece(struct web_request *req, bool last)
 {
 	if (begin_turn(req))
@@ -101,25 +103,36 @@ drop(struct web_request *req, size_t *size)
 	return req->taken > req->body_max + (uint64_t)UPLOAD_DROP_MAX ? MHD_NO : MHD_YES;
 }
 
+/* All of it, unless the owner keeps a piece: what isn't taken of a connection that goes on is forgotten. */
 static enum MHD_Result
 take(struct web_request *req, const char *data, size_t *size)
 {
-	size_t n = req->piece_octets - req->body.len;
+	while (*size > 0) {
+		size_t n = req->piece_octets - req->body.len;
+		enum turn turn = TURN_NEXT;
 
-	n = n < *size ? n : *size;
-	if (n > req->body_max - req->taken) {
-		web_reply_problem(req, &web_payload_too_large,
-		                  "At most %zu octets are taken here.", req->body_max);
-		web_conn_enter(req->conn, CONN_BODY);
-		return drop(req, size);
+		n = n < *size ? n : *size;
+		if (n > req->body_max - req->taken) {
+			web_reply_problem(req, &web_payload_too_large,
+			                  "At most %zu octets are taken here.", req->body_max);
+			web_conn_enter(req->conn, CONN_BODY);
+			return drop(req, size);
+		}
+		buffer_add(&req->body, data, n);
+		if (req->body.failed)
+			return MHD_NO;
+		req->taken += n;
+		data += n;
+		*size -= n;
+		if (req->body.len == req->piece_octets)
+			turn = give_piece(req, false);
+		if (turn == TURN_KEPT)
+			return MHD_YES;
+		if (turn == TURN_ANSWERED) {
+			web_conn_enter(req->conn, CONN_BODY);
+			return drop(req, size);
+		}
 	}
-	buffer_add(&req->body, data, n);
-	if (req->body.failed)
-		return MHD_NO;
-	req->taken += n;
-	*size -= n;
-	if (req->body.len == req->piece_octets && !give_piece(req, false))
-		web_conn_enter(req->conn, CONN_BODY);
 	return MHD_YES;
 }
 
@@ -141,7 +154,7 @@ upload_on_access(struct web_request *req, const char *data, size_t *size)
 	}
 	if (*size > 0)
 		return take(req, data, size);
-	return give_piece(req, true) ? MHD_YES : request_answer(req);
+	return give_piece(req, true) == TURN_ANSWERED ? request_answer(req) : MHD_YES;
 }
 
 static void
