@@ -130,7 +130,10 @@ rows_end(const PGresult *r, struct store_job *const *jobs, size_t n)
 	e->fresh = row_bool(r, 0, 1);
 }
 
-/* Run again after a lost answer it finds itself as the one that is there. */
+/*
+ * Run again after a lost answer it finds itself as the one that is there. What
+ * changes the row reads mine, so that it is locked and read before.
+ */
 static const struct store_op end_run = {
 	.name = "attachment_end",
 	.sql =
@@ -138,11 +141,11 @@ static const struct store_op end_run = {
 	    "  WHERE site_id = $1 AND attachment_id = $2 AND state = 0 FOR UPDATE), "
 	    "old AS (UPDATE tmtp.attachment SET keep_until = greatest(keep_until, $5) "
 	    "  WHERE site_id = $1 AND digest = $3 AND state = 1 RETURNING attachment_id, type), "
-	    "done AS (UPDATE tmtp.attachment SET state = 1, size = $4, digest = $3, keep_until = $5 "
-	    "  WHERE site_id = $1 AND attachment_id = $2 AND state = 0 AND NOT EXISTS (SELECT FROM old) "
-	    "  RETURNING attachment_id, type), "
-	    "gone AS (DELETE FROM tmtp.attachment "
-	    "  WHERE site_id = $1 AND attachment_id = $2 AND state = 0 AND EXISTS (SELECT FROM old)), "
+	    "done AS (UPDATE tmtp.attachment a SET state = 1, size = $4, digest = $3, keep_until = $5 FROM mine "
+	    "  WHERE a.site_id = $1 AND a.attachment_id = $2 AND a.state = 0 AND NOT EXISTS (SELECT FROM old) "
+	    "  RETURNING a.attachment_id, a.type), "
+	    "gone AS (DELETE FROM tmtp.attachment a USING mine "
+	    "  WHERE a.site_id = $1 AND a.attachment_id = $2 AND a.state = 0 AND EXISTS (SELECT FROM old)), "
 	    "used AS (UPDATE tmtp.attachment_usage u SET octets = u.octets - mine.size "
 	    "  + CASE WHEN EXISTS (SELECT FROM old) THEN 0 ELSE $4 END FROM mine WHERE u.site_id = $1) "
 	    "SELECT type, attachment_id = $2 FROM old UNION ALL SELECT type, true FROM done",

@@ -81,7 +81,8 @@ on_piece(struct web_request *req, struct slice piece, bool last, void *arg)
 
 	assert_ptr_equal(arg, &seen);
 	pthread_mutex_lock(&seen.lock);
-	memcpy(seen.body + seen.len, piece.data, piece.len);
+	if (piece.len > 0)
+		memcpy(seen.body + seen.len, piece.data, piece.len);
 	seen.len += piece.len;
 	seen.lens[seen.pieces++] = piece.len;
 	seen.last = last;
