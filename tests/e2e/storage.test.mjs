@@ -415,4 +415,28 @@ describe("nginx in front, as deploy/nginx.conf.sample has it", () => {
 		assert.equal((await get("/v1/messages")).status, 404);
 		assert.equal((await get(pathname, { method: "POST" })).status, 403);
 	});
+
+	test("large attachments come in slices, through it as well: a reading of each, whoever may keep it", async () => {
+		const size = (5 << 20) + 77, bob = await its.home.makeAccount("bob");
+		await bob.hold(site, "news");
+		for (const [to, readers] of [["*", [ann, bob]], [ann.address, [ann]]]) {
+			const body = crypto.randomBytes(size), subject = `Attached for ${to}`;
+			const { status, json } = await site.call("POST", "/v1/attachments", body, { "Content-Type": "video/mp4" });
+			assert.equal(status, 201);
+			way.octets.down = 0;
+			await site.push("news", to, subject, { attachments: [{ digest: json.digest }] });
+			for (const member of readers) {
+				const { id } = await member.has(subject);
+				await until("the attachment", async () => (await member.get(`/v1/inbox/${id}`)).fields.attachments[0].state === "here");
+			}
+			assert.ok(way.octets.down < 1.1 * size, `${way.octets.down} octets from the origin`);
+			const uri = (await its.home.sql(`SELECT s.uris FROM tmtp.copy_source s JOIN tmtp.copy c USING (copy_id) WHERE c.digest = '\\x${json.digest}'`)).split("\n")[0];
+			assert.match(uri, new RegExp(`^https://${store}/m/a/`));
+			way.octets.down = 0;
+			const all = await fetched(pem, nginx.port, store, new URL(uri).pathname);
+			assert.ok(all.body.equals(body));
+			if (to === "*")
+				assert.ok(way.octets.down < 100000, `${way.octets.down} octets from the origin, though the cache has it`);
+		}
+	});
 });
