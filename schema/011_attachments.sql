@@ -15,6 +15,7 @@ CREATE TABLE tmtp.attachment (
 	PRIMARY KEY (site_id, attachment_id)
 );
 CREATE UNIQUE INDEX attachment_digest ON tmtp.attachment (site_id, digest) WHERE state = 1;
+CREATE INDEX attachment_under_way ON tmtp.attachment (site_id) WHERE state = 0;
 CREATE INDEX attachment_keep ON tmtp.attachment (keep_until);
 GRANT SELECT, INSERT, UPDATE, DELETE ON tmtp.attachment TO tmtp_site;
 GRANT SELECT ON tmtp.attachment TO tmtp_panel, tmtp_ctl;

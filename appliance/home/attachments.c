@@ -17,6 +17,8 @@
 #define CACHING "private, no-store"
 /* What fetching on opening takes, at its best. */
 #define RETRY_AFTER_S 2
+/* Answers at once, each with a part in memory. */
+#define DOWNLOADS_MAX 512
 
 static const struct web_problem not_here = {
 	.type = "urn:tmtp:problem:attachment-not-here",
@@ -148,6 +150,15 @@ safe_headers(struct web_request *req)
 }
 
 static void
+let_go(void *owner)
+{
+	struct serving *s = owner;
+
+	atomic_fetch_sub(&s->api->downloads, 1);
+	free(s);
+}
+
+static void
 serve(struct call *call, const struct copy_info *copy)
 {
 	struct serving *s = malloc(sizeof(*s));
@@ -155,6 +166,12 @@ serve(struct call *call, const struct copy_info *copy)
 
 	if (s == NULL) {
 		web_reply_problem(call->req, &web_internal, NULL);
+		return;
+	}
+	if (atomic_fetch_add(&call->api->downloads, 1) >= DOWNLOADS_MAX) {
+		atomic_fetch_sub(&call->api->downloads, 1);
+		free(s);
+		web_reply_problem(call->req, &web_unavailable, NULL);
 		return;
 	}
 	*s = (struct serving){ call->api->home, call->api, copy->copy_id };
@@ -168,7 +185,7 @@ serve(struct call *call, const struct copy_info *copy)
 					.etag = etag,
 					.len = (size_t)copy->size,
 					.want = want,
-					.free_data = free,
+					.free_data = let_go,
 					.owner = s,
 				    });
 }

@@ -22,6 +22,7 @@
 #define AT_ONCE COPY_CLAIM_MAX
 #define SEGMENT ((int64_t)4 * ATTACHMENT_PART)
 #define SEGMENT_MS 90000
+#define TURN_MS 20000 /* then others have theirs: a slow sender may not be in everybody's way */
 #define LEASE_US (INT64_C(180) * 1000000)
 #define RETRY_FIRST_S 2
 #define RETRY_MAX_S 3600
@@ -49,7 +50,7 @@ struct copying {
 	struct fetch *fetch;
 	uint8_t *segment;
 	char reason[NET_TEXT];
-	int64_t wait_s;
+	int64_t wait_s, began_ms;
 	bool gone;
 	struct copy_grow grow;
 	struct copy_fail fail;
@@ -140,6 +141,15 @@ put_off(struct copying *c)
 static void next_segment(struct copying *c);
 
 static void
+end_turn(struct copying *c)
+{
+	c->fail = (struct copy_fail){ .copy_id = c->work.copy_id,
+		                      .not_before_us = clock_wall_us() };
+	home_later(&c->later, c->copies->home, &c->fail.job, over, c);
+	store_copy_fail(c->copies->home->store, &c->fail);
+}
+
+static void
 on_grown(void *arg)
 {
 	struct copying *c = arg;
@@ -157,7 +167,10 @@ on_grown(void *arg)
 	}
 	c->work.octets += (int64_t)c->grow.data.len;
 	c->work.attempts = 0;
-	next_segment(c);
+	if (clock_mono_ms() - c->began_ms < TURN_MS)
+		next_segment(c);
+	else
+		end_turn(c);
 }
 
 /* All of it is here or this was only a part of it. */
@@ -339,6 +352,7 @@ begin(struct copies *copies, struct copy_work *work)
 		return;
 	}
 	c->copies = copies;
+	c->began_ms = clock_mono_ms();
 	c->work = *work;
 	*work = (struct copy_work){ .uris = NULL };
 	TAILQ_INSERT_TAIL(&copies->all, c, entry);

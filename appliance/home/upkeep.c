@@ -16,7 +16,7 @@
 #define FORGET_EVERY_MS 60000
 #define FORGET_AT_ONCE 5000
 #define REAP_EVERY_MS 1000
-#define SWEEP_EVERY_MS 5000
+#define SWEEP_EVERY_MS 2000
 #define SWEEP_AT_ONCE 100
 #define YOUNG_US (INT64_C(10) * 1000000) /* named, and the message is not yet shown */
 

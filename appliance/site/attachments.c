@@ -12,6 +12,9 @@
 
 #include <stdlib.h>
 
+/* Answers at once, each with a part in memory. */
+#define DOWNLOADS_MAX 512
+
 struct find_call {
 	struct call call; /* first; speaks for nobody */
 	struct dmtp_pickup pickup;
@@ -65,6 +68,15 @@ want(struct web_download *d, uint64_t at, void *owner)
 }
 
 static void
+let_go(void *owner)
+{
+	struct serving *s = owner;
+
+	atomic_fetch_sub(&s->site->downloads, 1);
+	free(s);
+}
+
+static void
 serve(struct find_call *c)
 {
 	struct serving *s = malloc(sizeof(*s));
@@ -72,6 +84,12 @@ serve(struct find_call *c)
 
 	if (s == NULL) {
 		web_reply_problem(c->call.req, &web_internal, NULL);
+		return;
+	}
+	if (atomic_fetch_add(&c->call.site->downloads, 1) >= DOWNLOADS_MAX) {
+		atomic_fetch_sub(&c->call.site->downloads, 1);
+		free(s);
+		web_reply_problem(c->call.req, &web_unavailable, NULL);
 		return;
 	}
 	*s = (struct serving){ c->call.site, c->find.site_id, c->find.attachment_id };
@@ -82,7 +100,7 @@ serve(struct find_call *c)
 					  .etag = etag,
 					  .len = (size_t)c->find.size,
 					  .want = want,
-					  .free_data = free,
+					  .free_data = let_go,
 					  .owner = s,
 				      });
 }

@@ -25,6 +25,9 @@
 #define IDLE_US (INT64_C(300) * 1000000)
 #define DROP_PATIENCE_MS 60000
 #define CONFLICTS_MAX 5
+/* At once: of a site over all processes, and of all sites in this one (256 KiB each). */
+#define SITE_UPLOADS_MAX 32
+#define UPLOADS_MAX 256
 
 METRIC_DEFINE(uploaded_total, METRIC_COUNTER, "tmtp_attachments_total", "result=\"uploaded\"",
               "Uploads of attachments by how they ended.");
@@ -78,6 +81,7 @@ upload_over(void *ctx)
 {
 	struct upload *u = ctx;
 
+	atomic_fetch_sub(&u->site->uploads, 1);
 	if (!u->begun || u->complete || atomic_load(&u->site->stopping)) {
 		free(u);
 		return;
@@ -191,6 +195,11 @@ on_begun(struct store_job *job)
 		site_reply_store(&c->call, job->rc);
 		return;
 	}
+	if (c->begin.busy) {
+		web_reply_problem(c->call.req, &web_too_many_requests,
+		                  "This site may upload %d attachments at once.", SITE_UPLOADS_MAX);
+		return;
+	}
 	if (c->begin.full) {
 		web_reply_problem(c->call.req, &quota_reached,
 		                  "They may take %zu octets, of which fewer than %lld are left.",
@@ -259,6 +268,12 @@ upload_authorised(struct call *call)
 		web_reply_problem(call->req, &web_internal, NULL);
 		return;
 	}
+	c->upload->site = call->site;
+	web_request_set_ctx(call->req, c->upload, upload_over);
+	if (atomic_fetch_add(&call->site->uploads, 1) >= UPLOADS_MAX) {
+		web_reply_problem(call->req, &web_unavailable, "Too many attachments are being uploaded.");
+		return;
+	}
 	digest_run_init(&c->run);
 	c->begin = (struct attachment_begin){
 		.job = { .done = on_begun, .arg = c },
@@ -267,13 +282,12 @@ upload_authorised(struct call *call)
 		.type = c->type,
 		.reserve = length >= 0 ? length : (int64_t)config->attachment_max_bytes,
 		.quota = (int64_t)config->attachment_quota_bytes,
+		.at_once = SITE_UPLOADS_MAX,
 		.now_us = now_us,
 		.keep_until_us = now_us + IDLE_US,
 	};
-	c->upload->site = call->site;
 	c->upload->drop.site_id = call->who.site_id;
 	c->upload->drop.attachment_id = c->begin.attachment_id;
-	web_request_set_ctx(call->req, c->upload, upload_over);
 	store_attachment_begin(call->site->store, &c->begin);
 }
 

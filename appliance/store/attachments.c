@@ -25,13 +25,17 @@ bind_begin(struct args *a, struct store_job *const *jobs, size_t n)
 	args_i64(a, 4, b->quota);
 	args_time(a, 5, b->now_us);
 	args_time(a, 6, b->keep_until_us);
+	args_i64(a, 7, b->at_once);
 }
 
 static void
 rows_begin(const PGresult *r, struct store_job *const *jobs, size_t n)
 {
+	struct attachment_begin *b = (struct attachment_begin *)jobs[0];
+
 	(void)n;
-	((struct attachment_begin *)jobs[0])->full = PQntuples(r) != 1 || !row_bool(r, 0, 0);
+	b->busy = row_bool(r, 0, 1);
+	b->full = !b->busy && !row_bool(r, 0, 0);
 }
 
 /* The row of what the site takes is the lock of its quota. */
@@ -39,15 +43,17 @@ static const struct store_op begin_run = {
 	.name = "attachment_begin",
 	.sql =
 	    "WITH was AS MATERIALIZED (SELECT FROM tmtp.attachment WHERE site_id = $1 AND attachment_id = $2), "
+	    "busy AS MATERIALIZED (SELECT count(*) >= $8 AND NOT EXISTS (SELECT FROM was) AS taken FROM "
+	    "  (SELECT FROM tmtp.attachment WHERE site_id = $1 AND state = 0 LIMIT $8) a), "
 	    "room AS (INSERT INTO tmtp.attachment_usage AS u (site_id, octets) "
-	    " SELECT $1, $4 WHERE $4 <= $5 AND NOT EXISTS (SELECT FROM was) "
+	    " SELECT $1, $4 FROM busy WHERE NOT busy.taken AND $4 <= $5 AND NOT EXISTS (SELECT FROM was) "
 	    " ON CONFLICT (site_id) DO UPDATE SET octets = u.octets + excluded.octets "
 	    "  WHERE u.octets + excluded.octets <= $5 RETURNING 1), "
 	    "made AS (INSERT INTO tmtp.attachment (site_id, attachment_id, type, size, created_at, keep_until) "
 	    " SELECT $1, $2, $3, $4, $6, $7 FROM room RETURNING 1) "
-	    "SELECT EXISTS (SELECT FROM was) OR EXISTS (SELECT FROM made)",
-	.types =
-	    (const Oid[]){ T_INT8, T_UUID, T_TEXT, T_INT8, T_INT8, T_TIMESTAMPTZ, T_TIMESTAMPTZ, 0 },
+	    "SELECT EXISTS (SELECT FROM was) OR EXISTS (SELECT FROM made), taken FROM busy",
+	.types = (const Oid[]){ T_INT8, T_UUID, T_TEXT, T_INT8, T_INT8, T_TIMESTAMPTZ,
+	                        T_TIMESTAMPTZ, T_INT8, 0 },
 	.lane = STORE_WRITE,
 	.repeatable = true,
 	.bind = bind_begin,

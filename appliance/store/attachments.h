@@ -19,7 +19,9 @@ struct attachment_begin {
 	struct uuid attachment_id; /* fresh */
 	const char *type;          /* media type; borrowed until done */
 	int64_t reserve, quota;    /* octets: of this one at most, of all of the site */
+	unsigned at_once;          /* uploads of the site */
 	int64_t now_us, keep_until_us;
+	bool busy; /* out: so many are under way already; nothing was stored */
 	bool full; /* out: the quota doesn't have that much left; nothing was stored */
 };
 

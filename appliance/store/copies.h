@@ -82,7 +82,7 @@ struct copy_work {
 
 void copy_work_clear(struct copy_work *work);
 
-#define COPY_CLAIM_MAX 4
+#define COPY_CLAIM_MAX 8
 
 struct copy_claim {
 	struct store_job job;
@@ -111,7 +111,7 @@ struct copy_grow {
 
 void store_copy_grow(struct store *store, struct copy_grow *grow);
 
-/* It isn't to be had now, or never. */
+/* It isn't to be had now, or never; or others have their turn (no reason): those that never had one come first. */
 struct copy_fail {
 	struct store_job job;
 	struct uuid copy_id;

@@ -76,7 +76,7 @@ static const struct store_op claim_run = {
 	.sql =
 	    "WITH pick AS MATERIALIZED (SELECT copy_id FROM tmtp.copy WHERE state = 0 "
 	    "  AND (leased_until IS NULL OR leased_until < $1) AND (not_before IS NULL OR not_before <= $1) "
-	    "  ORDER BY copy_id LIMIT $3 FOR UPDATE SKIP LOCKED), "
+	    "  ORDER BY not_before NULLS FIRST, copy_id LIMIT $3 FOR UPDATE SKIP LOCKED), "
 	    "claimed AS (UPDATE tmtp.copy c SET leased_until = $2, lease_owner = tmtp.this_worker(), "
 	    "  attempts = c.attempts + 1 FROM pick WHERE c.copy_id = pick.copy_id RETURNING c.*) "
 	    "SELECT c.copy_id, c.digest, c.size, c.octets, c.running, c.attempts - 1, c.wrong::int4, "

@@ -123,7 +123,9 @@ class Counting extends Proxy {
 	}
 }
 
-describe("a site's attachments", () => {
+// Beside each other: they mostly wait.
+describe("large attachments", { concurrency: 3 }, () => {
+describe("a site's attachments", { concurrency: 1 }, () => {
 	const its = new Pair();
 	let shop, site, other, ann;
 
@@ -236,6 +238,16 @@ describe("a site's attachments", () => {
 		await uploaded(site, octets(1000));
 	});
 
+	test("a site uploads so many at once, and no more", async () => {
+		const under = Array.from({ length: 32 }, () => begun(site, 100, octets(10)));
+		await until("all to begin", async () => (await shop.number("SELECT count(*) FROM tmtp.attachment WHERE state = 0")) === 32);
+		assert.equal((await upload(site, octets(10))).status, 429);
+		await uploaded(other, octets(10));
+		for (const { req } of under)
+			req.destroy();
+		await nothingLeft();
+	});
+
 	test("a client that leaves, or sends no more, leaves nothing behind", async () => {
 		const leaves = begun(site, 8 * PART, octets(2 * PART + 5)), stops = begun(site, 8 * PART, octets(PART + 5));
 		await untilParts(3);
@@ -272,7 +284,7 @@ describe("a site's attachments", () => {
 	});
 });
 
-describe("from upload to download", () => {
+describe("from upload to download", { concurrency: 1 }, () => {
 	const its = new Pair();
 	let shop, home, site;
 
@@ -468,4 +480,5 @@ test("of several hosts the next is asked when one fails or lies", async () => {
 	} finally {
 		await its.stop();
 	}
+});
 });

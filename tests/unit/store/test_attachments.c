@@ -55,6 +55,7 @@ begin(int site, int64_t reserve, bool full)
 		                      .type = "text/plain; a=b",
 		                      .reserve = reserve,
 		                      .quota = QUOTA,
+		                      .at_once = 5,
 		                      .now_us = NOW,
 		                      .keep_until_us = NOW + 60 * S };
 
@@ -197,6 +198,24 @@ test_the_quota_counts_what_is_under_way(void **state)
 }
 
 static void
+test_so_many_at_once(void **state)
+{
+	struct attachment_begin b = { .site_id = 1, .type = "a/b", .reserve = 1, .quota = QUOTA, .at_once = 2 };
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		b.attachment_id = uuid_make();
+		assert_int_equal(RUN(store_attachment_begin, store, &b), STORE_OK);
+		assert_int_equal(b.busy, i == 2);
+		assert_false(b.full);
+	}
+	b.site_id = 2;
+	assert_int_equal(RUN(store_attachment_begin, store, &b), STORE_OK);
+	assert_false(b.busy);
+	assert_int_equal(used(1), 2);
+}
+
+static void
 test_a_complete_one_is_not_dropped(void **state)
 {
 	struct uuid id = upload(1, 7, "abc");
@@ -335,6 +354,7 @@ main(void)
 		cmocka_unit_test_setup(test_the_same_digest_is_the_same_attachment, empty),
 		cmocka_unit_test_setup(test_two_uploads_of_it_that_end_at_once, empty),
 		cmocka_unit_test_setup(test_the_quota_counts_what_is_under_way, empty),
+		cmocka_unit_test_setup(test_so_many_at_once, empty),
 		cmocka_unit_test_setup(test_a_complete_one_is_not_dropped, empty),
 		cmocka_unit_test_setup(test_naming_is_all_or_nothing, empty),
 		cmocka_unit_test_setup(test_it_is_found_while_a_message_has_it, empty),
