@@ -93,9 +93,9 @@ struct config_site {
 	struct config_strings message_hosts; /* more pickup URLs in order of preference,
 	                                        "https://host[:port][/path]" */
 	struct config_address metrics_listen;
-	unsigned max_pushes_per_second; /* of one site; 0: no limit */
-	size_t attachment_max_bytes, attachment_quota_bytes;    /* of one, of all of a site */
-	unsigned attachment_unused_s, attachment_used_s; /* kept so long */
+	unsigned max_pushes_per_second;                      /* of one site; 0: no limit */
+	size_t attachment_max_bytes, attachment_quota_bytes; /* of one, of all of a site */
+	unsigned attachment_unused_s, attachment_used_s;     /* kept so long */
 };
 
 struct config_relay {

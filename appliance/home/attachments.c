@@ -68,12 +68,14 @@ describe(json_t *o, const char *id, size_t number, const struct copy_info *copy)
 	(void)snprintf(path, sizeof(path), "/v1/inbox/%s/attachments/%zu", id, number);
 	(void)json_object_set_new(o, "url", json_string(path));
 	(void)json_object_set_new(
-	    o, "state", json_string(copy_state_name((int)(copy == NULL ? COPY_FAILED : copy->state))));
+	    o, "state",
+	    json_string(copy_state_name((int)(copy == NULL ? COPY_FAILED : copy->state))));
 	if (copy == NULL)
 		return;
 	if (copy->state == COPY_WAITING)
 		(void)json_object_set_new(o, "fetched", json_integer(copy->octets));
-	if (copy->state == COPY_FAILED || (copy->state == COPY_WAITING && copy->reason[0] != '\0'))
+	if (copy->state == COPY_FAILED ||
+	    (copy->state == COPY_WAITING && copy->reason[0] != '\0'))
 		(void)json_object_set_new(o, "reason", json_string(copy->reason));
 }
 

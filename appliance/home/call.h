@@ -31,7 +31,8 @@ struct api {
 	struct guard *guard;
 	char dummy_hash[160]; /* nobody's: verifying it costs what somebody's costs */
 	_Atomic unsigned passwords_waiting;
-	_Atomic unsigned downloads; /* of large attachments, under way: each holds a part in memory */
+	_Atomic unsigned
+	    downloads;       /* of large attachments, under way: each holds a part in memory */
 	_Atomic size_t jobs; /* that the store or a thread aside has */
 	_Atomic bool draining;
 	_Atomic bool stopping; /* nobody waits for an answer any more */

@@ -143,8 +143,8 @@ static void next_segment(struct copying *c);
 static void
 end_turn(struct copying *c)
 {
-	c->fail = (struct copy_fail){ .copy_id = c->work.copy_id,
-		                      .not_before_us = clock_wall_us() };
+	c->fail =
+	    (struct copy_fail){ .copy_id = c->work.copy_id, .not_before_us = clock_wall_us() };
 	home_later(&c->later, c->copies->home, &c->fail.job, over, c);
 	store_copy_fail(c->copies->home->store, &c->fail);
 }
@@ -291,9 +291,9 @@ start_fetch(struct copying *c)
 		.range_last = (uint64_t)(c->work.octets + len - 1),
 	};
 
-	c->fetch = origins_fetch(c->copies->home->origins,
-	                         dmtp_domain_of(slice_str(c->work.sender)), &request,
-	                         on_fetched, c);
+	c->fetch =
+	    origins_fetch(c->copies->home->origins, dmtp_domain_of(slice_str(c->work.sender)),
+	                  &request, on_fetched, c);
 	if (c->fetch == NULL)
 		(void)snprintf(c->reason, sizeof(c->reason), "out of memory");
 	return c->fetch != NULL;

@@ -452,8 +452,8 @@ accept_body(struct pick *p, struct slice body, const struct dmtp_address *only)
 	}
 	/* Before it is shown, so that nothing is forgotten: this waits for a commit, and no more. */
 	if (p->info.recipient != NULL ||
-	    !copies_announce(p->pickups->home->copies, &p->info.notification_id,
-	                     p->finish.body, &p->announce, on_announced, p))
+	    !copies_announce(p->pickups->home->copies, &p->info.notification_id, p->finish.body,
+	                     &p->announce, on_announced, p))
 		finish(p, PICKUP_VERIFIED);
 }
 

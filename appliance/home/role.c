@@ -289,8 +289,8 @@ start_parts(struct role *r)
 	    (h->presence = presence_new(h)) == NULL || (h->posts = posts_new(h)) == NULL ||
 	    (h->origins = origins_new(h, why)) == NULL || (h->cards = cards_new(h)) == NULL ||
 	    (h->auths = auths_new(h)) == NULL || (h->copies = copies_new(h)) == NULL ||
-	    (h->pickups = pickups_new(h)) == NULL ||
-	    (h->mails = mails_new(h)) == NULL || (h->smtp = smtp_new(h, why)) == NULL ||
+	    (h->pickups = pickups_new(h)) == NULL || (h->mails = mails_new(h)) == NULL ||
+	    (h->smtp = smtp_new(h, why)) == NULL ||
 	    (h->dmtp = dmtp_service_new(h, why)) == NULL) {
 		log_error("cannot-start", LOG_S("reason", why));
 	} else if ((h->api = api_start(h, &error)) == NULL) {

@@ -29,7 +29,8 @@ digest_parse(struct slice text, uint8_t out[static 32])
 	size_t n = 0;
 
 	return text.len == 64 &&
-	       sodium_hex2bin(out, 32, (const char *)text.data, text.len, NULL, &n, NULL) == 0 &&
+	       sodium_hex2bin(out, 32, (const char *)text.data, text.len, NULL, &n, NULL) ==
+	           0 &&
 	       n == 32;
 }
 
@@ -47,8 +48,7 @@ read_one(const json_t *json, const char *pointer, struct attached *out,
 {
 	static const struct web_field fields[] = {
 		{ "digest", WEB_STRING, WEB_REQUIRED, offsetof(struct item, digest),
-		  .check = is_digest,
-		  .expected = "a SHA-256 as 64 hexadecimal digits" },
+		  .check = is_digest, .expected = "a SHA-256 as 64 hexadecimal digits" },
 	};
 	struct attachment_named *named = &out->named[out->n];
 	struct item item = { { NULL, 0 } };
@@ -62,7 +62,8 @@ read_one(const json_t *json, const char *pointer, struct attached *out,
 		return;
 	for (size_t i = 0; i < out->n; i++) {
 		if (memcmp(out->named[i].digest, named->digest, sizeof(named->digest)) == 0) {
-			web_errors_add(errors, &web_invalid_value, pointer, "stands there twice");
+			web_errors_add(errors, &web_invalid_value, pointer,
+			               "stands there twice");
 			return;
 		}
 	}
@@ -131,9 +132,10 @@ attached_missing(const struct attached *a)
 			continue;
 		(void)snprintf(pointer, sizeof(pointer), "/attachments/%zu/digest", i);
 		(void)json_array_append_new(
-		    errors, json_pack("{s:s, s:s}", "pointer", pointer, "detail",
-		                      "is of no attachment that this site has uploaded and that is "
-		                      "still kept"));
+		    errors,
+		    json_pack("{s:s, s:s}", "pointer", pointer, "detail",
+		              "is of no attachment that this site has uploaded and that is "
+		              "still kept"));
 	}
 	return errors;
 }

@@ -34,6 +34,7 @@ json_t *attached_missing(const struct attached *a);
 
 /* A digest as the API writes it: 64 hexadecimal digits, lower case. */
 #define ATTACHED_DIGEST_TEXT 65
-void attached_digest_text(const uint8_t digest[static 32], char out[static ATTACHED_DIGEST_TEXT]);
+void attached_digest_text(const uint8_t digest[static 32],
+                          char out[static ATTACHED_DIGEST_TEXT]);
 
 #endif

@@ -32,7 +32,8 @@ struct site {
 	struct memo *bodies;        /* message id -> canonical message */
 	struct memo *cards;         /* domain -> site card */
 	struct owners *owners;      /* what the configuration says of our domains */
-	_Atomic unsigned uploads, downloads; /* of attachments, under way: each holds a part in memory */
+	_Atomic unsigned uploads,
+	    downloads; /* of attachments, under way: each holds a part in memory */
 	_Atomic bool draining;
 	_Atomic bool
 	    stopping; /* no request is waited for any more: nothing new is asked of the store */

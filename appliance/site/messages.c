@@ -45,7 +45,7 @@ static const struct web_problem not_replaceable = {
 
 struct push_call {
 	struct channel_call channel; /* first */
-	json_t *json; /* owned, until the plan is made */
+	json_t *json;                /* owned, until the plan is made */
 	struct attached attached;
 	struct attachment_name name;
 	struct push push;

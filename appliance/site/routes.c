@@ -90,9 +90,8 @@ site_routes(const struct config *config, size_t *count)
 		return NULL;
 	memcpy(made, routes, sizeof(routes));
 	for (size_t i = 0; i < n; i++) {
-		size_t max = made[i].flags & WEB_STREAM_BODY
-		                 ? config->site.attachment_max_bytes
-		                 : config->site.body_max_bytes;
+		size_t max = made[i].flags & WEB_STREAM_BODY ? config->site.attachment_max_bytes
+		                                             : config->site.body_max_bytes;
 
 		if (made[i].body_max > max)
 			made[i].body_max = max;

@@ -87,9 +87,8 @@ upload_over(void *ctx)
 		return;
 	}
 	metric_add(&ended_total, 1);
-	u->drop.job = (struct store_job){ .done = on_dropped,
-		                          .arg = u,
-		                          .patience_ms = DROP_PATIENCE_MS };
+	u->drop.job =
+	    (struct store_job){ .done = on_dropped, .arg = u, .patience_ms = DROP_PATIENCE_MS };
 	store_attachment_drop(u->site->store, &u->drop);
 }
 
@@ -121,10 +120,12 @@ on_ended(struct store_job *job)
 	metric_add(&uploaded_total, 1);
 	attached_digest_text(c->end.digest, digest);
 	clock_format_rfc3339(c->end.keep_until_us, until);
-	log_info("attachment-uploaded", LOG_B("site", c->call.who.name), LOG_I("octets", c->size));
+	log_info("attachment-uploaded", LOG_B("site", c->call.who.name),
+	         LOG_I("octets", c->size));
 	web_reply_json(c->call.req, fresh ? 201 : 200,
 	               json_pack("{s:s, s:I, s:s, s:s}", "digest", digest, "size",
-	                         (json_int_t)c->size, "type", c->end.type, "kept_until", until));
+	                         (json_int_t)c->size, "type", c->end.type, "kept_until",
+	                         until));
 }
 
 static void
@@ -197,14 +198,16 @@ on_begun(struct store_job *job)
 	}
 	if (c->begin.busy) {
 		web_reply_problem(c->call.req, &web_too_many_requests,
-		                  "This site may upload %d attachments at once.", SITE_UPLOADS_MAX);
+		                  "This site may upload %d attachments at once.",
+		                  SITE_UPLOADS_MAX);
 		return;
 	}
 	if (c->begin.full) {
-		web_reply_problem(c->call.req, &quota_reached,
-		                  "They may take %zu octets, of which fewer than %lld are left.",
-		                  c->call.site->config->site.attachment_quota_bytes,
-		                  (long long)c->begin.reserve);
+		web_reply_problem(
+		    c->call.req, &quota_reached,
+		    "They may take %zu octets, of which fewer than %lld are left.",
+		    c->call.site->config->site.attachment_quota_bytes,
+		    (long long)c->begin.reserve);
 		return;
 	}
 	c->upload->begun = true;
@@ -226,8 +229,8 @@ read_claim(struct upload_call *c)
 	at += sizeof(name) - 1;
 	end = strchr(at, ':');
 	c->has_claim = end != NULL &&
-	               sodium_base642bin(c->claim, sizeof(c->claim), at, (size_t)(end - at), NULL,
-	                                 &n, NULL, sodium_base64_VARIANT_ORIGINAL) == 0 &&
+	               sodium_base642bin(c->claim, sizeof(c->claim), at, (size_t)(end - at),
+	                                 NULL, &n, NULL, sodium_base64_VARIANT_ORIGINAL) == 0 &&
 	               n == sizeof(c->claim);
 	if (!c->has_claim)
 		web_reply_problem(c->call.req, &web_invalid_value,
@@ -271,7 +274,8 @@ upload_authorised(struct call *call)
 	c->upload->site = call->site;
 	web_request_set_ctx(call->req, c->upload, upload_over);
 	if (atomic_fetch_add(&call->site->uploads, 1) >= UPLOADS_MAX) {
-		web_reply_problem(call->req, &web_unavailable, "Too many attachments are being uploaded.");
+		web_reply_problem(call->req, &web_unavailable,
+		                  "Too many attachments are being uploaded.");
 		return;
 	}
 	digest_run_init(&c->run);

@@ -90,12 +90,11 @@ rows_found(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op part_run = {
 	.name = "attachment_part",
-	.sql =
-	    "WITH a AS (UPDATE tmtp.attachment SET keep_until = $5 "
-	    " WHERE site_id = $1 AND attachment_id = $2 AND state = 0 RETURNING 1), "
-	    "p AS (INSERT INTO tmtp.attachment_part (site_id, attachment_id, part_no, data) "
-	    " SELECT $1, $2, $3, $4 FROM a ON CONFLICT DO NOTHING) "
-	    "SELECT FROM a",
+	.sql = "WITH a AS (UPDATE tmtp.attachment SET keep_until = $5 "
+	       " WHERE site_id = $1 AND attachment_id = $2 AND state = 0 RETURNING 1), "
+	       "p AS (INSERT INTO tmtp.attachment_part (site_id, attachment_id, part_no, data) "
+	       " SELECT $1, $2, $3, $4 FROM a ON CONFLICT DO NOTHING) "
+	       "SELECT FROM a",
 	.types = (const Oid[]){ T_INT8, T_UUID, T_INT4, T_BYTEA, T_TIMESTAMPTZ, 0 },
 	.lane = STORE_WRITE,
 	.repeatable = true,
@@ -252,7 +251,8 @@ static const struct store_op name_run = {
 	    "named AS (INSERT INTO tmtp.message_attachment (site_id, attachment_id, message_id) "
 	    "  SELECT $1, found.attachment_id, $2 FROM found, full_set ON CONFLICT DO NOTHING) "
 	    "SELECT ord, attachment_id, size, type FROM found",
-	.types = (const Oid[]){ T_INT8, T_UUID, T_INT4S, T_BYTEAS, T_TIMESTAMPTZ, T_TIMESTAMPTZ, 0 },
+	.types =
+	    (const Oid[]){ T_INT8, T_UUID, T_INT4S, T_BYTEAS, T_TIMESTAMPTZ, T_TIMESTAMPTZ, 0 },
 	.lane = STORE_WRITE,
 	.repeatable = true,
 	.bind = bind_name,
@@ -297,22 +297,23 @@ rows_find(const PGresult *r, struct store_job *const *jobs, size_t n)
 }
 
 /* Messages that name a, newest first, of this kind; not those that never came to be. */
-#define NAMING(what, where, limit)                                                            \
-	"(SELECT " what " FROM tmtp.message_attachment n CROSS JOIN LATERAL (SELECT k.audience, " \
-	"  k.recalled_at FROM tmtp.message k WHERE k.site_id = n.site_id "                    \
-	"  AND k.message_id = n.message_id LIMIT 1) m "                                       \
-	" WHERE n.site_id = a.site_id AND n.attachment_id = a.attachment_id " where           \
+#define NAMING(what, where, limit)                                                  \
+	"(SELECT " what                                                             \
+	" FROM tmtp.message_attachment n CROSS JOIN LATERAL (SELECT k.audience, "   \
+	"  k.recalled_at FROM tmtp.message k WHERE k.site_id = n.site_id "          \
+	"  AND k.message_id = n.message_id LIMIT 1) m "                             \
+	" WHERE n.site_id = a.site_id AND n.attachment_id = a.attachment_id " where \
 	" ORDER BY n.message_id DESC LIMIT " limit ") "
 
 static const struct store_op find_run = {
 	.name = "attachment_find",
 	.sql =
-	    "SELECT i.ord, a.size, NOT EXISTS " NAMING("", "AND m.recalled_at IS NULL", "1")
-	    ", (SELECT count(*) > 1 OR bool_or(x.audience IN (1, 2)) FROM " NAMING("m.audience", "", "2")
-	    " x) "
-	    "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bytea[]) AS i(ord, site_id, id, digest) "
-	    "JOIN tmtp.attachment a ON a.site_id = i.site_id AND a.attachment_id = i.id AND a.state = 1 "
-	    " AND a.digest = i.digest WHERE EXISTS " NAMING("", "", "1"),
+	    "SELECT i.ord, a.size, NOT EXISTS " NAMING("", "AND m.recalled_at IS NULL", "1") ", (SELECT count(*) > 1 OR bool_or(x.audience IN (1, 2)) FROM " NAMING(
+		"m.audience", "",
+		"2") " x) "
+		     "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bytea[]) AS i(ord, site_id, id, digest) "
+		     "JOIN tmtp.attachment a ON a.site_id = i.site_id AND a.attachment_id = i.id AND a.state = 1 "
+		     " AND a.digest = i.digest WHERE EXISTS " NAMING("", "", "1"),
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_BYTEAS, 0 },
 	.lane = STORE_READ,
 	.batch_max = 64,

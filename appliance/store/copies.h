@@ -102,7 +102,7 @@ void store_copy_claim(struct store *store, struct copy_claim *claim);
 struct copy_grow {
 	struct store_job job;
 	struct uuid copy_id;
-	int64_t octets; /* that were there before: a multiple of ATTACHMENT_PART */
+	int64_t octets;    /* that were there before: a multiple of ATTACHMENT_PART */
 	struct slice data; /* borrowed until done */
 	uint8_t running[DIGEST_SAVED];
 	bool whole;
@@ -116,8 +116,8 @@ struct copy_fail {
 	struct store_job job;
 	struct uuid copy_id;
 	bool never;
-	bool wrong;           /* what came was something else: from the beginning */
-	const char *reason;   /* borrowed until done */
+	bool wrong;         /* what came was something else: from the beginning */
+	const char *reason; /* borrowed until done */
 	int64_t not_before_us;
 };
 
@@ -177,7 +177,7 @@ struct copy_sweep {
 	struct store_job job;
 	struct uuid after; /* in and out; all zero: from the start, and at the end */
 	unsigned limit;
-	int64_t young_us; /* those named since then stay: their message isn't shown yet */
+	int64_t young_us;  /* those named since then stay: their message isn't shown yet */
 	int64_t forgotten; /* out */
 };
 

@@ -66,7 +66,8 @@ rows_claim(const PGresult *r, struct store_job *const *jobs, size_t n)
 		if (read_work(&c->rows[c->rows_n], r, row))
 			c->rows_n++;
 		else
-			copy_work_clear(&c->rows[c->rows_n]); /* leased in vain: it comes again */
+			copy_work_clear(
+			    &c->rows[c->rows_n]); /* leased in vain: it comes again */
 	}
 }
 

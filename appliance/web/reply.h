@@ -57,7 +57,7 @@ struct web_object {
 	const char *content_type;
 	const char *cache_control; /* "public, max-age=3600"; NULL: "no-store" */
 	const char *etag;          /* strong, with its quotes; NULL: none, and no conditions */
-	const uint8_t *data; /* not with want */
+	const uint8_t *data;       /* not with want */
 	size_t len;
 	/*
 	 * Octets that are not in memory: asks for those from `at` on, on a server thread and

@@ -348,9 +348,8 @@ request_look_at_headers(struct web_request *req)
 	req->has_body =
 	    look.codings > 0 ||
 	    (look.lengths > 0 && (!length_parse(look.length, &length) || length > 0));
-	req->length = look.lengths > 0 && look.codings == 0 && length <= INT64_MAX
-	                  ? (int64_t)length
-	                  : -1;
+	req->length =
+	    look.lengths > 0 && look.codings == 0 && length <= INT64_MAX ? (int64_t)length : -1;
 	info = MHD_get_connection_info(req->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
 	if (look.codings + look.lengths > 1 || (look.codings == 1 && !look.chunked))
 		req->refusal = &web_bad_request;

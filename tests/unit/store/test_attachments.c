@@ -15,8 +15,9 @@ setup(void **state)
 	if (cluster_setup(state) != 0)
 		return -1;
 	cluster_sql("SELECT tmtp.ensure_partitions('2027-01-14', '2027-01-20')");
-	cluster_sql("INSERT INTO tmtp.site (site_id, domain, name, title, created_at) "
-	            "SELECT i, 'shop.test', 's' || i, '', now() FROM generate_series(1, 2) AS i");
+	cluster_sql(
+	    "INSERT INTO tmtp.site (site_id, domain, name, title, created_at) "
+	    "SELECT i, 'shop.test', 's' || i, '', now() FROM generate_series(1, 2) AS i");
 	store = cluster_store("tmtp_site", 1);
 	second = cluster_store("tmtp_site", 1);
 	return 0;
@@ -43,7 +44,8 @@ static long long
 used(int site)
 {
 	return cluster_int("SELECT coalesce(sum(octets), 0) FROM tmtp.attachment_usage "
-	                   "WHERE site_id = %d", site);
+	                   "WHERE site_id = %d",
+	                   site);
 }
 
 /* An upload of a site that sets so many octets aside; full says that it can't. */
@@ -141,8 +143,9 @@ test_the_same_digest_is_the_same_attachment(void **state)
 	assert_false(e.fresh);
 	assert_int_equal(used(1), 3);
 	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.attachment_part"), 1);
-	assert_int_equal(cluster_int("SELECT extract(epoch FROM keep_until)::int8 FROM tmtp.attachment"),
-	                 NOW / S + 7200);
+	assert_int_equal(
+	    cluster_int("SELECT extract(epoch FROM keep_until)::int8 FROM tmtp.attachment"),
+	    NOW / S + 7200);
 	other = upload(2, 7, "abc"); /* another site's is another */
 	assert_memory_not_equal(&first, &other, sizeof(first));
 }
@@ -163,7 +166,8 @@ test_two_uploads_of_it_that_end_at_once(void **state)
 		(void)snprintf(sql, sizeof(sql),
 		               "UPDATE tmtp.attachment SET state = 1, size = 3, "
 		               "digest = decode('09' || repeat('00', 31), 'hex') "
-		               "WHERE attachment_id = '%s'", text);
+		               "WHERE attachment_id = '%s'",
+		               text);
 		pg = cluster_hold(sql);
 	}
 	SUBMIT(store_attachment_end, store, &e);
@@ -200,7 +204,9 @@ test_the_quota_counts_what_is_under_way(void **state)
 static void
 test_so_many_at_once(void **state)
 {
-	struct attachment_begin b = { .site_id = 1, .type = "a/b", .reserve = 1, .quota = QUOTA, .at_once = 2 };
+	struct attachment_begin b = {
+		.site_id = 1, .type = "a/b", .reserve = 1, .quota = QUOTA, .at_once = 2
+	};
 
 	(void)state;
 	for (int i = 0; i < 3; i++) {
@@ -228,7 +234,8 @@ test_a_complete_one_is_not_dropped(void **state)
 }
 
 static enum store_rc
-name(int site, const struct uuid *message, struct attachment_named *named, size_t n, int64_t until_us)
+name(int site, const struct uuid *message, struct attachment_named *named, size_t n,
+     int64_t until_us)
 {
 	struct attachment_name m = { .site_id = site,
 		                     .message_id = *message,
@@ -258,9 +265,12 @@ test_naming_is_all_or_nothing(void **state)
 	assert_memory_equal(&named[1].attachment_id, &a, sizeof(a));
 	assert_string_equal(named[1].type, "text/plain; a=b");
 	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.message_attachment"), 2);
-	assert_int_equal(name(1, &message, named, 2, NOW + 9050 * S), STORE_OK); /* within the slack */
-	assert_int_equal(cluster_int("SELECT max(extract(epoch FROM keep_until))::int8 FROM tmtp.attachment"),
-	                 NOW / S + 9000);
+	assert_int_equal(name(1, &message, named, 2, NOW + 9050 * S),
+	                 STORE_OK); /* within the slack */
+	assert_int_equal(
+	    cluster_int(
+		"SELECT max(extract(epoch FROM keep_until))::int8 FROM tmtp.attachment"),
+	    NOW / S + 9000);
 }
 
 static void
@@ -269,9 +279,10 @@ message(const struct uuid *id, int audience, bool recalled)
 	char text[UUID_TEXT];
 
 	uuid_format(id, text);
-	cluster_sql("INSERT INTO tmtp.message (site_id, message_id, channel_id, audience, lane, accepted_at, "
-	            "date_s, size, digest, body, recalled_at) VALUES (1, '%s', 1, %d, 0, now(), 0, 1, '', '', %s)",
-	            text, audience, recalled ? "now()" : "NULL");
+	cluster_sql(
+	    "INSERT INTO tmtp.message (site_id, message_id, channel_id, audience, lane, accepted_at, "
+	    "date_s, size, digest, body, recalled_at) VALUES (1, '%s', 1, %d, 0, now(), 0, 1, '', '', %s)",
+	    text, audience, recalled ? "now()" : "NULL");
 }
 
 static struct attachment_find
@@ -286,7 +297,8 @@ find(const struct uuid *id, uint8_t digest)
 static void
 test_it_is_found_while_a_message_has_it(void **state)
 {
-	struct uuid id = upload(1, 1, "abc"), m[3] = { uuid_floor(NOW), uuid_floor(NOW + S), uuid_floor(NOW + 2 * S) };
+	struct uuid id = upload(1, 1, "abc"),
+		    m[3] = { uuid_floor(NOW), uuid_floor(NOW + S), uuid_floor(NOW + 2 * S) };
 	struct attachment_named named = { .digest = { 1 } };
 
 	(void)state;
@@ -322,7 +334,8 @@ reap(int64_t now_us, unsigned limit)
 static void
 test_what_is_over_is_forgotten(void **state)
 {
-	struct uuid under_way = begin(1, 100, false), kept = upload(1, 1, "abc"), message_id = uuid_floor(NOW);
+	struct uuid under_way = begin(1, 100, false), kept = upload(1, 1, "abc"),
+		    message_id = uuid_floor(NOW);
 	struct attachment_named named = { .digest = { 1 } };
 
 	(void)state;

@@ -17,13 +17,18 @@ setup(void **state)
 	if (cluster_setup(state) != 0)
 		return -1;
 	cluster_sql("SELECT tmtp.ensure_partitions('2027-01-14', '2027-01-20')");
-	cluster_sql("INSERT INTO tmtp.account SELECT i, 'home.test', 'm' || i, 'x', now(), NULL "
-	            "FROM generate_series(1, %d) AS i", MEMBERS);
+	cluster_sql(
+	    "INSERT INTO tmtp.account SELECT i, 'home.test', 'm' || i, 'x', now(), NULL "
+	    "FROM generate_series(1, %d) AS i",
+	    MEMBERS);
 	cluster_sql("INSERT INTO tmtp.domain VALUES (5, 'shop.test', now())");
-	cluster_sql("INSERT INTO tmtp.sender VALUES (5, 'shop@shop.test', 5, 'shop.test', now())");
-	cluster_sql("INSERT INTO tmtp.consent (account_id, sender_id, channel, state, receipts, changed_id, "
-	            "grant_date) SELECT i, 5, 'orders', 1, i <= 2, gen_random_uuid(), 0 "
-	            "FROM generate_series(1, %d) AS i", MEMBERS);
+	cluster_sql(
+	    "INSERT INTO tmtp.sender VALUES (5, 'shop@shop.test', 5, 'shop.test', now())");
+	cluster_sql(
+	    "INSERT INTO tmtp.consent (account_id, sender_id, channel, state, receipts, changed_id, "
+	    "grant_date) SELECT i, 5, 'orders', 1, i <= 2, gen_random_uuid(), 0 "
+	    "FROM generate_series(1, %d) AS i",
+	    MEMBERS);
 	home = cluster_store("tmtp_home", 1);
 	return 0;
 }
@@ -52,16 +57,21 @@ message(int n, int first, int last)
 
 	id.octets[15] = (uint8_t)n;
 	uuid_format(&id, text);
-	cluster_sql("INSERT INTO tmtp.notification (notification_id, sender_id, channel, digest, size, date_s, uris, "
-	            "state, verified_at, body) VALUES ('%s', 5, 'orders', decode(repeat('%02x', 32), 'hex'), 1, "
-	            "%lld, '', 1, now(), '') ON CONFLICT DO NOTHING", text, n, (long long)NOW_S);
-	cluster_sql("INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at) SELECT i, '%s', now() "
-	            "FROM generate_series(%d, %d) AS i", text, first, last);
+	cluster_sql(
+	    "INSERT INTO tmtp.notification (notification_id, sender_id, channel, digest, size, date_s, uris, "
+	    "state, verified_at, body) VALUES ('%s', 5, 'orders', decode(repeat('%02x', 32), 'hex'), 1, "
+	    "%lld, '', 1, now(), '') ON CONFLICT DO NOTHING",
+	    text, n, (long long)NOW_S);
+	cluster_sql(
+	    "INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at) SELECT i, '%s', now() "
+	    "FROM generate_series(%d, %d) AS i",
+	    text, first, last);
 	return id;
 }
 
 static void
-announce_with(const struct uuid *message_id, int number, uint8_t digest, int64_t size, struct copy_limits l)
+announce_with(const struct uuid *message_id, int number, uint8_t digest, int64_t size,
+              struct copy_limits l)
 {
 	uint8_t octets[32] = { digest };
 	struct copy_announce a = { .notification_id = *message_id,
@@ -101,8 +111,9 @@ test_at_once_unless_in_a_crowd_or_nobody_minds(void **state)
 		int first, last;
 		enum copy_state state;
 	} table[] = {
-		{ 3, 3, COPY_WAITING },   { 3, 102, COPY_WAITING }, { 3, 103, COPY_ASLEEP },
-		{ 1, 2, COPY_ASLEEP },    { 1, 3, COPY_WAITING },   { 5, 4, COPY_ASLEEP }, /* nobody */
+		{ 3, 3, COPY_WAITING },  { 3, 102, COPY_WAITING },
+		{ 3, 103, COPY_ASLEEP }, { 1, 2, COPY_ASLEEP },
+		{ 1, 3, COPY_WAITING },  { 5, 4, COPY_ASLEEP }, /* nobody */
 	};
 
 	(void)state;
@@ -140,7 +151,8 @@ test_another_message_that_names_it(void **state)
 	announce(&second, 1, 1000);
 	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.copy"), 1);
 	assert_int_equal(info(&first).state, COPY_WAITING);
-	announce_with(&second, 1, 1, 1001, limits); /* the same digest, another size: one of them lies */
+	announce_with(&second, 1, 1, 1001,
+	              limits); /* the same digest, another size: one of them lies */
 	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.copy"), 2);
 }
 
@@ -171,7 +183,8 @@ test_room(void **state)
 	cluster_sql("DELETE FROM tmtp.copy_holder WHERE account_id = 3");
 	assert_int_equal(RUN(store_copy_open, home, &open), STORE_OK);
 	assert_int_equal(open.state, COPY_WAITING);
-	assert_int_equal(cluster_int("SELECT sum(size) FROM tmtp.copy_holder WHERE account_id = 3"), 501);
+	assert_int_equal(
+	    cluster_int("SELECT sum(size) FROM tmtp.copy_holder WHERE account_id = 3"), 501);
 	l.total_octets = 2500;
 	two = message(5, 10, 10);
 	announce_with(&two, 0, 5, 100, l);
@@ -200,7 +213,9 @@ test_opening_what_sleeps(void **state)
 static size_t
 claim(struct copy_work *out, int64_t now_us)
 {
-	struct copy_claim c = { .now_us = now_us, .lease_until_us = now_us + 60 * S, .limit = 4 };
+	struct copy_claim c = { .now_us = now_us,
+		                .lease_until_us = now_us + 60 * S,
+		                .limit = 4 };
 
 	assert_int_equal(RUN(store_copy_claim, home, &c), STORE_OK);
 	for (size_t i = 1; i < c.rows_n; i++)
@@ -242,11 +257,14 @@ test_it_grows_and_is_gone_on_with(void **state)
 	assert_string_equal(w.uris, "https://shop.test/1\nhttps://shop.test/2");
 	assert_int_equal(claim(&again, NOW + S), 0); /* leased */
 	assert_int_equal(grow(&w, 0, (size_t)2 * ATTACHMENT_PART, false), STORE_OK);
-	assert_int_equal(grow(&w, 0, (size_t)2 * ATTACHMENT_PART, false), STORE_OK); /* a lost answer */
-	assert_int_equal(grow(&w, ATTACHMENT_PART, ATTACHMENT_PART + 5, true), STORE_NOT_FOUND); /* somebody else's */
+	assert_int_equal(grow(&w, 0, (size_t)2 * ATTACHMENT_PART, false),
+	                 STORE_OK); /* a lost answer */
+	assert_int_equal(grow(&w, ATTACHMENT_PART, ATTACHMENT_PART + 5, true),
+	                 STORE_NOT_FOUND); /* somebody else's */
 	assert_int_equal(info(&id).octets, 2 * ATTACHMENT_PART);
 	read.copy_id = w.copy_id;
-	assert_int_equal(RUN(store_copy_read, home, &read), STORE_NOT_FOUND); /* not to be seen yet */
+	assert_int_equal(RUN(store_copy_read, home, &read),
+	                 STORE_NOT_FOUND); /* not to be seen yet */
 	assert_int_equal(claim(&again, NOW + 61 * S), 1);
 	assert_int_equal(again.octets, 2 * ATTACHMENT_PART);
 	assert_int_equal(again.running[0], 42);
@@ -312,7 +330,8 @@ static void
 test_it_stays_with_the_last_who_has_it(void **state)
 {
 	struct uuid one = message(1, 3, 4), two = message(2, 5, 5), other = message(3, 6, 6);
-	struct copy_sweep s = { .limit = 10, .young_us = NOW + S }, young = { .limit = 10, .young_us = NOW };
+	struct copy_sweep s = { .limit = 10, .young_us = NOW + S },
+			  young = { .limit = 10, .young_us = NOW };
 
 	(void)state;
 	announce(&one, 1, 1000);
@@ -321,8 +340,12 @@ test_it_stays_with_the_last_who_has_it(void **state)
 	assert_int_equal(sweep(&s), 0);
 	cluster_sql("UPDATE tmtp.inbox SET dropped_at = now() WHERE account_id IN (3, 5)");
 	assert_int_equal(sweep(&s), 0);
-	assert_int_equal(cluster_int("SELECT string_agg(account_id::text, '' ORDER BY 1)::int8 FROM tmtp.copy_holder"), 46);
-	cluster_sql("UPDATE tmtp.inbox SET withdrawn_at = now(), read_at = now() - interval '1 h' WHERE account_id = 4");
+	assert_int_equal(
+	    cluster_int(
+		"SELECT string_agg(account_id::text, '' ORDER BY 1)::int8 FROM tmtp.copy_holder"),
+	    46);
+	cluster_sql(
+	    "UPDATE tmtp.inbox SET withdrawn_at = now(), read_at = now() - interval '1 h' WHERE account_id = 4");
 	assert_int_equal(sweep(&s), 0); /* what was read before stays readable */
 	cluster_sql("UPDATE tmtp.inbox SET read_at = NULL WHERE account_id = 4");
 	assert_int_equal(sweep(&young), 0); /* named just now: its message isn't shown yet */

@@ -42,17 +42,17 @@ static struct {
 } seen = { .lock = PTHREAD_MUTEX_INITIALIZER, .change = PTHREAD_COND_INITIALIZER };
 
 /* Fails, rather than hangs, when it takes ten seconds. */
-#define WAIT(condition)                                                                   \
-	do {                                                                              \
-		struct timespec until;                                                    \
-		int rc = 0;                                                               \
-		(void)clock_gettime(CLOCK_REALTIME, &until);                              \
-		until.tv_sec += 10;                                                       \
-		pthread_mutex_lock(&seen.lock);                                           \
-		while (!(condition) && rc == 0)                                           \
-			rc = pthread_cond_timedwait(&seen.change, &seen.lock, &until);    \
-		pthread_mutex_unlock(&seen.lock);                                         \
-		assert_int_equal(rc, 0);                                                  \
+#define WAIT(condition)                                                                \
+	do {                                                                           \
+		struct timespec until;                                                 \
+		int rc = 0;                                                            \
+		(void)clock_gettime(CLOCK_REALTIME, &until);                           \
+		until.tv_sec += 10;                                                    \
+		pthread_mutex_lock(&seen.lock);                                        \
+		while (!(condition) && rc == 0)                                        \
+			rc = pthread_cond_timedwait(&seen.change, &seen.lock, &until); \
+		pthread_mutex_unlock(&seen.lock);                                      \
+		assert_int_equal(rc, 0);                                               \
 	} while (0)
 
 static void
@@ -557,8 +557,10 @@ test_ranges_begin_and_end_within_pieces(void **state)
 		size_t from, len;
 		int wants;
 	} table[] = {
-		{ "bytes=0-0", 0, 1, 1 },        { "bytes=999-1000", 999, 2, 2 },
-		{ "bytes=1500-", 1500, 3500, 4 }, { "bytes=-1", 4999, 1, 1 },
+		{ "bytes=0-0", 0, 1, 1 },
+		{ "bytes=999-1000", 999, 2, 2 },
+		{ "bytes=1500-", 1500, 3500, 4 },
+		{ "bytes=-1", 4999, 1, 1 },
 		{ "bytes=2000-2999", 2000, 1000, 1 },
 	};
 	struct http_client *c = http_open(port);
