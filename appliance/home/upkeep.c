@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "home/pickups.h"
+#include "store/clocks.h"
 #include "store/mails.h"
 #include "store/upkeep.h"
 #include "store/workers.h"
@@ -14,6 +15,7 @@
 #define FORGET_EVERY_MS 60000
 #define FORGET_AT_ONCE 5000
 #define REAP_EVERY_MS 1000
+#define CLOCK_EVERY_MS 5000
 
 struct home_upkeep {
 	struct home *home;
@@ -26,6 +28,9 @@ struct home_upkeep {
 	struct loop_timer mails_timer;
 	struct mail_forget mails;
 	struct home_later mails_later;
+	struct loop_timer clock_timer;
+	struct clock_see clock;
+	struct home_later clock_later;
 };
 
 static void
@@ -140,6 +145,32 @@ forget_mails(struct loop_timer *timer)
 	store_mail_forget(u->home->store, &u->mails);
 }
 
+static void
+on_clock(void *arg)
+{
+	struct home_upkeep *u = arg;
+	bool back = u->clock.job.rc == STORE_OK && u->clock.back_us > 0;
+
+	if (back)
+		log_warn("clock-set-back", LOG_I("by_s", u->clock.back_us / 1000000),
+		         LOG_I("moved", u->clock.moved));
+	if (u->home->draining)
+		return;
+	if (back)
+		pickups_wake(u->home->pickups);
+	loop_timer_set(&u->clock_timer, CLOCK_EVERY_MS);
+}
+
+static void
+see_clock(struct loop_timer *timer)
+{
+	struct home_upkeep *u = timer->arg;
+
+	u->clock = (struct clock_see){ .now_us = clock_wall_us() };
+	home_later(&u->clock_later, u->home, &u->clock.job, on_clock, u);
+	store_clock_see_home(u->home->store, &u->clock);
+}
+
 struct home_upkeep *
 home_upkeep_new(struct home *home)
 {
@@ -156,6 +187,8 @@ home_upkeep_new(struct home *home)
 	loop_timer_set(&u->partitions_timer, 0);
 	loop_timer_set(&u->forget_timer, FORGET_EVERY_MS);
 	loop_timer_set(&u->mails_timer, FORGET_EVERY_MS);
+	loop_timer_init(&u->clock_timer, home->loop, see_clock, u);
+	loop_timer_set(&u->clock_timer, 0);
 	return u;
 }
 
@@ -168,6 +201,7 @@ home_upkeep_free(struct home_upkeep **upkeep)
 	loop_timer_cancel(&(*upkeep)->forget_timer);
 	loop_timer_cancel(&(*upkeep)->reap_timer);
 	loop_timer_cancel(&(*upkeep)->mails_timer);
+	loop_timer_cancel(&(*upkeep)->clock_timer);
 	free(*upkeep);
 	*upkeep = NULL;
 }

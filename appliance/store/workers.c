@@ -82,20 +82,23 @@ rows_reap(const PGresult *r, struct store_job *const *jobs, size_t n)
 	"(SELECT count(*) FROM gone) > 0 AND " x \
 	".lease_owner = ANY (ARRAY(SELECT worker_id FROM gone)) "
 
+#define FREED(name, table, x, which)                                                         \
+	name " AS (UPDATE tmtp." table " " x " SET leased_until = NULL, lease_owner = NULL " \
+	     " WHERE " which                                                                 \
+	     OF_GONE(x) "RETURNING 1), "
+
 static const struct store_op reap_relays = {
 	.name = "worker_reap_relays",
-	.sql = GONE(
-	    "relay") "batches AS (UPDATE tmtp.batch b SET leased_until = NULL, lease_owner = NULL "
-		     " WHERE b.state = 0 AND " OF_GONE(
-			 "b") "RETURNING 1), "
-			      "grants AS (UPDATE tmtp.grant_outbox o SET leased_until = NULL, lease_owner = NULL "
-			      " WHERE " OF_GONE(
-				  "o") "RETURNING 1), "
-				       "catchups AS (UPDATE tmtp.catchup c SET leased_until = NULL, lease_owner = NULL "
-				       " WHERE " OF_GONE(
-					   "c") "RETURNING 1) "
-						"SELECT g.worker_id, (SELECT count(*) FROM batches) + (SELECT count(*) FROM grants) "
-						" + (SELECT count(*) FROM catchups) FROM gone g",
+	.sql = GONE("relay") FREED("batches", "batch", "b", "b.state = 0 AND ") FREED(
+	    "grants", "grant_outbox", "g", "") FREED("receipts", "receipt_outbox", "r", "")
+	    FREED("presences", "presence_outbox", "o", "") FREED(
+		"catchups", "catchup", "c",
+		"") "probes AS (UPDATE tmtp.peer p SET probe_until = NULL, probe_owner = NULL "
+		    " WHERE (SELECT count(*) FROM gone) > 0 "
+		    " AND p.probe_owner = ANY (ARRAY(SELECT worker_id FROM gone)) RETURNING 1) "
+		    "SELECT g.worker_id, (SELECT count(*) FROM batches) + (SELECT count(*) FROM grants) "
+		    " + (SELECT count(*) FROM receipts) + (SELECT count(*) FROM presences) "
+		    " + (SELECT count(*) FROM catchups) + (SELECT count(*) FROM probes) FROM gone g",
 	.types = (const Oid[]){ T_UUID, 0 },
 	.lane = STORE_WRITE,
 	.bind = bind_reap,
