@@ -68,6 +68,23 @@ void store_arrival(struct store *store, struct arrival *arrival);
 void store_arrival_revive(struct store *store, struct arrival *arrival);
 void arrival_clear(struct arrival *arrival);
 
+/*
+ * The grants of recipients who were named, [address, "inbox"]: those that the
+ * members gave this sender by name. Where there is none, grant stays what it
+ * was: the caller puts a random one there, and so the POST costs the same.
+ */
+struct arrival_named {
+	struct store_job job;
+	struct slice from; /* borrowed until done, as are the addresses */
+	struct arrival_named_rcpt {
+		struct slice domain, name;
+		uint8_t grant[20]; /* in and out */
+	} * rcpts;
+	size_t rcpts_n;
+};
+
+void store_arrival_named(struct store *store, struct arrival_named *named);
+
 /* A POST to [address, "invite"]. Whatever it finds, the sender is told K. */
 struct arrival_invite {
 	struct store_job job;
