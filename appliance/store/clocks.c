@@ -45,31 +45,27 @@ rows_see(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op see_relay = {
 	.name = "clock_see_relay",
-	.sql = SEEN("relay") "batches AS (UPDATE tmtp.batch SET " MOVED("not_before") ", " MOVED(
-	    "leased_until") "  WHERE " IS_BACK
-			    " AND state = 0 AND (not_before > $1 OR leased_until > $1) RETURNING 1), "
-			    "peers AS (UPDATE tmtp.peer SET " MOVED("retry_at") ", " MOVED(
-				"probe_until") ", "
-					       "  failing_since = least(failing_since, $1), refused_since = least(refused_since, $1), "
-					       "  refused_at = least(refused_at, $1) "
-					       "  WHERE " IS_BACK
-					       " AND (retry_at > $1 OR probe_until > $1 OR failing_since > $1 "
-					       "   OR refused_at > $1) RETURNING 1), "
-					       "grants AS (UPDATE tmtp.grant_outbox SET " MOVED(
-						   "leased_until") "  WHERE " IS_BACK
-								   " AND leased_until > $1 RETURNING 1), "
-								   "receipts AS (UPDATE tmtp.receipt_outbox SET " MOVED(
-								       "leased_until") "  WHERE " IS_BACK
-										       " AND leased_until > $1 RETURNING 1), "
-										       "presences AS (UPDATE tmtp.presence_outbox SET " MOVED(
-											   "leased_until") "  WHERE " IS_BACK
-													   " AND leased_until > $1 RETURNING 1), "
-													   "catchups AS (UPDATE tmtp.catchup SET " MOVED("next_at") ", " MOVED(
-													       "leased_until") "  WHERE " IS_BACK
-															       " AND (next_at > $1 OR leased_until > $1) RETURNING 1) " TOLD
-															       "(SELECT count(*) FROM batches) + (SELECT count(*) FROM peers) "
-															       " + (SELECT count(*) FROM grants) + (SELECT count(*) FROM receipts) "
-															       " + (SELECT count(*) FROM presences) + (SELECT count(*) FROM catchups) FROM was w",
+	/* clang-format off */
+	.sql =
+	    SEEN("relay") "batches AS (UPDATE tmtp.batch SET " MOVED("not_before") ", " MOVED("leased_until")
+	    "  WHERE " IS_BACK " AND state = 0 AND (not_before > $1 OR leased_until > $1) RETURNING 1), "
+	    "peers AS (UPDATE tmtp.peer SET " MOVED("retry_at") ", " MOVED("probe_until") ", "
+	    "  failing_since = least(failing_since, $1), refused_since = least(refused_since, $1), "
+	    "  refused_at = least(refused_at, $1) "
+	    "  WHERE " IS_BACK " AND (retry_at > $1 OR probe_until > $1 OR failing_since > $1 "
+	    "   OR refused_at > $1) RETURNING 1), "
+	    "grants AS (UPDATE tmtp.grant_outbox SET " MOVED("leased_until") "  WHERE " IS_BACK
+	    " AND leased_until > $1 RETURNING 1), "
+	    "receipts AS (UPDATE tmtp.receipt_outbox SET " MOVED("leased_until") "  WHERE " IS_BACK
+	    " AND leased_until > $1 RETURNING 1), "
+	    "presences AS (UPDATE tmtp.presence_outbox SET " MOVED("leased_until") "  WHERE " IS_BACK
+	    " AND leased_until > $1 RETURNING 1), "
+	    "catchups AS (UPDATE tmtp.catchup SET " MOVED("next_at") ", " MOVED("leased_until") "  WHERE "
+	    IS_BACK " AND (next_at > $1 OR leased_until > $1) RETURNING 1) " TOLD
+	    "(SELECT count(*) FROM batches) + (SELECT count(*) FROM peers) "
+	    " + (SELECT count(*) FROM grants) + (SELECT count(*) FROM receipts) "
+	    " + (SELECT count(*) FROM presences) + (SELECT count(*) FROM catchups) FROM was w",
+	/* clang-format on */
 	.types = (const Oid[]){ T_TIMESTAMPTZ, T_INT8, 0 },
 	.lane = STORE_WRITE,
 	.bind = bind_see,
@@ -78,10 +74,13 @@ static const struct store_op see_relay = {
 
 static const struct store_op see_home = {
 	.name = "clock_see_home",
-	.sql = SEEN("home") "pickups AS (UPDATE tmtp.notification SET " MOVED("not_before") ", " MOVED(
-	    "leased_until") "  WHERE " IS_BACK
-			    " AND state = 0 AND (not_before > $1 OR leased_until > $1) RETURNING 1) " TOLD
-			    "(SELECT count(*) FROM pickups) FROM was w",
+	/* clang-format off */
+	.sql =
+	    SEEN("home") "pickups AS (UPDATE tmtp.notification SET " MOVED("not_before") ", "
+	    MOVED("leased_until") "  WHERE " IS_BACK
+	    " AND state = 0 AND (not_before > $1 OR leased_until > $1) RETURNING 1) " TOLD
+	    "(SELECT count(*) FROM pickups) FROM was w",
+	/* clang-format on */
 	.types = (const Oid[]){ T_TIMESTAMPTZ, T_INT8, 0 },
 	.lane = STORE_WRITE,
 	.bind = bind_see,
