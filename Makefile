@@ -109,7 +109,7 @@ $(foreach r,$(ROOMS),$(eval $(call unit_rule,$(r))))
 .PHONY: unit unit-build
 unit-build: $(UNIT_BIN)
 unit: $(UNIT_BIN)
-	@sh tests/unit/run.sh $(UNIT_BIN)
+	@TMPDIR=$(TEST_TMP) sh tests/unit/run.sh $(UNIT_BIN)
 
 # --- benchmarks: tests/bench/bench_<room>.c and bench_<room>_*.c ------------
 define bench_rule
@@ -160,7 +160,9 @@ chaos: packages-test
 	@$(MAKE) --no-print-directory chaos-build
 	@BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
 chaos-short: chaos-build
-	@SEED=$${SEED:-1} MESSAGES=$${MESSAGES:-3000} BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
+	@TMPDIR=$(TEST_TMP) SEED=$${SEED:-1} MESSAGES=$${MESSAGES:-3000} BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
+
+TEST_TMP = $(shell sh tests/tmpdir.sh)
 
 E2E := $(wildcard tests/e2e/*.test.mjs)
 # Files at once: each waits more than it computes.
@@ -177,14 +179,14 @@ test-all: all layers options install-check unit fuzz-replay conformance e2e chao
 check: layers options install-check unit fuzz-replay
 
 e2e: all $(BUILD)/bench/dmtp-sink
-	BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node --test --test-concurrency=$(E2E_JOBS) $(E2E)
+	TMPDIR=$(TEST_TMP) BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node --test --test-concurrency=$(E2E_JOBS) $(E2E)
 
 # HOST=… PORT=… CERTS=…: another server; tests/conformance/README.md has the rest. HOST counts only
 # when it stands on the command line, since some shells export one.
 FOREIGN := $(filter command,$(firstword $(origin HOST)))
 .PHONY: conformance conformance-server
 conformance: $(if $(FOREIGN),,all)
-	@$(if $(FOREIGN),,env -u HOST) BUILD=$(abspath $(BUILD)) node tests/conformance/run.mjs
+	@$(if $(FOREIGN),,env -u HOST) TMPDIR=$(TEST_TMP) BUILD=$(abspath $(BUILD)) node tests/conformance/run.mjs
 conformance-server: all
 	@BUILD=$(abspath $(BUILD)) node tests/conformance/serve.mjs
 

@@ -16,7 +16,7 @@
 #include "home/recalls.h"
 #include "home/receipts.h"
 #include "home/registrable.h"
-#include "store/arrivals.h"
+#include "store/channels_asked.h"
 #include "store/inboxes.h"
 #include "store/members.h"
 

@@ -7,7 +7,7 @@
 #define TMTP_HOME_JUDGE_H
 
 #include "home/cards.h"
-#include "store/arrivals.h"
+#include "store/pickups.h"
 
 #define JUDGE_URIS 16
 

@@ -10,6 +10,7 @@
 #include "home/home.h"
 #include "net/address.h"
 #include "store/arrivals.h"
+#include "store/pickups.h"
 
 #define PICKUP_LEASE_US (INT64_C(90) * 1000000)
 

@@ -11,8 +11,10 @@
 #include "home/registrable.h"
 #include "store/arrivals.h"
 
-#include <stdlib.h>
 #include "base/hash.h"
+
+#include <sodium.h>
+#include <stdlib.h>
 
 #define END_MAX_S INT64_C(253402300799) /* 9999-12-31T23:59:59Z */
 /* Commands in memory, however many sessions send them and however slow the store is. */
@@ -64,6 +66,11 @@ struct post {
 	struct arrival arrival;
 	struct home_later later;
 	uint32_t *arrival_index; /* the POST's index of each of arrival's rcpts */
+	struct arrival_named
+	    named;        /* recipients of arrival whose grants the store is asked for */
+	size_t *named_at; /* which of arrival's rcpts each is */
+	bool named_asked;
+	struct dmtp_address *named_address;
 	struct invite {
 		struct post *post;
 		struct arrival_invite job;
@@ -156,19 +163,41 @@ count_contact(struct post *p, const struct arrival_rcpt *rcpt)
 	             clock_mono_us());
 }
 
+struct rcpt_counts {
+	size_t grants, named, invites;
+};
+
 static bool
-count_rcpts(const struct dmtp_post *post, size_t *grants, size_t *invites)
+count_rcpts(const struct dmtp_post *post, struct rcpt_counts *n)
 {
 	struct ben_reader it;
 	struct dmtp_rcpt rcpt;
 
-	*grants = *invites = 0;
+	*n = (struct rcpt_counts){ 0 };
 	ben_reader_init(&it, post->rcpts);
 	while (dmtp_rcpt_next(&it, &rcpt)) {
-		*grants += rcpt.grant != NULL;
-		*invites += rcpt.grant == NULL && rcpt.known == DMTP_CHANNEL_INVITE;
+		n->grants += rcpt.grant != NULL;
+		n->named += rcpt.grant == NULL && rcpt.known == DMTP_CHANNEL_INBOX;
+		n->invites += rcpt.grant == NULL && rcpt.known == DMTP_CHANNEL_INVITE;
 	}
-	return *grants + *invites <= post->rcpt_count;
+	return n->grants + n->named + n->invites <= post->rcpt_count;
+}
+
+/* Until the store has said otherwise its grant is one that nobody has. */
+static bool
+take_named(struct post *p, struct arrival_rcpt *to, struct slice address)
+{
+	struct arrival_named_rcpt *named = &p->named.rcpts[p->named.rcpts_n];
+	struct dmtp_address *parsed = &p->named_address[p->named.rcpts_n];
+
+	if (dmtp_address_parse(address, parsed) != DMTP_ADDRESS_OK)
+		return false;
+	named->domain = dmtp_address_domain(parsed);
+	named->name = dmtp_address_local(parsed);
+	randombytes_buf(named->grant, sizeof(named->grant));
+	to->grant = named->grant;
+	p->named_at[p->named.rcpts_n++] = p->arrival.rcpts_n;
+	return true;
 }
 
 /* Other addresses than members', and channels that nobody here opens by name, are closed. */
@@ -182,12 +211,15 @@ take_rcpts(struct post *p, struct memory *memory, const struct dmtp_post *post)
 	ben_reader_init(&it, post->rcpts);
 	for (; dmtp_rcpt_next(&it, &rcpt); index++) {
 		struct invite *v = &p->invites[p->invites_n];
+		struct arrival_rcpt *to = &p->arrival.rcpts[p->arrival.rcpts_n];
 
 		if (rcpt.grant != NULL && throttled(p, index, rcpt.grant))
 			continue;
-		if (rcpt.grant != NULL) {
-			struct arrival_rcpt *to = &p->arrival.rcpts[p->arrival.rcpts_n];
-
+		if (rcpt.known == DMTP_CHANNEL_INBOX && rcpt.grant == NULL &&
+		    take_named(p, to, rcpt.address)) {
+			p->arrival_index[p->arrival.rcpts_n++] = index;
+			to->vars = keep(memory, rcpt.vars);
+		} else if (rcpt.grant != NULL) {
 			p->arrival_index[p->arrival.rcpts_n++] = index;
 			to->grant = keep(memory, slice_mem(rcpt.grant, DMTP_GRANT_LEN)).data;
 			to->vars = keep(memory, rcpt.vars);
@@ -211,6 +243,9 @@ post_free(struct post *p)
 	arrival_clear(&p->arrival);
 	free(p->arrival.rcpts);
 	free(p->arrival_index);
+	free(p->named.rcpts);
+	free(p->named_at);
+	free(p->named_address);
 	for (size_t i = 0; i < p->invites_n; i++)
 		buffer_free(&p->invites[i].registrable);
 	free(p->invites);
@@ -431,10 +466,52 @@ submit_invite(struct invite *v)
 	store_arrival_invite(home->store, &v->job);
 }
 
+/* Those of whom a contact's rate is used up are taken out, as throttled() does it with grants. */
+static void
+throttle_named(struct post *p)
+{
+	struct arrival *a = &p->arrival;
+	size_t kept = 0, n = 0;
+
+	for (size_t i = 0; i < a->rcpts_n; i++) {
+		bool is_named = n < p->named.rcpts_n && p->named_at[n] == i;
+
+		n += is_named;
+		if (is_named && throttled(p, p->arrival_index[i], a->rcpts[i].grant))
+			continue;
+		p->arrival_index[kept] = p->arrival_index[i];
+		a->rcpts[kept++] = a->rcpts[i];
+	}
+	a->rcpts_n = kept;
+}
+
+static void
+on_named(void *arg)
+{
+	struct post *p = arg;
+
+	p->named_asked = true;
+	if (p->named.job.rc != STORE_OK) {
+		p->down = true;
+		p->parts = 1;
+		part_done(p);
+		return;
+	}
+	throttle_named(p);
+	submit(p);
+}
+
 static void
 submit(struct post *p) /* NOLINT(misc-no-recursion): see keys_give */
 {
 	struct home *home = p->posts->home;
+
+	if (p->named.rcpts_n > 0 && !p->named_asked) {
+		p->named.from = p->arrival.from;
+		home_later(&p->later, home, &p->named.job, on_named, p);
+		store_arrival_named(home->store, &p->named);
+		return;
+	}
 
 	if (p->arrival.rcpts_n == 1 && !p->keyed && !keys_take(p)) {
 		*p->posts->waiting_end = p;
@@ -490,15 +567,28 @@ copy_post(struct post *p, const struct dmtp_post *post)
 	key_set(&p->by_digest, p, 'd', a->from, a->digest);
 }
 
+static bool
+make_room(struct post *p, const struct rcpt_counts *n)
+{
+	p->arrival.rcpts = calloc(n->grants + n->named + 1, sizeof(*p->arrival.rcpts));
+	p->arrival_index = calloc(n->grants + n->named + 1, sizeof(*p->arrival_index));
+	p->invites = calloc(n->invites + 1, sizeof(*p->invites));
+	p->named.rcpts = calloc(n->named + 1, sizeof(*p->named.rcpts));
+	p->named_at = calloc(n->named + 1, sizeof(*p->named_at));
+	p->named_address = calloc(n->named + 1, sizeof(*p->named_address));
+	return p->arrival.rcpts != NULL && p->arrival_index != NULL && p->invites != NULL &&
+	       p->named.rcpts != NULL && p->named_at != NULL && p->named_address != NULL;
+}
+
 void
 posts_take(struct posts *posts, struct dmtp_session *s, uint64_t seq,
            const struct dmtp_post *post, size_t octets)
 {
 	struct post *p = calloc(1, sizeof(*p));
 	struct dmtp_response down = command_response_down();
-	size_t grants, invites;
+	struct rcpt_counts n;
 
-	if (p == NULL || !count_rcpts(post, &grants, &invites)) {
+	if (p == NULL || !count_rcpts(post, &n)) {
 		free(p);
 		dmtp_session_reply(s, seq, &down);
 		return;
@@ -510,12 +600,8 @@ posts_take(struct posts *posts, struct dmtp_session *s, uint64_t seq,
 	p->seq = seq;
 	p->rcpts_n = post->rcpt_count;
 	buffer_init(&p->failed, DMTP_RESPONSE_MAX);
-	p->arrival.rcpts = calloc(grants + 1, sizeof(*p->arrival.rcpts));
-	p->arrival_index = calloc(grants + 1, sizeof(*p->arrival_index));
-	p->invites = calloc(invites + 1, sizeof(*p->invites));
 	p->memory = malloc(octets);
-	if (p->arrival.rcpts == NULL || p->arrival_index == NULL || p->invites == NULL ||
-	    p->memory == NULL) {
+	if (!make_room(p, &n) || p->memory == NULL) {
 		post_free(p);
 		dmtp_session_reply(s, seq, &down);
 		return;

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "home/copies.h"
 #include "home/pickups.h"
+#include "store/clocks.h"
 #include "store/copies.h"
 #include "store/mails.h"
 #include "store/upkeep.h"
@@ -19,6 +20,7 @@
 #define SWEEP_EVERY_MS 2000
 #define SWEEP_AT_ONCE 100
 #define YOUNG_US (INT64_C(10) * 1000000) /* named, and the message is not yet shown */
+#define CLOCK_EVERY_MS 5000
 
 struct home_upkeep {
 	struct home *home;
@@ -34,6 +36,9 @@ struct home_upkeep {
 	struct loop_timer copies_timer;
 	struct copy_sweep copies;
 	struct home_later copies_later;
+	struct loop_timer clock_timer;
+	struct clock_see clock;
+	struct home_later clock_later;
 };
 
 static void
@@ -174,6 +179,34 @@ sweep_copies(struct loop_timer *timer)
 	store_copy_sweep(u->home->store, &u->copies);
 }
 
+static void
+on_clock(void *arg)
+{
+	struct home_upkeep *u = arg;
+	bool back = u->clock.job.rc == STORE_OK && u->clock.back_us > 0;
+
+	if (back)
+		log_warn("clock-set-back", LOG_I("by_s", u->clock.back_us / 1000000),
+		         LOG_I("moved", u->clock.moved));
+	if (u->home->draining)
+		return;
+	if (back) {
+		pickups_wake(u->home->pickups);
+		copies_wake(u->home->copies);
+	}
+	loop_timer_set(&u->clock_timer, CLOCK_EVERY_MS);
+}
+
+static void
+see_clock(struct loop_timer *timer)
+{
+	struct home_upkeep *u = timer->arg;
+
+	u->clock = (struct clock_see){ .now_us = clock_wall_us() };
+	home_later(&u->clock_later, u->home, &u->clock.job, on_clock, u);
+	store_clock_see_home(u->home->store, &u->clock);
+}
+
 struct home_upkeep *
 home_upkeep_new(struct home *home)
 {
@@ -192,6 +225,8 @@ home_upkeep_new(struct home *home)
 	loop_timer_set(&u->partitions_timer, 0);
 	loop_timer_set(&u->forget_timer, FORGET_EVERY_MS);
 	loop_timer_set(&u->mails_timer, FORGET_EVERY_MS);
+	loop_timer_init(&u->clock_timer, home->loop, see_clock, u);
+	loop_timer_set(&u->clock_timer, 0);
 	return u;
 }
 
@@ -205,6 +240,7 @@ home_upkeep_free(struct home_upkeep **upkeep)
 	loop_timer_cancel(&(*upkeep)->reap_timer);
 	loop_timer_cancel(&(*upkeep)->mails_timer);
 	loop_timer_cancel(&(*upkeep)->copies_timer);
+	loop_timer_cancel(&(*upkeep)->clock_timer);
 	free(*upkeep);
 	*upkeep = NULL;
 }

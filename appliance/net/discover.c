@@ -5,42 +5,64 @@
 
 #include <stdio.h>
 
-static struct discover_target *
-add_target(struct discovery *d, const char *host, uint16_t port, enum dmtp_client_mode mode)
+static void
+set_target(struct discover_target *t, const char *host, uint16_t port,
+           enum dmtp_client_mode mode)
 {
-	struct discover_target *t = &d->targets[d->count++];
-
 	(void)snprintf(t->host, sizeof(t->host), "%.*s", (int)sizeof(t->host) - 1, host);
 	t->port = port;
 	t->priority = t->weight = 0;
 	t->mode = mode;
-	return t;
 }
 
 static void
-add_answer(struct discovery *d, const struct resolve_answer *answer, enum dmtp_client_mode mode)
+add_target(struct discovery *d, const char *host, uint16_t port, enum dmtp_client_mode mode)
+{
+	set_target(&d->targets[d->count++], host, port, mode);
+}
+
+/* In the order in which they are tried; returns how many. */
+static size_t
+read_answer(struct discover_target *targets, const struct resolve_answer *answer,
+            enum dmtp_client_mode mode)
 {
 	struct resolve_target sorted[RESOLVE_MAX];
-	size_t n = answer->count < RESOLVE_MAX ? answer->count : RESOLVE_MAX;
+	size_t n = answer->count < RESOLVE_MAX ? answer->count : RESOLVE_MAX, i;
 
 	memcpy(sorted, answer->targets, n * sizeof(sorted[0]));
 	resolve_order(sorted, n, resolve_random, NULL);
-	for (size_t i = 0; i < n && d->count < DISCOVER_MAX; i++) {
-		struct discover_target *t = add_target(d, sorted[i].host, sorted[i].port, mode);
-
-		t->priority = sorted[i].priority;
-		t->weight = sorted[i].weight;
+	for (i = 0; i < n && i < DISCOVER_MAX; i++) {
+		set_target(&targets[i], sorted[i].host, sorted[i].port, mode);
+		targets[i].priority = sorted[i].priority;
+		targets[i].weight = sorted[i].weight;
 	}
+	return i;
 }
 
+/* Both names are answered: what they say together; TLS at once comes first. */
 static void
-end(struct discovery *d)
+both(struct discovery *d)
 {
 	d->busy = false;
+	for (size_t i = 0; i < d->starttls_n && d->count < DISCOVER_MAX; i++)
+		d->targets[d->count++] = d->starttls[i];
+	if (d->count > 0) {
+		d->fn(d);
+		return;
+	}
+	if (d->tls_rc == RESOLVE_FAIL || d->starttls_rc == RESOLVE_FAIL) {
+		d->reason = "the name servers gave no usable answer";
+	} else if (d->tls_rc == RESOLVE_NO_RECORD && d->starttls_rc == RESOLVE_NO_RECORD) {
+		d->fallback = true;
+		add_target(d, d->domain, DMTP_PORT_TLS, DMTP_CLIENT_TLS);
+		add_target(d, d->domain, DMTP_PORT_PLAIN, DMTP_CLIENT_STARTTLS);
+	} else {
+		d->reason = "the domain's records say that it takes no DMTP";
+		d->refused = true;
+	}
 	d->fn(d);
 }
 
-/* Both names are answered: what they say together. */
 static void
 on_starttls(struct resolve_query *query, const struct resolve_answer *answer)
 {
@@ -48,35 +70,21 @@ on_starttls(struct resolve_query *query, const struct resolve_answer *answer)
 
 	d->starttls_rc = answer->rc;
 	if (answer->rc == RESOLVE_FOUND)
-		add_answer(d, answer, DMTP_CLIENT_STARTTLS);
-	if (d->count > 0) {
-		end(d);
-		return;
-	}
-	if (d->tls_rc == RESOLVE_FAIL || answer->rc == RESOLVE_FAIL) {
-		d->reason = "the name servers gave no usable answer";
-	} else if (d->tls_rc == RESOLVE_NO_RECORD && answer->rc == RESOLVE_NO_RECORD) {
-		d->fallback = true;
-		(void)add_target(d, d->domain, DMTP_PORT_TLS, DMTP_CLIENT_TLS);
-		(void)add_target(d, d->domain, DMTP_PORT_PLAIN, DMTP_CLIENT_STARTTLS);
-	} else {
-		d->reason = "the domain's records say that it takes no DMTP";
-		d->refused = true;
-	}
-	end(d);
+		d->starttls_n = read_answer(d->starttls, answer, DMTP_CLIENT_STARTTLS);
+	if (--d->unanswered == 0)
+		both(d);
 }
 
 static void
 on_tls(struct resolve_query *query, const struct resolve_answer *answer)
 {
 	struct discovery *d = query->arg;
-	char name[RESOLVE_NAME + 16];
 
 	d->tls_rc = answer->rc;
 	if (answer->rc == RESOLVE_FOUND)
-		add_answer(d, answer, DMTP_CLIENT_TLS);
-	(void)snprintf(name, sizeof(name), "_dmtp._tcp.%s", d->domain);
-	resolve_service(d->resolver, &d->query, name, on_starttls, d);
+		d->count = read_answer(d->targets, answer, DMTP_CLIENT_TLS);
+	if (--d->unanswered == 0)
+		both(d);
 }
 
 static bool
@@ -91,8 +99,7 @@ use_route(struct discovery *d, const struct config_route *route)
 	if (route == NULL || route->dmtp == ROUTE_DMTP_NONE)
 		return false;
 	d->pinned = true;
-	(void)add_target(d, route->dmtp_target.host, route->dmtp_target.port,
-	                 modes[route->dmtp]);
+	add_target(d, route->dmtp_target.host, route->dmtp_target.port, modes[route->dmtp]);
 	return true;
 }
 
@@ -109,15 +116,20 @@ discover_start(struct discovery *d, struct resolver *resolver, const char *domai
 		return;
 	}
 	d->busy = true;
+	d->unanswered = 2;
 	(void)snprintf(name, sizeof(name), "_dmtps._tcp.%s", domain);
-	resolve_service(resolver, &d->query, name, on_tls, d);
+	resolve_service(resolver, &d->tls_query, name, on_tls, d);
+	(void)snprintf(name, sizeof(name), "_dmtp._tcp.%s", domain);
+	resolve_service(resolver, &d->starttls_query, name, on_starttls, d);
 }
 
 void
 discover_cancel(struct discovery *d)
 {
-	if (d->busy)
-		resolve_cancel(&d->query);
+	if (d->busy) {
+		resolve_cancel(&d->tls_query);
+		resolve_cancel(&d->starttls_query);
+	}
 	d->busy = false;
 }
 

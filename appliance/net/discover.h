@@ -22,7 +22,6 @@ struct discover_target {
 struct discovery {
 	struct resolver *resolver;
 	char domain[RESOLVE_NAME];
-	struct resolve_query query;
 	void (*fn)(struct discovery *d);
 	void *arg;
 	/* out */
@@ -35,6 +34,10 @@ struct discovery {
 	enum resolve_rc tls_rc, starttls_rc; /* of _dmtps._tcp and _dmtp._tcp, unless pinned */
 	/* its own */
 	bool busy;
+	unsigned unanswered;
+	struct resolve_query tls_query, starttls_query; /* asked at the same time */
+	struct discover_target starttls[DISCOVER_MAX];
+	size_t starttls_n;
 };
 
 /*

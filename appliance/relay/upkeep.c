@@ -7,8 +7,10 @@
 #include "dmtp/limits.h"
 #include "relay/catchup.h"
 #include "relay/grants.h"
+#include "relay/peer.h"
 #include "relay/receipts.h"
 #include "relay/plan.h"
+#include "store/clocks.h"
 #include "store/queue.h"
 #include "store/upkeep.h"
 #include "store/workers.h"
@@ -26,6 +28,7 @@
 #define EXPIRE_LIMIT_EVERY_MS 60000
 #define EXPIRE_AT_ONCE 1000
 #define REFUSED_EVERY_MS 5000
+#define CLOCK_EVERY_MS 5000
 #define REFUSED_S      \
 	(INT64_C(48) * \
 	 3600) /* unsigned DNS is believed after so long (PROTOCOL.md, section 2) */
@@ -34,14 +37,16 @@
 struct relay_upkeep {
 	struct relay *relay;
 	struct loop_timer partitions_timer, chunks_timer, reap_timer, own_timer, limit_timer,
-	    refused_timer;
+	    refused_timer, clock_timer;
 	struct upkeep_partitions partitions;
 	struct upkeep_chunks chunks;
 	struct worker_reap reap;
 	struct queue_expire own, limit, refused;
 	int64_t own_from_us; /* what expired before was looked at */
 	struct relay_later partitions_later, chunks_later, reap_later, own_later, limit_later,
-	    refused_later;
+	    refused_later, clock_later;
+	struct clock_see clock;
+	int64_t clock_set_back; /* below 0: not asked yet */
 
 	struct loop_timer secrets_timer;
 	struct domain_key_forget secrets;
@@ -157,6 +162,44 @@ reap(struct loop_timer *timer)
 	store_worker_reap_relays(u->relay->store, &u->reap);
 }
 
+/* --- A clock that was set back ------------------------------------------------- */
+
+static void
+on_clock(void *arg)
+{
+	struct relay_upkeep *u = arg;
+	struct relay *relay = u->relay;
+	bool good = u->clock.job.rc == STORE_OK;
+
+	if (good && u->clock.back_us > 0)
+		log_warn("clock-set-back", LOG_I("by_s", u->clock.back_us / 1000000),
+		         LOG_I("moved", u->clock.moved));
+	/* By whichever process: what this one keeps of the peers is of the wrong time too. */
+	if (good && (u->clock.back_us > 0 ||
+	             (u->clock_set_back >= 0 && u->clock.set_back != u->clock_set_back))) {
+		u->own_from_us = u->clock.now_us - (int64_t)DMTP_PAST_S * 1000000;
+		peer_load_all(relay, NULL);
+		plan_wake(relay->plan);
+		grants_wake(relay->grants);
+		receipts_wake(relay->receipts);
+		catchup_wake(relay->catchup);
+	}
+	if (good)
+		u->clock_set_back = u->clock.set_back;
+	if (!relay->draining)
+		loop_timer_set(&u->clock_timer, CLOCK_EVERY_MS);
+}
+
+static void
+see_clock(struct loop_timer *timer)
+{
+	struct relay_upkeep *u = timer->arg;
+
+	u->clock = (struct clock_see){ .now_us = clock_wall_us() };
+	relay_later(&u->clock_later, u->relay, &u->clock.job, on_clock, u);
+	store_clock_see_relay(u->relay->store, &u->clock);
+}
+
 /* --- Expiry ---------------------------------------------------------------------- */
 
 static bool
@@ -261,6 +304,9 @@ relay_upkeep_new(struct relay *relay)
 	loop_timer_init(&u->limit_timer, relay->loop, expire_limit, u);
 	loop_timer_init(&u->refused_timer, relay->loop, expire_refused, u);
 	loop_timer_set(&u->refused_timer, REFUSED_EVERY_MS);
+	loop_timer_init(&u->clock_timer, relay->loop, see_clock, u);
+	u->clock_set_back = -1;
+	loop_timer_set(&u->clock_timer, 0);
 	/* What expired while nobody looked: all that can still wait. */
 	u->own_from_us = clock_wall_us() - (int64_t)DMTP_PAST_S * 1000000;
 	loop_timer_set(&u->chunks_timer, 0);
@@ -283,6 +329,7 @@ relay_upkeep_free(struct relay_upkeep **upkeep)
 	loop_timer_cancel(&(*upkeep)->own_timer);
 	loop_timer_cancel(&(*upkeep)->limit_timer);
 	loop_timer_cancel(&(*upkeep)->refused_timer);
+	loop_timer_cancel(&(*upkeep)->clock_timer);
 	free(*upkeep);
 	*upkeep = NULL;
 }

@@ -1,8 +1,7 @@
 /*
  * What arrives over DMTP: notifications for members who granted the channel,
- * invitations, their pickup, and what a sender may ask about its channels.
- * Everything that writes runs in the lane STORE_ARRIVE, so that commits come
- * in the order of arrival.
+ * and invitations. Everything that writes runs in the lane STORE_ARRIVE, so
+ * that commits come in the order of arrival.
  */
 #ifndef TMTP_STORE_ARRIVALS_H
 #define TMTP_STORE_ARRIVALS_H
@@ -68,6 +67,23 @@ void store_arrival(struct store *store, struct arrival *arrival);
 void store_arrival_revive(struct store *store, struct arrival *arrival);
 void arrival_clear(struct arrival *arrival);
 
+/*
+ * The grants of recipients who were named, [address, "inbox"]: those that the
+ * members gave this sender by name. Where there is none, grant stays what it
+ * was: the caller puts a random one there, and so the POST costs the same.
+ */
+struct arrival_named {
+	struct store_job job;
+	struct slice from; /* borrowed until done, as are the addresses */
+	struct arrival_named_rcpt {
+		struct slice domain, name;
+		uint8_t grant[20]; /* in and out */
+	} * rcpts;
+	size_t rcpts_n;
+};
+
+void store_arrival_named(struct store *store, struct arrival_named *named);
+
 /* A POST to [address, "invite"]. Whatever it finds, the sender is told K. */
 struct arrival_invite {
 	struct store_job job;
@@ -88,114 +104,5 @@ struct arrival_invite {
 };
 
 void store_arrival_invite(struct store *store, struct arrival_invite *invite);
-
-/* --- Pickup --------------------------------------------------------------- */
-
-struct pickup {
-	struct uuid notification_id;
-	char *sender, *channel;
-	char *recipient; /* of an invitation: the member's address; or NULL */
-	uint8_t digest[32];
-	int64_t size, date_s, expires_us;
-	char *uris; /* "\n" between them */
-	char *key;
-	uint8_t *signature;
-	size_t signature_len;
-	int attempts;
-};
-
-/* Claims notifications whose pickup is due and not leased, oldest first. */
-struct pickup_claim {
-	struct store_job job;
-	int64_t now_us, lease_until_us;
-	struct uuid oldest;
-	unsigned limit;
-	struct pickup *rows; /* out; freed by pickup_claim_clear */
-	size_t rows_n;
-};
-
-void store_pickup_claim(struct store *store, struct pickup_claim *claim);
-void pickup_clear(struct pickup *pickup);
-void pickup_claim_clear(struct pickup_claim *claim);
-
-enum pickup_end {
-	PICKUP_AGAIN = 0,
-	PICKUP_VERIFIED = 1,
-	PICKUP_FAILED = 2,
-	PICKUP_WITHDRAWN = 3,
-};
-
-/* The end of a pickup, or its putting off. Visible to its members with PICKUP_VERIFIED's commit. */
-struct pickup_finish {
-	struct store_job job;
-	struct uuid notification_id;
-	enum pickup_end end;
-	struct slice body; /* PICKUP_VERIFIED; borrowed until done */
-	/* PICKUP_VERIFIED of a message that is to one member and not to the channel: only that one may see it. */
-	struct slice only_domain, only_name;
-	const char *reason;            /* the others; borrowed */
-	int64_t now_us, not_before_us; /* PICKUP_AGAIN */
-	int64_t
-	    only_account; /* out, 0: all who have an entry; -1: no such member, so it failed */
-};
-
-void store_pickup_finish(struct store *store, struct pickup_finish *finish);
-
-/* Which of these accounts have a visible entry of the notification: for live push after a restart. */
-struct arrival_holders {
-	struct store_job job;
-	struct uuid notification_id;
-	const int64_t *ask; /* borrowed until done */
-	size_t ask_n;
-	int64_t *accounts; /* out; freed by arrival_holders_clear */
-	size_t accounts_n;
-};
-
-void store_arrival_holders(struct store *store, struct arrival_holders *holders);
-void arrival_holders_clear(struct arrival_holders *holders);
-
-/* --- CHANNELS -------------------------------------------------------------- */
-
-struct open_channel {
-	char *address; /* a member's */
-	char *channel;
-	uint8_t grant[20];
-};
-
-/* What these members hold open to this sender. */
-struct channels_get {
-	struct store_job job;
-	struct slice from;         /* borrowed until done, as are users */
-	const struct slice *users; /* normalised addresses */
-	size_t users_n;
-	struct open_channel *rows; /* out, by address; freed by channels_get_clear */
-	size_t rows_n;
-};
-
-void store_channels_get(struct store *store, struct channels_get *get);
-void channels_get_clear(struct channels_get *get);
-
-struct consent_event {
-	char *address, *channel;
-	int state; /* enum consent_state */
-	bool has_grant, receipts, presence;
-	uint8_t grant[20];
-	int64_t date_s;
-	struct uuid changed_id;
-};
-
-/* What members said to this sender since a cursor, oldest first. */
-struct channels_since {
-	struct store_job job;
-	struct slice from;
-	struct uuid since; /* all zero: from the start */
-	int64_t before_us; /* only what changed before; 0: all */
-	unsigned limit;
-	struct consent_event *rows; /* out; freed by channels_since_clear */
-	size_t rows_n;
-};
-
-void store_channels_since(struct store *store, struct channels_since *since);
-void channels_since_clear(struct channels_since *since);
 
 #endif

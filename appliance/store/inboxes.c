@@ -219,14 +219,15 @@ bind_one(struct args *a, struct store_job *const *jobs, size_t n)
 
 static const struct store_op one_op = {
 	.name = "inbox_one",
-	.sql = "SELECT i.ord, " ENTRY(
-	    "b", "n",
-	    "i.octets") "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::int4[]) "
-			" AS i(ord, account_id, id, octets) "
-			"CROSS JOIN LATERAL (SELECT k.* FROM tmtp.inbox k WHERE k.account_id = i.account_id "
-			" AND k.notification_id = i.id AND k.dropped_at IS NULL AND k.thread IS NULL LIMIT 1) b " NOTIFICATION_OF(
-			    "i.id", "i.account_id") SENDER_OF_N
-	"WHERE " WAS_SEEN("b", "n") "ORDER BY i.ord",
+	/* clang-format off */
+	.sql =
+	    "SELECT i.ord, " ENTRY("b", "n", "i.octets")
+	    "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::int4[]) "
+	    " AS i(ord, account_id, id, octets) "
+	    "CROSS JOIN LATERAL (SELECT k.* FROM tmtp.inbox k WHERE k.account_id = i.account_id "
+	    " AND k.notification_id = i.id AND k.dropped_at IS NULL AND k.thread IS NULL LIMIT 1) b "
+	    NOTIFICATION_OF("i.id", "i.account_id") SENDER_OF_N "WHERE " WAS_SEEN("b", "n") "ORDER BY i.ord",
+	/* clang-format on */
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_INT4S, 0 },
 	.lane = STORE_READ,
 	.batch_max = 32,
@@ -237,12 +238,14 @@ static const struct store_op one_op = {
 
 static const struct store_op one_threads_op = {
 	.name = "inbox_one_threads",
-	.sql = "SELECT i.ord, " ENTRY(
-	    "b", "n",
-	    "i.octets") "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::int4[]) "
-			" AS i(ord, account_id, id, octets) " ENTRY_OF("i.account_id", "i.id")
-			    NOTIFICATION_OF("b.notification_id", "b.account_id") SENDER_OF_N
-	"WHERE b.dropped_at IS NULL AND " SHOWN "ORDER BY i.ord",
+	/* clang-format off */
+	.sql =
+	    "SELECT i.ord, " ENTRY("b", "n", "i.octets")
+	    "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::int4[]) "
+	    " AS i(ord, account_id, id, octets) " ENTRY_OF("i.account_id", "i.id")
+	    NOTIFICATION_OF("b.notification_id", "b.account_id") SENDER_OF_N "WHERE b.dropped_at IS NULL AND "
+	    SHOWN "ORDER BY i.ord",
+	/* clang-format on */
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_INT4S, 0 },
 	.lane = STORE_READ,
 	.batch_max = 32,
@@ -275,17 +278,17 @@ bind_since(struct args *a, struct store_job *const *jobs, size_t n)
  */
 static const struct store_op since_op = {
 	.name = "inbox_since",
-	.sql = "SELECT 0, " ENTRY(
-	    "x", "n",
-	    "$6") "FROM (SELECT b.*, greatest(b.arrived_at, n.verified_at, b.withdrawn_at) AS changed_at "
-		  " FROM tmtp.inbox b " NOTIFICATION_OF(
-		      "b.notification_id",
-		      "b.account_id") " WHERE b.account_id = $1 AND b.notification_id >= $2 AND b.dropped_at IS NULL "
-				      "  AND greatest(b.arrived_at, n.verified_at, b.withdrawn_at) > $3 "
-				      "  AND (NOT $4 OR b.read_at IS NULL AND b.withdrawn_at IS NULL) AND " SHOWN
-				      " ORDER BY changed_at FETCH FIRST $5 ROWS WITH TIES) x " NOTIFICATION_OF(
-					  "x.notification_id", "$1") SENDER_OF_N
-	"ORDER BY x.changed_at, x.notification_id",
+	/* clang-format off */
+	.sql =
+	    "SELECT 0, " ENTRY("x", "n", "$6")
+	    "FROM (SELECT b.*, greatest(b.arrived_at, n.verified_at, b.withdrawn_at) AS changed_at "
+	    " FROM tmtp.inbox b " NOTIFICATION_OF("b.notification_id", "b.account_id")
+	    " WHERE b.account_id = $1 AND b.notification_id >= $2 AND b.dropped_at IS NULL "
+	    "  AND greatest(b.arrived_at, n.verified_at, b.withdrawn_at) > $3 "
+	    "  AND (NOT $4 OR b.read_at IS NULL AND b.withdrawn_at IS NULL) AND " SHOWN
+	    " ORDER BY changed_at FETCH FIRST $5 ROWS WITH TIES) x " NOTIFICATION_OF("x.notification_id", "$1")
+	    SENDER_OF_N "ORDER BY x.changed_at, x.notification_id",
+	/* clang-format on */
 	.types = (const Oid[]){ T_INT8, T_UUID, T_TIMESTAMPTZ, T_BOOL, T_INT8, T_INT4, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,
@@ -356,11 +359,14 @@ rows_count(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op count_op = {
 	.name = "inbox_count",
-	.sql = "SELECT i.ord, (SELECT count(*) FROM tmtp.inbox b " NOTIFICATION_OF(
-	    "b.notification_id",
-	    "b.account_id") " WHERE b.account_id = i.account_id AND b.read_at IS NULL AND b.dropped_at IS NULL "
-			    "  AND b.withdrawn_at IS NULL AND " SHOWN ") "
-			    "FROM unnest($1::int4[], $2::int8[]) AS i(ord, account_id)",
+	/* clang-format off */
+	.sql =
+	    "SELECT i.ord, (SELECT count(*) FROM tmtp.inbox b "
+	    NOTIFICATION_OF("b.notification_id", "b.account_id")
+	    " WHERE b.account_id = i.account_id AND b.read_at IS NULL AND b.dropped_at IS NULL "
+	    "  AND b.withdrawn_at IS NULL AND " SHOWN ") "
+	    "FROM unnest($1::int4[], $2::int8[]) AS i(ord, account_id)",
+	/* clang-format on */
 	.types = (const Oid[]){ T_INT4S, T_INT8S, 0 },
 	.lane = STORE_READ,
 	.batch_max = 32,
@@ -409,6 +415,7 @@ rows_mark(const PGresult *r, struct store_job *const *jobs, size_t n)
  */
 static const struct store_op mark_op = {
 	.name = "inbox_mark",
+	/* clang-format off */
 	.sql =
 	    "WITH i AS MATERIALIZED (SELECT * FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::int4[], "
 	    "  $5::timestamptz[]) AS i(ord, account_id, id, mark, now)), "
@@ -418,26 +425,26 @@ static const struct store_op mark_op = {
 	    "  min(now) FILTER (WHERE mark = 2) AS dropped_at "
 	    " FROM i GROUP BY account_id, id ORDER BY account_id, id), "
 	    "seen AS MATERIALIZED (SELECT w.*, b.notification_id, b.read_at, b.withdrawn_at, n.sender_id, "
-	    "  n.channel FROM want w " ENTRY_OF("w.account_id", "w.id") NOTIFICATION_OF(
-		"b.notification_id",
-		"b.account_id") " WHERE " SHOWN "), "
-				"marked AS (UPDATE tmtp.inbox b SET "
-				"  read_at = CASE w.mark WHEN 0 THEN coalesce(b.read_at, w.now) WHEN 1 THEN NULL ELSE b.read_at END, "
-				"  dropped_at = w.dropped_at "
-				" FROM seen w WHERE b.account_id = w.account_id AND b.notification_id = w.notification_id "
-				"  AND (b.dropped_at IS NULL OR b.dropped_at = w.dropped_at) "
-				" RETURNING b.account_id, w.id, b.notification_id), "
-				/* what is read for the first time is told to senders whom the member lets know */
-				"told AS (INSERT INTO tmtp.receipt_outbox (account_id, notification_id, kind, sender_id, domain_id, "
-				"  channel, happened_at) "
-				" SELECT w.account_id, w.notification_id, 1, w.sender_id, s.domain_id, w.channel, w.now "
-				" FROM marked m JOIN seen w ON w.account_id = m.account_id AND w.id = m.id "
-				" CROSS JOIN LATERAL (SELECT FROM tmtp.consent k WHERE k.account_id = w.account_id "
-				"  AND k.sender_id = w.sender_id AND k.channel = w.channel AND k.state = 1 AND k.receipts LIMIT 1) c "
-				" CROSS JOIN LATERAL (SELECT k.domain_id FROM tmtp.sender k WHERE k.sender_id = w.sender_id LIMIT 1) s "
-				" WHERE w.mark = 0 AND w.read_at IS NULL AND w.withdrawn_at IS NULL "
-				" ORDER BY 1, 2 ON CONFLICT DO NOTHING) "
-				"SELECT i.ord FROM i JOIN marked m ON m.account_id = i.account_id AND m.id = i.id",
+	    "  n.channel FROM want w " ENTRY_OF("w.account_id", "w.id")
+	    NOTIFICATION_OF("b.notification_id", "b.account_id") " WHERE " SHOWN "), "
+	    "marked AS (UPDATE tmtp.inbox b SET "
+	    "  read_at = CASE w.mark WHEN 0 THEN coalesce(b.read_at, w.now) WHEN 1 THEN NULL ELSE b.read_at END, "
+	    "  dropped_at = w.dropped_at "
+	    " FROM seen w WHERE b.account_id = w.account_id AND b.notification_id = w.notification_id "
+	    "  AND (b.dropped_at IS NULL OR b.dropped_at = w.dropped_at) "
+	    " RETURNING b.account_id, w.id, b.notification_id), "
+	    /* what is read for the first time is told to senders whom the member lets know */
+	    "told AS (INSERT INTO tmtp.receipt_outbox (account_id, notification_id, kind, sender_id, domain_id, "
+	    "  channel, happened_at) "
+	    " SELECT w.account_id, w.notification_id, 1, w.sender_id, s.domain_id, w.channel, w.now "
+	    " FROM marked m JOIN seen w ON w.account_id = m.account_id AND w.id = m.id "
+	    " CROSS JOIN LATERAL (SELECT FROM tmtp.consent k WHERE k.account_id = w.account_id "
+	    "  AND k.sender_id = w.sender_id AND k.channel = w.channel AND k.state = 1 AND k.receipts LIMIT 1) c "
+	    " CROSS JOIN LATERAL (SELECT k.domain_id FROM tmtp.sender k WHERE k.sender_id = w.sender_id LIMIT 1) s "
+	    " WHERE w.mark = 0 AND w.read_at IS NULL AND w.withdrawn_at IS NULL "
+	    " ORDER BY 1, 2 ON CONFLICT DO NOTHING) "
+	    "SELECT i.ord FROM i JOIN marked m ON m.account_id = i.account_id AND m.id = i.id",
+	/* clang-format on */
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_INT4S, T_TIMESTAMPTZS, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 128,

@@ -110,7 +110,7 @@ static const struct store_op save_run = {
 	    "ON CONFLICT (domain_id) DO UPDATE SET failures = excluded.failures, "
 	    " failing_since = excluded.failing_since, retry_at = excluded.retry_at, "
 	    " reason = excluded.reason, window_commands = excluded.window_commands, "
-	    " probe_until = NULL, sent_at = coalesce(excluded.sent_at, p.sent_at), "
+	    " probe_until = NULL, probe_owner = NULL, sent_at = coalesce(excluded.sent_at, p.sent_at), "
 	    " refused_since = CASE WHEN excluded.refused_since IS NOT NULL "
 	    "  THEN least(excluded.refused_since, p.refused_since) END, "
 	    " refused_at = excluded.refused_at",
@@ -160,7 +160,8 @@ rows_probe(const PGresult *r, struct store_job *const *jobs, size_t n)
 /* Without a row nobody else knows anything either. A tie of two is the database's to break. */
 static const struct store_op probe_run = {
 	.name = "peer_probe",
-	.sql = "WITH ours AS (UPDATE tmtp.peer p SET probe_until = $3 WHERE p.domain_id = $1 "
+	.sql = "WITH ours AS (UPDATE tmtp.peer p SET probe_until = $3, "
+	       "  probe_owner = tmtp.this_worker() WHERE p.domain_id = $1 "
 	       " AND NOT p.held AND (p.retry_at IS NULL OR p.retry_at <= $2) "
 	       " AND (p.failures > 0 OR p.retry_at IS NOT NULL) "
 	       " AND (p.probe_until IS NULL OR p.probe_until <= $2) RETURNING 1) "

@@ -310,7 +310,8 @@ static const struct store_op claim_op = {
 	    " AND NOT EXISTS (SELECT FROM tmtp.grant_outbox g WHERE g.account_id = o.account_id "
 	    "  AND g.domain_id = o.domain_id) "
 	    " LIMIT $4 FOR UPDATE SKIP LOCKED), "
-	    "claimed AS (UPDATE tmtp.presence_outbox o SET leased_until = $2 FROM pick "
+	    "claimed AS (UPDATE tmtp.presence_outbox o SET leased_until = $2, "
+	    "  lease_owner = tmtp.this_worker() FROM pick "
 	    " WHERE o.account_id = pick.account_id AND o.domain_id = pick.domain_id "
 	    " RETURNING o.account_id, o.domain_id, o.changed_at) "
 	    "SELECT o.account_id, o.domain_id, a.name || '@' || a.domain, d.name, "
@@ -376,7 +377,7 @@ static const struct store_op finish_op = {
 	    "  $4::bool[], $5::timestamptz[]) AS i(account_id, domain_id, changed_at, told, not_before)), "
 	    "gone AS (DELETE FROM tmtp.presence_outbox o USING i WHERE i.told "
 	    " AND o.account_id = i.account_id AND o.domain_id = i.domain_id AND o.changed_at = i.changed_at) "
-	    "UPDATE tmtp.presence_outbox o SET leased_until = i.not_before FROM i WHERE NOT i.told "
+	    "UPDATE tmtp.presence_outbox o SET leased_until = i.not_before, lease_owner = NULL FROM i WHERE NOT i.told "
 	    " AND o.account_id = i.account_id AND o.domain_id = i.domain_id AND o.changed_at = i.changed_at",
 	.types = (const Oid[]){ T_INT8S, T_INT8S, T_TIMESTAMPTZS, T_BOOLS, T_TIMESTAMPTZS, 0 },
 	.lane = STORE_WRITE,

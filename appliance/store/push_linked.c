@@ -161,40 +161,39 @@ octets_linked(const struct store_job *job)
 /* Run again after a lost answer it finds its message, and leaves all as it is. */
 static const struct store_op linked_run = {
 	.name = "push_linked",
+	/* clang-format off */
 	.sql =
 	    "WITH looked AS MATERIALIZED (SELECT r.*, d.domain_id, coalesce(s.state = 1, false) AS holds "
 	    " FROM unnest($15::int4[], $16::text[], $17::text[], $18::bytea[]) "
 	    "  AS r(idx, domain, member, variables) "
-	    " LEFT JOIN " LOOK(
-		"d",
-		"tmtp.domain k WHERE k.name = r.domain") "ON true "
-							 " LEFT JOIN " LOOK(
-							     "s",
-							     "tmtp.subscription k WHERE k.site_id = $1 AND k.channel_id = $2 "
-							     "AND k.domain_id = d.domain_id AND k.member = r.member") "ON true), "
-														      "wanted AS MATERIALIZED (SELECT 1 AS one WHERE $12 = 2 OR EXISTS (SELECT FROM looked WHERE holds)), "
-														      "keyed AS (INSERT INTO tmtp.push_key (site_id, key, body_hash, message_id, created_at) "
-														      " SELECT $1, $10, $11, $3, $5 FROM wanted WHERE $10 IS NOT NULL ON CONFLICT DO NOTHING RETURNING 1), "
-														      "message AS (INSERT INTO tmtp.message (site_id, message_id, channel_id, audience, lane, "
-														      "  accepted_at, date_s, expires_at, size, digest, body, rejected, replaces, has_values) "
-														      " SELECT $1, $3, $2, $12, $4, $5, $6, $7, octet_length($9), $8, $9, "
-														      "  (SELECT array_agg(l.member || '@' || l.domain ORDER BY l.idx) FROM looked l WHERE NOT l.holds), "
-														      "  $13, $14 FROM wanted WHERE $10 IS NULL OR EXISTS (SELECT FROM keyed) "
-														      " ON CONFLICT DO NOTHING RETURNING message_id), "
-														      "list AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, lane, "
-														      "  members, recipients) "
-														      " SELECT $1, $3, row_number() OVER (ORDER BY l.domain_id), $2, l.domain_id, $4, "
-														      "  array_agg(l.member ORDER BY l.member), count(*) "
-														      " FROM message CROSS JOIN looked l WHERE l.holds GROUP BY l.domain_id), "
-														      "range AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, lane, "
-														      "  first_member, next_member, recipients) "
-														      " SELECT $1, $3, row_number() OVER (ORDER BY c.domain_id, c.first_member), $2, c.domain_id, $4, "
-														      "  c.first_member, c.next_member, c.members "
-														      " FROM message CROSS JOIN tmtp.chunk c WHERE $12 = 2 AND c.site_id = $1 AND c.channel_id = $2), "
-														      "own AS (INSERT INTO tmtp.recipient_values (site_id, message_id, domain_id, member, variables) "
-														      " SELECT $1, $3, l.domain_id, l.member, l.variables FROM message CROSS JOIN looked l "
-														      " WHERE l.holds AND l.variables IS NOT NULL) "
-														      "SELECT $10 IS NULL OR EXISTS (SELECT FROM keyed), l.idx FROM wanted LEFT JOIN looked l ON l.holds",
+	    " LEFT JOIN " LOOK("d", "tmtp.domain k WHERE k.name = r.domain") "ON true "
+	    " LEFT JOIN "
+	    LOOK("s", "tmtp.subscription k WHERE k.site_id = $1 AND k.channel_id = $2 " "AND k.domain_id = d.domain_id AND k.member = r.member")
+	    "ON true), "
+	    "wanted AS MATERIALIZED (SELECT 1 AS one WHERE $12 = 2 OR EXISTS (SELECT FROM looked WHERE holds)), "
+	    "keyed AS (INSERT INTO tmtp.push_key (site_id, key, body_hash, message_id, created_at) "
+	    " SELECT $1, $10, $11, $3, $5 FROM wanted WHERE $10 IS NOT NULL ON CONFLICT DO NOTHING RETURNING 1), "
+	    "message AS (INSERT INTO tmtp.message (site_id, message_id, channel_id, audience, lane, "
+	    "  accepted_at, date_s, expires_at, size, digest, body, rejected, replaces, has_values) "
+	    " SELECT $1, $3, $2, $12, $4, $5, $6, $7, octet_length($9), $8, $9, "
+	    "  (SELECT array_agg(l.member || '@' || l.domain ORDER BY l.idx) FROM looked l WHERE NOT l.holds), "
+	    "  $13, $14 FROM wanted WHERE $10 IS NULL OR EXISTS (SELECT FROM keyed) "
+	    " ON CONFLICT DO NOTHING RETURNING message_id), "
+	    "list AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, lane, "
+	    "  members, recipients) "
+	    " SELECT $1, $3, row_number() OVER (ORDER BY l.domain_id), $2, l.domain_id, $4, "
+	    "  array_agg(l.member ORDER BY l.member), count(*) "
+	    " FROM message CROSS JOIN looked l WHERE l.holds GROUP BY l.domain_id), "
+	    "range AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, lane, "
+	    "  first_member, next_member, recipients) "
+	    " SELECT $1, $3, row_number() OVER (ORDER BY c.domain_id, c.first_member), $2, c.domain_id, $4, "
+	    "  c.first_member, c.next_member, c.members "
+	    " FROM message CROSS JOIN tmtp.chunk c WHERE $12 = 2 AND c.site_id = $1 AND c.channel_id = $2), "
+	    "own AS (INSERT INTO tmtp.recipient_values (site_id, message_id, domain_id, member, variables) "
+	    " SELECT $1, $3, l.domain_id, l.member, l.variables FROM message CROSS JOIN looked l "
+	    " WHERE l.holds AND l.variables IS NOT NULL) "
+	    "SELECT $10 IS NULL OR EXISTS (SELECT FROM keyed), l.idx FROM wanted LEFT JOIN looked l ON l.holds",
+	/* clang-format on */
 	.types = (const Oid[]){ T_INT8, T_INT8, T_UUID, T_INT4, T_TIMESTAMPTZ, T_INT8,
 	                        T_TIMESTAMPTZ, T_BYTEA, T_BYTEA, T_TEXT, T_BYTEA, T_INT4,
 	                        T_UUID, T_BOOL, T_INT4S, T_TEXTS, T_TEXTS, T_BYTEAS, 0 },

@@ -166,20 +166,20 @@ rows_one(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op push_one = {
 	.name = "push_one",
+	/* clang-format off */
 	.sql =
 	    "WITH held AS MATERIALIZED (SELECT i.*, d.domain_id "
 	    " FROM unnest(" INPUT_ARRAYS ", $13::text[], $14::text[], $15::bool[]) "
 	    "  AS i(" INPUT_COLUMNS ", domain, member, conversation) "
-	    " CROSS JOIN " DOMAIN_OF("i.domain") " CROSS JOIN " SUBSCRIPTION_OF(
-		"i", "i.member") " WHERE s.state = 1), " KEYED_AND_FRESH("held")
-		INSERT_MESSAGE(
-		    "0", "NULL",
-		    "CASE WHEN conversation THEN member || '@' || domain END") "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
-									       " lane, members, recipients) "
-									       " SELECT site_id, message_id, 1, channel_id, domain_id, lane, ARRAY[member], 1 FROM fresh f "
-									       " WHERE " MADE_NOW
-									       "ON CONFLICT DO NOTHING) "
-									       "SELECT ord, key IS NULL OR message_id IN (SELECT message_id FROM keyed) FROM held",
+	    " CROSS JOIN " DOMAIN_OF("i.domain") " CROSS JOIN " SUBSCRIPTION_OF("i", "i.member")
+	    " WHERE s.state = 1), " KEYED_AND_FRESH("held")
+	    INSERT_MESSAGE("0", "NULL", "CASE WHEN conversation THEN member || '@' || domain END")
+	    "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
+	    " lane, members, recipients) "
+	    " SELECT site_id, message_id, 1, channel_id, domain_id, lane, ARRAY[member], 1 FROM fresh f "
+	    " WHERE " MADE_NOW "ON CONFLICT DO NOTHING) "
+	    "SELECT ord, key IS NULL OR message_id IN (SELECT message_id FROM keyed) FROM held",
+	/* clang-format on */
 	.types = (const Oid[]){ INPUT_TYPES, T_TEXTS, T_TEXTS, T_BOOLS, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 256,
@@ -197,6 +197,7 @@ static const struct store_op push_one = {
  */
 static const struct store_op push_one_new = {
 	.name = "push_one_new",
+	/* clang-format off */
 	.sql =
 	    "WITH held AS MATERIALIZED (SELECT i.*, d.domain_id FROM (SELECT unnest($1::int4[]) AS ord, "
 	    "  unnest($2::int8[]) AS site_id, unnest($3::int8[]) AS channel_id, "
@@ -204,17 +205,17 @@ static const struct store_op push_one_new = {
 	    "  unnest($6::timestamptz[]) AS accepted_at, unnest($7::int8[]) AS date_s, "
 	    "  unnest($8::timestamptz[]) AS expires_at, unnest($9::bytea[]) AS digest, "
 	    "  unnest($10::bytea[]) AS body, unnest($11::text[]) AS domain, unnest($12::text[]) AS member) i "
-	    " CROSS JOIN " DOMAIN_OF("i.domain") " CROSS JOIN " SUBSCRIPTION_OF(
-		"i",
-		"i.member") " WHERE s.state = 1), "
-			    "message AS (INSERT INTO tmtp.message (site_id, message_id, channel_id, audience, lane, "
-			    " accepted_at, date_s, expires_at, size, digest, body) "
-			    " SELECT site_id, message_id, channel_id, 0, lane, accepted_at, date_s, expires_at, "
-			    " octet_length(body), digest, body FROM held), "
-			    "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
-			    " lane, members, recipients) "
-			    " SELECT site_id, message_id, 1, channel_id, domain_id, lane, ARRAY[member], 1 FROM held) "
-			    "SELECT ord, true FROM held",
+	    " CROSS JOIN " DOMAIN_OF("i.domain") " CROSS JOIN " SUBSCRIPTION_OF("i", "i.member")
+	    " WHERE s.state = 1), "
+	    "message AS (INSERT INTO tmtp.message (site_id, message_id, channel_id, audience, lane, "
+	    " accepted_at, date_s, expires_at, size, digest, body) "
+	    " SELECT site_id, message_id, channel_id, 0, lane, accepted_at, date_s, expires_at, "
+	    " octet_length(body), digest, body FROM held), "
+	    "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
+	    " lane, members, recipients) "
+	    " SELECT site_id, message_id, 1, channel_id, domain_id, lane, ARRAY[member], 1 FROM held) "
+	    "SELECT ord, true FROM held",
+	/* clang-format on */
 	.types = (const Oid[]){ NEW_TYPES, T_TEXTS, T_TEXTS, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 256,
@@ -263,33 +264,27 @@ rows_list(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op push_list = {
 	.name = "push_list",
+	/* clang-format off */
 	.sql =
 	    "WITH looked AS MATERIALIZED (SELECT r.*, d.domain_id, coalesce(s.state = 1, false) AS holds "
 	    " FROM unnest($13::int4[], $14::int4[], $15::text[], $16::text[]) AS r(ord, idx, domain, member) "
 	    " JOIN unnest($1::int4[], $2::int8[], $3::int8[]) AS i(ord, site_id, channel_id) ON i.ord = r.ord "
-	    " LEFT JOIN " DOMAIN_OF(
-		"r.domain") " ON true "
-			    " LEFT JOIN " SUBSCRIPTION_OF(
-				"i",
-				"r.member") " ON true), "
-					    "held AS MATERIALIZED (SELECT * FROM unnest(" INPUT_ARRAYS
-					    ") AS i(" INPUT_COLUMNS ") "
-					    " WHERE ord IN (SELECT ord FROM looked WHERE holds)), " KEYED_AND_FRESH(
-						"held")
-						INSERT_MESSAGE(
-						    "1",
-						    "(SELECT array_agg(l.member || '@' || l.domain ORDER BY l.idx) FROM looked l "
-						    " WHERE l.ord = fresh.ord AND NOT l.holds)",
-						    "NULL") "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
-							    " lane, members, recipients) "
-							    " SELECT f.site_id, f.message_id, "
-							    "  row_number() OVER (PARTITION BY f.ord ORDER BY l.domain_id), f.channel_id, l.domain_id, "
-							    "  f.lane, array_agg(l.member ORDER BY l.member), count(*) "
-							    " FROM fresh f JOIN looked l ON l.ord = f.ord AND l.holds WHERE " MADE_NOW
-							    " GROUP BY f.ord, f.site_id, f.message_id, f.channel_id, f.lane, l.domain_id "
-							    " ON CONFLICT DO NOTHING) "
-							    "SELECT h.ord, h.key IS NULL OR h.message_id IN (SELECT message_id FROM keyed), l.idx "
-							    "FROM held h JOIN looked l ON l.ord = h.ord AND l.holds",
+	    " LEFT JOIN " DOMAIN_OF("r.domain") " ON true "
+	    " LEFT JOIN " SUBSCRIPTION_OF("i", "r.member") " ON true), "
+	    "held AS MATERIALIZED (SELECT * FROM unnest(" INPUT_ARRAYS ") AS i(" INPUT_COLUMNS ") "
+	    " WHERE ord IN (SELECT ord FROM looked WHERE holds)), " KEYED_AND_FRESH("held")
+	    INSERT_MESSAGE("1", "(SELECT array_agg(l.member || '@' || l.domain ORDER BY l.idx) FROM looked l " " WHERE l.ord = fresh.ord AND NOT l.holds)", "NULL")
+	    "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
+	    " lane, members, recipients) "
+	    " SELECT f.site_id, f.message_id, "
+	    "  row_number() OVER (PARTITION BY f.ord ORDER BY l.domain_id), f.channel_id, l.domain_id, "
+	    "  f.lane, array_agg(l.member ORDER BY l.member), count(*) "
+	    " FROM fresh f JOIN looked l ON l.ord = f.ord AND l.holds WHERE " MADE_NOW
+	    " GROUP BY f.ord, f.site_id, f.message_id, f.channel_id, f.lane, l.domain_id "
+	    " ON CONFLICT DO NOTHING) "
+	    "SELECT h.ord, h.key IS NULL OR h.message_id IN (SELECT message_id FROM keyed), l.idx "
+	    "FROM held h JOIN looked l ON l.ord = h.ord AND l.holds",
+	/* clang-format on */
 	.types = (const Oid[]){ INPUT_TYPES, T_INT4S, T_INT4S, T_TEXTS, T_TEXTS, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 8, /* joins within the statement are loops over it: keep it small */
@@ -311,18 +306,19 @@ bind_channel(struct args *a, struct store_job *const *jobs, size_t n)
 
 static const struct store_op push_channel = {
 	.name = "push_channel",
+	/* clang-format off */
 	.sql =
-	    "WITH held AS MATERIALIZED (SELECT * FROM unnest(" INPUT_ARRAYS
-	    ") AS i(" INPUT_COLUMNS ")), " KEYED_AND_FRESH("held") INSERT_MESSAGE(
-		"2", "NULL",
-		"NULL") "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
-			" lane, first_member, next_member, recipients) "
-			" SELECT f.site_id, f.message_id, "
-			"  row_number() OVER (PARTITION BY f.ord ORDER BY c.domain_id, c.first_member), "
-			"  f.channel_id, c.domain_id, f.lane, c.first_member, c.next_member, c.members "
-			" FROM fresh f JOIN tmtp.chunk c ON c.site_id = f.site_id AND c.channel_id = f.channel_id "
-			" WHERE " MADE_NOW "ON CONFLICT DO NOTHING) "
-			"SELECT ord, key IS NULL OR message_id IN (SELECT message_id FROM keyed) FROM held",
+	    "WITH held AS MATERIALIZED (SELECT * FROM unnest(" INPUT_ARRAYS ") AS i(" INPUT_COLUMNS ")), "
+	    KEYED_AND_FRESH("held") INSERT_MESSAGE("2", "NULL", "NULL")
+	    "batch AS (INSERT INTO tmtp.batch (site_id, message_id, batch_no, channel_id, domain_id, "
+	    " lane, first_member, next_member, recipients) "
+	    " SELECT f.site_id, f.message_id, "
+	    "  row_number() OVER (PARTITION BY f.ord ORDER BY c.domain_id, c.first_member), "
+	    "  f.channel_id, c.domain_id, f.lane, c.first_member, c.next_member, c.members "
+	    " FROM fresh f JOIN tmtp.chunk c ON c.site_id = f.site_id AND c.channel_id = f.channel_id "
+	    " WHERE " MADE_NOW "ON CONFLICT DO NOTHING) "
+	    "SELECT ord, key IS NULL OR message_id IN (SELECT message_id FROM keyed) FROM held",
+	/* clang-format on */
 	.types = (const Oid[]){ INPUT_TYPES, 0 },
 	.lane = STORE_WRITE,
 	.batch_max = 8,

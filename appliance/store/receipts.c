@@ -57,7 +57,8 @@ static const struct store_op claim_run = {
 	    "WITH pick AS MATERIALIZED (SELECT account_id, notification_id, kind FROM tmtp.receipt_outbox "
 	    " WHERE (leased_until IS NULL OR leased_until < $1) AND NOT domain_id = ANY ($3) "
 	    " ORDER BY domain_id, sender_id, happened_at LIMIT $4 FOR UPDATE SKIP LOCKED), "
-	    "claimed AS (UPDATE tmtp.receipt_outbox o SET leased_until = $2, attempts = o.attempts + 1 "
+	    "claimed AS (UPDATE tmtp.receipt_outbox o SET leased_until = $2, attempts = o.attempts + 1, "
+	    "  lease_owner = tmtp.this_worker() "
 	    " FROM pick WHERE o.account_id = pick.account_id "
 	    "  AND o.notification_id = pick.notification_id AND o.kind = pick.kind RETURNING o.*) "
 	    "SELECT o.account_id, o.notification_id, o.kind::int4, o.sender_id, o.domain_id, "
@@ -130,7 +131,7 @@ static const struct store_op finish_run = {
 	    "  AS i(account_id, notification_id, kind)), "
 	    "gone AS (DELETE FROM tmtp.receipt_outbox o USING i WHERE $4 AND o.account_id = i.account_id "
 	    " AND o.notification_id = i.notification_id AND o.kind = i.kind) "
-	    "UPDATE tmtp.receipt_outbox o SET leased_until = $5 FROM i WHERE NOT $4 "
+	    "UPDATE tmtp.receipt_outbox o SET leased_until = $5, lease_owner = NULL FROM i WHERE NOT $4 "
 	    " AND o.account_id = i.account_id AND o.notification_id = i.notification_id AND o.kind = i.kind",
 	.types = (const Oid[]){ T_INT8S, T_UUIDS, T_INT4S, T_BOOL, T_TIMESTAMPTZ, 0 },
 	.lane = STORE_WRITE,

@@ -134,6 +134,7 @@ static const Oid page_types[] = { T_INT8, T_UUID, T_TEXT, T_TEXT, T_INT4, T_INT8
  */
 static const struct store_op page_op = {
 	.name = "message_recipients",
+	/* clang-format off */
 	.sql =
 	    "WITH m AS MATERIALIZED (SELECT channel_id, audience, accepted_at, rejected "
 	    " FROM tmtp.message WHERE site_id = $1 AND message_id = $2 AND recalls IS NULL), "
@@ -157,36 +158,35 @@ static const struct store_op page_op = {
 	    "    UNION ALL SELECT u.member, '-infinity', 'infinity' FROM unnest(seg.members) AS u(member) "
 	    "     WHERE m.audience = 3 AND u.member > seg.after "
 	    "    ORDER BY 1) x "
-	    "   LEFT JOIN (SELECT DISTINCT ON (u.member) u.member, " STATE_OF(
-		"l.state") " AS state, "
-			   "      " ENDED(
-			       "l.done_at") " AS done_at, l.reason "
-					    "     FROM generate_series(1, retries.n) AS g(n) "
-					    "     CROSS JOIN LATERAL " BATCH(
-						"seg.batch_no + g.n * 1000000") "     CROSS JOIN LATERAL unnest(l.members) AS u(member) "
-										"     ORDER BY u.member, l.batch_no DESC) chain ON chain.member = x.member "
-										"   LEFT JOIN LATERAL (SELECT f.member, f.code FROM tmtp.failure f WHERE f.site_id = $1 "
-										"    AND f.message_id = $2 AND f.domain_id = seg.domain_id AND f.member = x.member LIMIT 1) f ON true "
-										"   WHERE (f.member IS NOT NULL "
-										"     OR coalesce(chain.done_at, seg.done_at) BETWEEN x.joined_at AND x.left_at) "
-										"    AND ($5::int4 IS NULL OR f.member IS NULL AND $5 = coalesce(chain.state, seg.state)) "
-										"   ORDER BY x.member LIMIT $6) y "
-										"  WHERE $5::int4 IS NULL OR $5 <> 4 AND ($5 = seg.state "
-										"    OR EXISTS (SELECT FROM generate_series(1, retries.n) AS g(n) "
-										"     CROSS JOIN LATERAL " BATCH("seg.batch_no + g.n * 1000000") "     WHERE $5 = " STATE_OF(
-										    "l.state") ")) "
-											       "  LIMIT $6) "
-											       "UNION ALL "
-											       " (SELECT a.name, a.member, 4, NULL "
-											       "  FROM m CROSS JOIN LATERAL (SELECT split_part(r.address, '@', 2) COLLATE \"C\" AS name, "
-											       "    split_part(r.address, '@', 1) COLLATE \"C\" AS member "
-											       "   FROM unnest(m.rejected) AS r(address)) a "
-											       "  WHERE ($5::int4 IS NULL OR $5 = 4) AND (a.name, a.member) > ($3, $4) "
-											       "  ORDER BY a.name, a.member LIMIT $6)) "
-											       "SELECT z.member || '@' || z.name, z.state, z.reason, rc.* "
-											       "FROM m LEFT JOIN LATERAL ("
-											       " SELECT * FROM page ORDER BY page.name, page.member LIMIT $6) z ON true " RECEIPT_OF_Z
-											       "ORDER BY z.name, z.member",
+	    "   LEFT JOIN (SELECT DISTINCT ON (u.member) u.member, " STATE_OF("l.state") " AS state, "
+	    "      " ENDED("l.done_at") " AS done_at, l.reason "
+	    "     FROM generate_series(1, retries.n) AS g(n) "
+	    "     CROSS JOIN LATERAL " BATCH("seg.batch_no + g.n * 1000000")
+	    "     CROSS JOIN LATERAL unnest(l.members) AS u(member) "
+	    "     ORDER BY u.member, l.batch_no DESC) chain ON chain.member = x.member "
+	    "   LEFT JOIN LATERAL (SELECT f.member, f.code FROM tmtp.failure f WHERE f.site_id = $1 "
+	    "    AND f.message_id = $2 AND f.domain_id = seg.domain_id AND f.member = x.member LIMIT 1) f ON true "
+	    "   WHERE (f.member IS NOT NULL "
+	    "     OR coalesce(chain.done_at, seg.done_at) BETWEEN x.joined_at AND x.left_at) "
+	    "    AND ($5::int4 IS NULL OR f.member IS NULL AND $5 = coalesce(chain.state, seg.state)) "
+	    "   ORDER BY x.member LIMIT $6) y "
+	    "  WHERE $5::int4 IS NULL OR $5 <> 4 AND ($5 = seg.state "
+	    "    OR EXISTS (SELECT FROM generate_series(1, retries.n) AS g(n) "
+	    "     CROSS JOIN LATERAL " BATCH("seg.batch_no + g.n * 1000000") "     WHERE $5 = "
+	    STATE_OF("l.state") ")) "
+	    "  LIMIT $6) "
+	    "UNION ALL "
+	    " (SELECT a.name, a.member, 4, NULL "
+	    "  FROM m CROSS JOIN LATERAL (SELECT split_part(r.address, '@', 2) COLLATE \"C\" AS name, "
+	    "    split_part(r.address, '@', 1) COLLATE \"C\" AS member "
+	    "   FROM unnest(m.rejected) AS r(address)) a "
+	    "  WHERE ($5::int4 IS NULL OR $5 = 4) AND (a.name, a.member) > ($3, $4) "
+	    "  ORDER BY a.name, a.member LIMIT $6)) "
+	    "SELECT z.member || '@' || z.name, z.state, z.reason, rc.* "
+	    "FROM m LEFT JOIN LATERAL ("
+	    " SELECT * FROM page ORDER BY page.name, page.member LIMIT $6) z ON true " RECEIPT_OF_Z
+	    "ORDER BY z.name, z.member",
+	/* clang-format on */
 	.types = page_types,
 	.lane = STORE_READ,
 	.repeatable = true,
@@ -197,6 +197,7 @@ static const struct store_op page_op = {
 /* Those who were refused stand in a table of their own. */
 static const struct store_op failed_op = {
 	.name = "message_recipients_failed",
+	/* clang-format off */
 	.sql =
 	    "WITH " SEGMENTS
 	    "SELECT z.member || '@' || z.name, 2, z.code, NULL::timestamptz, NULL::timestamptz "
@@ -208,6 +209,7 @@ static const struct store_op failed_op = {
 	    "  AND f.member > n.after ORDER BY f.member LIMIT $6) f LIMIT $6) z ON true "
 	    "WHERE m.site_id = $1 AND m.message_id = $2 AND m.recalls IS NULL AND $5::int4 = 2 "
 	    "ORDER BY z.name, z.member",
+	/* clang-format on */
 	.types = page_types,
 	.lane = STORE_READ,
 	.repeatable = true,

@@ -93,6 +93,7 @@ rows_chunks(const PGresult *r, struct store_job *const *jobs, size_t n)
  */
 static const struct store_op chunks_run = {
 	.name = "upkeep_chunks",
+	/* clang-format off */
 	.sql =
 	    "WITH c AS MATERIALIZED (SELECT k.* FROM tmtp.chunk k "
 	    "  WHERE (k.site_id, k.channel_id, k.domain_id, k.first_member) > ($1, $2, $3, $4) "
@@ -101,8 +102,7 @@ static const struct store_op chunks_run = {
 	    "  CASE WHEN t.n > $6 THEN ceil(t.n::numeric / ceil(t.n::numeric / $5))::int8 ELSE t.n END AS part "
 	    "  FROM c CROSS JOIN LATERAL (SELECT count(*) AS n FROM tmtp.subscription s "
 	    "   WHERE s.site_id = c.site_id AND s.channel_id = c.channel_id AND s.domain_id = c.domain_id "
-	    "   AND s.member >= c.first_member AND s.member < coalesce(c.next_member, " SQL_MEMBER_LAST
-	    ") "
+	    "   AND s.member >= c.first_member AND s.member < coalesce(c.next_member, " SQL_MEMBER_LAST ") "
 	    "   AND s.state = 1) t), "
 	    "cut AS MATERIALIZED (SELECT k.site_id, k.channel_id, k.domain_id, k.first_member AS old_first, "
 	    "  m.member AS first_member, "
@@ -124,31 +124,23 @@ static const struct store_op chunks_run = {
 	    "  FROM counted k WINDOW o AS " OF_CHANNEL "), "
 	    "joined AS MATERIALIZED (SELECT * FROM (SELECT pair.*, lag(thin, 1, false) OVER " OF_CHANNEL
 	    "  AS taken FROM pair) p WHERE thin AND NOT taken), "
-	    "gone AS (DELETE FROM tmtp.chunk k USING joined j WHERE " SAME_CHANNEL(
-		"k",
-		"j") "  AND k.first_member = j.other), "
-		     "changed AS MATERIALIZED (SELECT o.*, j.n AS both, j.other_next, g.other IS NOT NULL AS is_gone "
-		     "  FROM counted o "
-		     "  LEFT JOIN joined j ON " SAME_CHANNEL(
-			 "j",
-			 "o") "AND j.first_member = o.first_member "
-			      "  LEFT JOIN joined g ON " SAME_CHANNEL(
-				  "g",
-				  "o") "AND g.other = o.first_member "
-				       "  WHERE o.members <> o.part OR o.n > $6 OR j.n IS NOT NULL OR g.n IS NOT NULL), "
-				       "kept AS (UPDATE tmtp.chunk k SET members = coalesce(o.both, o.part), "
-				       "  next_member = CASE WHEN o.both IS NOT NULL THEN o.other_next ELSE "
-				       "   coalesce((SELECT x.first_member FROM cut x WHERE " SAME_CHANNEL(
-					   "x",
-					   "o") "    AND x.old_first = o.first_member AND x.nth = 1), o.next_member) END "
-						"  FROM changed o WHERE NOT o.is_gone AND " SAME_CHANNEL(
-						    "k",
-						    "o") "  AND k.first_member = o.first_member) "
-							 "SELECT o.site_id, o.channel_id, o.domain_id, o.first_member, EXISTS (SELECT FROM changed x "
-							 "  WHERE " SAME_CHANNEL(
-							     "x",
-							     "o") "AND x.first_member = o.first_member) FROM counted o "
-								  "ORDER BY o.site_id, o.channel_id, o.domain_id, o.first_member",
+	    "gone AS (DELETE FROM tmtp.chunk k USING joined j WHERE " SAME_CHANNEL("k", "j")
+	    "  AND k.first_member = j.other), "
+	    "changed AS MATERIALIZED (SELECT o.*, j.n AS both, j.other_next, g.other IS NOT NULL AS is_gone "
+	    "  FROM counted o "
+	    "  LEFT JOIN joined j ON " SAME_CHANNEL("j", "o") "AND j.first_member = o.first_member "
+	    "  LEFT JOIN joined g ON " SAME_CHANNEL("g", "o") "AND g.other = o.first_member "
+	    "  WHERE o.members <> o.part OR o.n > $6 OR j.n IS NOT NULL OR g.n IS NOT NULL), "
+	    "kept AS (UPDATE tmtp.chunk k SET members = coalesce(o.both, o.part), "
+	    "  next_member = CASE WHEN o.both IS NOT NULL THEN o.other_next ELSE "
+	    "   coalesce((SELECT x.first_member FROM cut x WHERE " SAME_CHANNEL("x", "o")
+	    "    AND x.old_first = o.first_member AND x.nth = 1), o.next_member) END "
+	    "  FROM changed o WHERE NOT o.is_gone AND " SAME_CHANNEL("k", "o")
+	    "  AND k.first_member = o.first_member) "
+	    "SELECT o.site_id, o.channel_id, o.domain_id, o.first_member, EXISTS (SELECT FROM changed x "
+	    "  WHERE " SAME_CHANNEL("x", "o") "AND x.first_member = o.first_member) FROM counted o "
+	    "ORDER BY o.site_id, o.channel_id, o.domain_id, o.first_member",
+	/* clang-format on */
 	.types = (const Oid[]){ T_INT8, T_INT8, T_INT8, T_TEXT, T_INT8, T_INT8, T_INT8, 0 },
 	.lane = STORE_READ, /* it may take a while; nobody waits for it */
 	.bind = bind_chunks,

@@ -82,20 +82,28 @@ rows_reap(const PGresult *r, struct store_job *const *jobs, size_t n)
 	"(SELECT count(*) FROM gone) > 0 AND " x \
 	".lease_owner = ANY (ARRAY(SELECT worker_id FROM gone)) "
 
+#define FREED(name, table, x, which)                                                         \
+	name " AS (UPDATE tmtp." table " " x " SET leased_until = NULL, lease_owner = NULL " \
+	     " WHERE " which                                                                 \
+	     OF_GONE(x) "RETURNING 1), "
+
 static const struct store_op reap_relays = {
 	.name = "worker_reap_relays",
-	.sql = GONE(
-	    "relay") "batches AS (UPDATE tmtp.batch b SET leased_until = NULL, lease_owner = NULL "
-		     " WHERE b.state = 0 AND " OF_GONE(
-			 "b") "RETURNING 1), "
-			      "grants AS (UPDATE tmtp.grant_outbox o SET leased_until = NULL, lease_owner = NULL "
-			      " WHERE " OF_GONE(
-				  "o") "RETURNING 1), "
-				       "catchups AS (UPDATE tmtp.catchup c SET leased_until = NULL, lease_owner = NULL "
-				       " WHERE " OF_GONE(
-					   "c") "RETURNING 1) "
-						"SELECT g.worker_id, (SELECT count(*) FROM batches) + (SELECT count(*) FROM grants) "
-						" + (SELECT count(*) FROM catchups) FROM gone g",
+	/* clang-format off */
+	.sql =
+	    GONE("relay")
+	    FREED("batches", "batch", "b", "b.state = 0 AND ")
+	    FREED("grants", "grant_outbox", "g", "")
+	    FREED("receipts", "receipt_outbox", "r", "")
+	    FREED("presences", "presence_outbox", "o", "")
+	    FREED("catchups", "catchup", "c", "")
+	    "probes AS (UPDATE tmtp.peer p SET probe_until = NULL, probe_owner = NULL "
+	    " WHERE (SELECT count(*) FROM gone) > 0 "
+	    " AND p.probe_owner = ANY (ARRAY(SELECT worker_id FROM gone)) RETURNING 1) "
+	    "SELECT g.worker_id, (SELECT count(*) FROM batches) + (SELECT count(*) FROM grants) "
+	    " + (SELECT count(*) FROM receipts) + (SELECT count(*) FROM presences) "
+	    " + (SELECT count(*) FROM catchups) + (SELECT count(*) FROM probes) FROM gone g",
+	/* clang-format on */
 	.types = (const Oid[]){ T_UUID, 0 },
 	.lane = STORE_WRITE,
 	.bind = bind_reap,
@@ -104,14 +112,15 @@ static const struct store_op reap_relays = {
 
 static const struct store_op reap_homes = {
 	.name = "worker_reap_homes",
-	.sql = GONE(
-	    "home") "pickups AS (UPDATE tmtp.notification n SET leased_until = NULL, lease_owner = NULL "
-		    " WHERE n.state = 0 AND " OF_GONE(
-			"n") "RETURNING 1), "
-			     "copies AS (UPDATE tmtp.copy c SET leased_until = NULL, lease_owner = NULL "
-			     " WHERE c.state = 0 AND " OF_GONE(
-				 "c") "RETURNING 1) "
-				      "SELECT g.worker_id, (SELECT count(*) FROM pickups) + (SELECT count(*) FROM copies) FROM gone g",
+	/* clang-format off */
+	.sql =
+	    GONE("home")
+	    "pickups AS (UPDATE tmtp.notification n SET leased_until = NULL, lease_owner = NULL "
+	    " WHERE n.state = 0 AND " OF_GONE("n") "RETURNING 1), "
+	    "copies AS (UPDATE tmtp.copy c SET leased_until = NULL, lease_owner = NULL "
+	    " WHERE c.state = 0 AND " OF_GONE("c") "RETURNING 1) "
+	    "SELECT g.worker_id, (SELECT count(*) FROM pickups) + (SELECT count(*) FROM copies) FROM gone g",
+	/* clang-format on */
 	.types = (const Oid[]){ T_UUID, 0 },
 	.lane = STORE_WRITE,
 	.bind = bind_reap,

@@ -237,6 +237,9 @@ struct MHD_Response *download_response(struct web_request *req, const struct web
 /* Sends the heartbeats that are due; the time of the next one. */
 int64_t stream_keep(struct web_server *server, int64_t now_ms);
 
+/* Ends the streams of clients that are gone; looks at each once a second at most. */
+void stream_look_all(struct web_server *server, int64_t now_ms);
+
 /* Ends all of a server's streams; cut: at once. */
 void stream_close_all(struct web_server *server, bool cut);
 

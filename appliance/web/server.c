@@ -223,6 +223,7 @@ keeper_run(void *arg)
 		keeper_cut(server, now_ms);
 		server->next_ms = now_ms + KEEPER_MS;
 		pthread_mutex_unlock(&server->lock);
+		stream_look_all(server, now_ms);
 		next_ms = stream_keep(server, now_ms);
 		pthread_mutex_lock(&server->lock);
 		if (next_ms < server->next_ms)

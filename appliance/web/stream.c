@@ -11,11 +11,13 @@
 #include "base/clock.h"
 #include "web/private.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
 #define HEARTBEAT_MS 25000
+#define LOOK_EVERY_MS 1000 /* whether clients are still there */
 #define BUFFER_MAX 65536
 #define QUEUE_FIRST 4
 #define QUEUE_KEEP 16
@@ -42,6 +44,7 @@ struct web_stream {
 	size_t queued; /* octets */
 	unsigned heartbeat_ms;
 	_Atomic int64_t due_ms; /* of the next heartbeat */
+	int64_t looked_ms;      /* when the client was last there, under the server's lock */
 	void (*closed)(struct web_stream *, void *);
 	void (*drained)(struct web_stream *, void *);
 	void *arg;
@@ -454,6 +457,46 @@ stream_beat(struct web_stream *s, struct web_frame *beat)
 	if (!s->ended && !s->closing && !s->cut && s->count == 0 && queue_push(s, beat))
 		stream_resume(s);
 	pthread_mutex_unlock(&s->lock);
+}
+
+/*
+ * The daemon doesn't poll a suspended connection. Who has ended its side of
+ * one reads no events any more.
+ */
+static void
+stream_look(struct web_stream *s)
+{
+	struct pollfd p = { .events = POLLRDHUP };
+
+	pthread_mutex_lock(&s->lock);
+	p.fd = s->fd;
+	if (!s->ended && !s->cut && s->fd >= 0 && poll(&p, 1, 0) > 0)
+		stream_cut(s);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void
+stream_look_all(struct web_server *server, int64_t now_ms)
+{
+	struct web_stream *found[BATCH];
+	size_t n;
+
+	do {
+		n = 0;
+		pthread_mutex_lock(&server->lock);
+		for (struct web_stream *s = server->streams; s != NULL && n < BATCH;
+		     s = s->next) {
+			if (now_ms - s->looked_ms < LOOK_EVERY_MS)
+				continue;
+			s->looked_ms = now_ms;
+			found[n++] = web_stream_ref(s);
+		}
+		pthread_mutex_unlock(&server->lock);
+		for (size_t i = 0; i < n; i++) {
+			stream_look(found[i]);
+			web_stream_unref(&found[i]);
+		}
+	} while (n == BATCH);
 }
 
 int64_t

@@ -46,7 +46,8 @@ struct web_stream_options {
 /*
  * Replies 200 text/event-stream and keeps the answer open. The request is gone
  * as with any reply. The caller owns one reference, valid beyond the stream's
- * end. NULL: no memory; the request has been answered and closed is never called.
+ * end. A client that ends its side of the connection is taken for gone, within
+ * seconds. NULL: no memory; the request has been answered and closed is never called.
  * Last-Event-ID is an ordinary header: read it before.
  */
 struct web_stream *web_stream_open(struct web_request *req, const struct web_stream_options *o);

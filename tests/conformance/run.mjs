@@ -28,6 +28,8 @@ const own = env.HOST ? null : await Own.start();
 let failed = 1;
 try {
 	const target = new Target(own ? { ...own.tell(), LONG: env.LONG } : env);
+	if (own)
+		target.switchInvitations = (on) => own.restart("invitations", String(on));
 	try {
 		if (target.pickupPort !== null && target.authority.get("both") !== null)
 			target.origin = await Origin.listen(target.pickupPort, target);
@@ -38,7 +40,7 @@ try {
 	}
 } finally {
 	const code = await own?.stop();
-	if (own && (code !== 0 || /runtime error:|Sanitizer|reply-twice|level=fatal|event=drain-timeout/.test(own.log))) {
+	if (own && (code !== 0 || /runtime error:|Sanitizer|reply-twice|level=fatal|event=drain-timeout/.test((own.earlier ?? "") + own.log))) {
 		console.log(`# tmtpd ended with ${code}; its last lines:\n${own.log.split("\n").slice(-40).map((line) => `# ${line}`).join("\n")}`);
 		failed++;
 	}

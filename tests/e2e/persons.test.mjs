@@ -427,6 +427,21 @@ describe("persons of two homes", () => {
 		JOIN tmtp.sender s USING (sender_id) JOIN tmtp.account a USING (account_id)
 		WHERE a.name = '${member.address.split("@")[0]}' AND s.address = '${sender.address}'`), "hex");
 
+	it("who was accepted may name the inbox instead of showing the grant", async () => {
+		const [a, b] = await pair(), s = new Session({ port: homes.b.ports.dmtps, domain: "b.test", ca: homes.authority.pem, ...homes.authority.issue("a.test") });
+		const { post } = compose({ from: a.address, to: b.address, uris: ["https://a.test/m/x"], rcpts: [[b.address, "inbox"]] });
+		const entries = () => homes.b.number(`SELECT count(*) FROM tmtp.inbox i JOIN tmtp.notification n USING (notification_id) WHERE n.id = '${post.id}'`);
+		assert.deepEqual(await s.ask("POST", post), ["K"]);
+		assert.equal(await entries(), 1);
+		// Twice, in letters of another case: it is one recipient. Another channel of the same address is closed.
+		const rcpts = [[b.address, "smtp"], [b.address.toUpperCase().replace("B.TEST", "b.test"), "inbox"], [b.address, "inbox"]];
+		assert.deepEqual(await s.ask("POST", { ...post, rcpts }), ["K", { failed: [[0, "E", "channel-closed"]] }]);
+		assert.equal(await entries(), 1);
+		await b.call("DELETE", b.path(a));
+		assert.deepEqual(await s.ask("POST", { ...post, id: `${post.id}-2` }), ["K", { failed: [[0, "E", "channel-closed"]] }]);
+		await s.close();
+	});
+
 	it("strangers change nothing: not by name, nor with somebody else's grant, nor as somebody else", async () => {
 		const [a, b] = await pair(), grant = await grantOf(b, a), s = session("b"), mallory = "mallory@c.test";
 		const before = (await b.get("/v1/inbox")).entries.length;

@@ -28,22 +28,26 @@ describe("replacements", () => {
 
 	test("an order's status stands in one place, unread again each time, by one id", async () => {
 		const watch = await ann.watch();
+		// What has been replaced once more is not told: each is waited for.
+		const live = (subject) => until(`${subject}, live`, () => watch.entries.includes(subject));
 		const before_ = (await ann.entries()).length;
 		const first = await status(ann.address, "Order 1: taken");
+		await live("Order 1: taken");
 		const { id } = await ann.has("Order 1: taken");
 		await ann.do("POST", `/v1/inbox/${id}/read`);
 		const second = await status(ann.address, "Order 1: packed", first);
 		const packed = await ann.has("Order 1: packed");
 		assert.deepEqual([packed.id, packed.read, packed.replaced], [id, null, true]);
+		await live("Order 1: packed");
 		await status(ann.address, "Order 1: sent", second); // names the newest
-		await ann.has("Order 1: sent");
+		await live("Order 1: sent");
 		await status(ann.address, "Order 1: there", first); // names the first
 		const there = await ann.has("Order 1: there");
 		assert.equal(there.id, id);
 		assert.equal((await ann.entries()).length, before_ + 1);
 		const one = await ann.get(`/v1/inbox/${id}`);
 		assert.equal(one.fields.subject, "Order 1: there");
-		await until("the live events", () => watch.entries.includes("Order 1: there"));
+		await live("Order 1: there");
 		assert.deepEqual(watch.events.filter((e) => e.data.id === id).map((e) => [e.data.subject, e.data.replaced]),
 			[["Order 1: taken", undefined], ["Order 1: packed", true], ["Order 1: sent", true], ["Order 1: there", true]]);
 		watch.close();

@@ -21,7 +21,7 @@ function pairOfItsOwn(options) {
 }
 
 describe("a peer that can't take everything at once", () => {
-	const its = pairOfItsOwn({ routes: ["z.test", "i.test", "x.test", "drop.test", "gone.test"] });
+	const its = pairOfItsOwn({ routes: ["z.test", "i.test", "x.test", "drop.test", "gone.test", "ahead.test"] });
 	let site, ann;
 
 	before(async () => {
@@ -122,6 +122,25 @@ describe("a peer that can't take everything at once", () => {
 		assert.equal((await site.settled(id)).delivered, 1);
 		assert.equal(its_.record(id).length, 4);
 		assert.equal(await batch(id, "lost_alone"), "0");
+	});
+
+	// What a clock that was an hour ahead leaves in the database once it is right again.
+	test("a peer isn't waited for longer because the clock was ahead when its next try was set", async () => {
+		const its_ = await sink("ahead.test");
+		const crowd = await Crowd.make(site, "news", "ahead.test", "c", 1);
+		its.ways["ahead.test"].refuse();
+		const id = await site.push("news", `${crowd.member(1)}@ahead.test`, "An hour ahead"), from = its.shop.now;
+		await until("a try that failed", () => peer("ahead.test", "p.retry_at"));
+		await its.shop.sql(`BEGIN;
+			UPDATE tmtp.clock SET seen_at = seen_at + interval '1 hour' WHERE role = 'relay';
+			UPDATE tmtp.peer SET retry_at = retry_at + interval '1 hour' WHERE domain_id = (SELECT domain_id FROM tmtp.domain WHERE name = 'ahead.test');
+			UPDATE tmtp.batch SET not_before = now() + interval '1 hour' WHERE message_id = '${id}';
+			COMMIT`);
+		await its.shop.killRole("relay"); // so that all of it is read from there
+		its.ways["ahead.test"].restore();
+		assert.match(await its.shop.line(/^event=clock-set-back /, from), / by_s=3[56]\d\d /);
+		assert.equal((await site.settled(id)).delivered, 1);
+		assert.equal(its_.record(id).length, 1);
 	});
 
 	test("a dead domain costs one probe at a time, whoever waits for it; what expires meanwhile is dead with the reason, held or not", async () => {

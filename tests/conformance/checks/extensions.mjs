@@ -1,4 +1,4 @@
-// PROTOCOL.md, sections 6.4 to 6.6: AUTH, GRANT and RECEIPT, where the greeting offers them. The sender's domain plays the
+// PROTOCOL.md, sections 6.4 to 6.7: AUTH, GRANT, RECEIPT and PRESENCE, where the greeting offers them. The sender's domain plays the
 // member's home server here.
 import crypto from "node:crypto";
 import { expect, expectAlive, expectAll, expectRest } from "../lib/expect.mjs";
@@ -13,7 +13,7 @@ async function offering(t, verb, options) {
 	return session;
 }
 
-for (const verb of ["AUTH", "GRANT", "RECEIPT"])
+for (const verb of ["AUTH", "GRANT", "RECEIPT", "PRESENCE"])
 	check("5.1", `${verb} is known when ext says so, and unknown otherwise`, async (t) => {
 		const session = await t.open();
 		const offered = (session.greeting.get("ext") ?? []).some((name) => name.toString() === verb);
@@ -140,6 +140,63 @@ shapes("6.6", "RECEIPT", receipt, { from: "s", to: "s", events: "l" });
 check("6.6", "RECEIPT for another domain: E unverified-sender", async (t) => {
 	const session = await offering(t, "RECEIPT", { as: "sender" });
 	expect(await session.ask("RECEIPT", { ...receipt(t), from: "member@elsewhere.example" }), "E unverified-sender");
+});
+
+// --- PRESENCE -----------------------------------------------------------------------------------------------
+
+const presence = (t, change = {}) => ({
+	from: `member@${home(t)}`, rcpts: [crypto.randomBytes(20)], since: seconds(), state: "online", until: seconds() + 600, ...change,
+});
+
+const told = {
+	"online, to a grant that there isn't": {}, "away": { state: "away" }, "offline, without until": { state: "offline", until: undefined },
+	"since long ago": { state: "offline", since: 1, until: undefined }, "until what is past": () => ({ until: seconds() - 60 }),
+	"a grant twice": () => ({ rcpts: Array(2).fill(crypto.randomBytes(20)) }), "unknown keys": { aaa: [], zzz: 1 },
+	"a since that is not quite an hour ahead": () => ({ since: seconds() + 3300, until: seconds() + 3400 }),
+	"an until that is not quite an hour ahead": () => ({ until: seconds() + 3300 }),
+};
+for (const [name, change] of Object.entries(told))
+	check("6.7", `PRESENCE: ${name}: K`, async (t) => {
+		const session = await offering(t, "PRESENCE", { as: "sender" });
+		expect(await session.ask("PRESENCE", presence(t, typeof change === "function" ? change() : change)), "K");
+	});
+
+check("6.7", "PRESENCE to the grant of a site's channel, of another's, of one that was revoked: K, and nothing else is said", async (t) => {
+	const session = await offering(t, "PRESENCE", { as: "sender" }), own = await t.grant(), { others } = await t.target.grants(t);
+	const replies = [];
+	for (const rcpts of [[own], [others[0] ?? own], [t.target.revoked ?? own]])
+		replies.push(await session.ask("PRESENCE", presence(t, { rcpts })));
+	expectAll(replies, Array(3).fill("K"));
+	if (replies.some((reply) => reply.length > 1 && reply[1].size > 0))
+		throw new Error("more than K was said");
+});
+
+const untold = {
+	"an unknown state": { state: "busy" }, "a state in upper case": { state: "Online" }, "no recipients": { rcpts: [] },
+	"a grant of 19 octets": { rcpts: [Buffer.alloc(19)] }, "an address instead of a grant": (t) => ({ rcpts: [t.target.members[0] ?? "a@b.example"] }),
+	"a recipient that is a list": { rcpts: [[Buffer.alloc(20)]] },
+	"online without until": { until: undefined }, "away without until": { state: "away", until: undefined }, "offline with until": { state: "offline" },
+	"a since more than an hour ahead": () => ({ since: seconds() + 3900, until: seconds() + 3950 }),
+	"an until more than an hour ahead": () => ({ until: seconds() + 3900 }), "a negative since": { since: -1 },
+};
+for (const [name, change] of Object.entries(untold))
+	check("6.7", `PRESENCE with ${name}: E malformed`, async (t) => {
+		const session = await offering(t, "PRESENCE", { as: "sender" });
+		expect(await session.ask("PRESENCE", presence(t, typeof change === "function" ? change(t) : change)), "E malformed");
+		await expectAlive(session);
+	});
+
+check("6.7", "PRESENCE: as many recipients as rcpts: K; one more: E limit", async (t) => {
+	const session = await offering(t, "PRESENCE", { as: "sender" }), rcpts = Array.from({ length: session.limits.rcpts + 1 }, () => crypto.randomBytes(20));
+	session.send(["PRESENCE", presence(t, { rcpts: rcpts.slice(1) })], ["PRESENCE", presence(t, { rcpts })]);
+	expectAll(await session.replies(2), ["K", "E limit"]);
+});
+
+shapes("6.7", "PRESENCE", presence, { from: "s", rcpts: "l", since: "i", state: "s", until: "i" });
+
+check("6.7", "PRESENCE for another domain's person: E unverified-sender", async (t) => {
+	const session = await offering(t, "PRESENCE", { as: "sender" });
+	expect(await session.ask("PRESENCE", presence(t, { from: "member@elsewhere.example" })), "E unverified-sender");
 });
 
 // --- AUTH -----------------------------------------------------------------------------------------------------

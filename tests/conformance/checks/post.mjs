@@ -91,12 +91,17 @@ check("8", "more invitations than anybody wants to see: K always", async (t) => 
 		expectPlain(await session.ask("POST", await t.post(invitation(t.target.closed ?? `somebody@${t.target.domain}`, { channel: `news-${i}` }))));
 });
 check("8", "while invitations are switched off: channel-closed for everybody", async (t) => {
-	if (t.target.invitations)
+	if (t.target.invitations && t.target.switchInvitations === null)
 		t.skip("invitations are on");
-	const session = await t.verified();
-	for (const address of [t.target.members[0], `nobody-at-all@${t.target.domain}`])
-		expectFailed(await session.ask("POST", await t.post(invitation(address))), [[0, closed]]);
-});
+	await t.target.switchInvitations?.(false);
+	try {
+		const session = await t.verified();
+		for (const address of [t.target.members[0], `nobody-at-all@${t.target.domain}`])
+			expectFailed(await session.ask("POST", await t.post(invitation(address))), [[0, closed]]);
+	} finally {
+		await t.target.switchInvitations?.(true);
+	}
+}, { last: true });
 one("6.2", "an invitation without a channel: E malformed", { rcpts: [["ann@home.test", "invite"]] }, "E malformed");
 for (const channel of ["", "News", "news letter", "n".repeat(31)])
 	one("6.2", `an invitation to a channel that can't be one (${JSON.stringify(channel)}): E malformed`, invitation("ann@home.test", { channel }), "E malformed");

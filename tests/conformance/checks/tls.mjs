@@ -152,6 +152,7 @@ check("5.2", "in plaintext the extension verbs: E tls-required (or unknown, when
 		AUTH: { domain: "shop.test", key: "k1", signature: Buffer.alloc(64) },
 		GRANT: grantArguments(t),
 		RECEIPT: { from: t.target.sender, to: t.target.site, events: [] },
+		PRESENCE: { from: t.target.sender, rcpts: [Buffer.alloc(20)], since: 1, state: "offline" },
 	};
 	for (const [verb, more] of Object.entries(commands)) {
 		const offered = (session.greeting.get("ext") ?? []).some((name) => name.toString() === verb);

@@ -129,6 +129,18 @@ ${senders.map((sender) => `route "${sender}" {
 		});
 	}
 
+	// Starts anew with that value of an option of the section home.
+	async restart(option, value) {
+		const text = fs.readFileSync(this.conf, "utf8").replace(new RegExp(`\n\t${option} = .*`), "");
+		fs.writeFileSync(this.conf, text.replace("\nhome {", `\nhome {\n\t${option} = ${value}`));
+		this.child.kill("SIGTERM");
+		const code = await this.ended, told = this.log;
+		if (code !== 0)
+			throw new Error(`tmtpd ended with ${code}:\n${told}`);
+		await this.spawn();
+		this.earlier = (this.earlier ?? "") + told;
+	}
+
 	ctl(args, input = "") {
 		return new Promise((resolve, reject) => {
 			const child = execFile(tmtpctl, ["--config", this.conf, "--json", ...args], { cwd: "/" }, (error, stdout, stderr) =>
@@ -173,6 +185,7 @@ ${senders.map((sender) => `route "${sender}" {
 				await this.call("PUT", `/v1/channels/${settings.SENDER}/extra`, token, {});
 				await this.call("PUT", `/v1/channels/${settings.SENDER}/gone`, token, {});
 				await this.call("PUT", `/v1/channels/${settings.FRIEND}/inbox`, token, {});
+				this.settings.INBOX = address;
 				this.settings.REVOKED = textOf(Buffer.from(await this.sql("SELECT encode(grant_id, 'hex') FROM tmtp.open_grant WHERE channel = 'gone'"), "hex"));
 				await this.call("DELETE", `/v1/channels/${settings.SENDER}/gone`, token);
 			}
@@ -199,7 +212,7 @@ ${senders.map((sender) => `route "${sender}" {
 
 	// What a suite has to know of it, by its names.
 	tell() {
-		const names = ["PORT", "STARTTLS_PORT", "PICKUP_PORT", "DOMAIN", "SENDER", "OTHER", "FRIEND", "SITE", "MEMBERS", "CLOSED", "CHANNEL", "GRANTS", "REVOKED"];
+		const names = ["PORT", "STARTTLS_PORT", "PICKUP_PORT", "DOMAIN", "SENDER", "OTHER", "FRIEND", "INBOX", "SITE", "MEMBERS", "CLOSED", "CHANNEL", "GRANTS", "REVOKED"];
 		return { HOST: "127.0.0.1", CERTS: this.certificates, ...Object.fromEntries(names.filter((name) => this.settings[name]).map((name) => [name, this.settings[name]])) };
 	}
 

@@ -30,6 +30,7 @@ export class Target {
 		this.givenGrants = list(settings.GRANTS).map(grantOf);
 		this.revoked = settings.REVOKED ? grantOf(settings.REVOKED) : null;
 		this.invitations = settings.INVITATIONS !== "off";
+		this.switchInvitations = null; // (on) => …, where the suite may change the server's configuration
 		this.long = settings.LONG === "1";
 		this.origin = null;
 		this.authority = new Authority(settings.CERTS, ...[this.sender, this.other].map((address) => address.split("@")[1]));

@@ -11,6 +11,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { jwt, request, Watch } from "./http.mjs";
 import { Proxy } from "./proxy.mjs";
+import { beginState } from "./state.mjs";
 import { freePorts, gone, patience, until } from "./wait.mjs";
 
 const top = path.join(path.dirname(fileURLToPath(import.meta.url)), "../../..");
@@ -88,6 +89,8 @@ export class Appliance {
 	// Resolves when every role is ready.
 	async start() {
 		const from = this.lines.length;
+		if (!fs.existsSync(this.state))
+			await beginState(build, tmtpd, account, this.state);
 		this.child = spawn(this.program ?? tmtpd, ["-c", this.conf], { stdio: ["ignore", "ignore", "pipe"], cwd: "/", env: { ...process.env, ...this.env } });
 		this.ended = new Promise((resolve) => this.child.on("exit", (code, signal) => resolve({ code, signal })));
 		let rest = "";

@@ -82,13 +82,18 @@ cluster_setup(void **state)
 {
 	const char *given = getenv("TMTP_TEST_CLUSTER");
 	struct uuid id = uuid_make();
+	const char *tmp = getenv("TMPDIR");
 	struct buffer why;
 
 	(void)state;
+	if (tmp == NULL || tmp[0] == '\0' || strlen(tmp) > 40) /* a socket's path is short */
+		tmp = "/tmp";
 	log_set_level(LOG_ERROR_LEVEL);
 	cluster.own = given == NULL || given[0] == '\0';
-	(void)snprintf(cluster.dir, sizeof(cluster.dir), "%s",
-	               cluster.own ? "/tmp/tmtpXXXXXX" : given);
+	if (cluster.own)
+		(void)snprintf(cluster.dir, sizeof(cluster.dir), "%s/tmtpXXXXXX", tmp);
+	else
+		(void)snprintf(cluster.dir, sizeof(cluster.dir), "%s", given);
 	if (cluster.own) {
 		if (mkdtemp(cluster.dir) == NULL || chmod(cluster.dir, 0755) != 0)
 			cluster_die(cluster.dir, "no folder");

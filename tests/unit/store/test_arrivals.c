@@ -5,6 +5,8 @@
 #include "cluster.h"
 
 #include "store/arrivals.h"
+#include "store/channels_asked.h"
+#include "store/pickups.h"
 #include "store/inboxes.h"
 
 #define NOW INT64_C(1800000000000000) /* 2027-01-15T08:00:00Z */

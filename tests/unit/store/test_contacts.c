@@ -2,6 +2,8 @@
 #include "cluster.h"
 
 #include "store/arrivals.h"
+#include "store/channels_asked.h"
+#include "store/pickups.h"
 #include "store/contacts.h"
 #include "store/messages.h"
 #include "store/presence.h"

@@ -2,8 +2,11 @@
 #include "cluster.h"
 
 #include "store/catchups.h"
+#include "store/clocks.h"
 #include "store/peers.h"
+#include "store/presence.h"
 #include "store/queue.h"
+#include "store/receipts.h"
 #include "store/workers.h"
 
 #include <stdatomic.h>
@@ -72,7 +75,7 @@ setup(void **state)
 	return 0;
 }
 
-/* A batch, a GRANT, a question and a pickup that wait. */
+/* A batch, a GRANT, a question, a receipt and a presence that wait; a peer to be probed. */
 static int
 some(void **state)
 {
@@ -82,7 +85,8 @@ some(void **state)
 	(void)state;
 	uuid_format(&id, text);
 	cluster_sql("TRUNCATE tmtp.message, tmtp.batch, tmtp.grant_outbox, tmtp.consent, "
-	            "tmtp.catchup, tmtp.notification, tmtp.worker");
+	            "tmtp.catchup, tmtp.notification, tmtp.worker, tmtp.receipt_outbox, "
+	            "tmtp.presence_outbox, tmtp.peer");
 	cluster_sql(
 	    "INSERT INTO tmtp.message (site_id, message_id, channel_id, audience, lane, "
 	    "accepted_at, date_s, size, digest, body) VALUES (1, '%s', 1, 2, 1, "
@@ -100,6 +104,14 @@ some(void **state)
 	            text);
 	cluster_sql("INSERT INTO tmtp.catchup (site_id, domain_id, next_at) "
 	            "VALUES (1, 9, to_timestamp(1800000000))");
+	cluster_sql("INSERT INTO tmtp.receipt_outbox VALUES (1, '%s', 1, 1, 9, 'orders', "
+	            "to_timestamp(1800000000))",
+	            text);
+	cluster_sql("INSERT INTO tmtp.presence_outbox VALUES (1, 9, to_timestamp(1800000000))");
+	cluster_sql(
+	    "INSERT INTO tmtp.domain VALUES (10, 'down.test', now()) ON CONFLICT DO NOTHING");
+	cluster_sql("INSERT INTO tmtp.peer (domain_id, failures, retry_at) "
+	            "VALUES (10, 1, to_timestamp(1800000000))");
 	return 0;
 }
 
@@ -148,6 +160,56 @@ questions(struct process *p)
 	return n;
 }
 
+static size_t
+receipts(struct process *p)
+{
+	struct receipt_claim c = { .now_us = NOW + S,
+		                   .lease_until_us = NOW + 100 * S,
+		                   .limit = 5 };
+	size_t n;
+
+	assert_int_equal(RUN(store_receipt_claim, p->store, &c), STORE_OK);
+	n = c.rows_n;
+	receipt_claim_clear(&c);
+	return n;
+}
+
+/* Behind the GRANT: as long as that waits, none is claimed. */
+static size_t
+presences(struct process *p)
+{
+	struct presence_claim c = { .now_us = NOW + S,
+		                    .lease_until_us = NOW + 100 * S,
+		                    .limit = 5 };
+	size_t n;
+
+	cluster_sql("UPDATE tmtp.grant_outbox SET account_id = -account_id");
+	assert_int_equal(RUN(store_presence_claim, p->store, &c), STORE_OK);
+	cluster_sql("UPDATE tmtp.grant_outbox SET account_id = -account_id");
+	n = c.rows_n;
+	presence_claim_clear(&c);
+	return n;
+}
+
+static size_t
+probes(struct process *p)
+{
+	struct peer_probe probe = { .domain_id = 10,
+		                    .now_us = NOW + S,
+		                    .until_us = NOW + 100 * S };
+
+	assert_int_equal(RUN(store_peer_probe, p->store, &probe), STORE_OK);
+	free(probe.state.reason);
+	return probe.ours;
+}
+
+/* How many of what waits is this process's now: 6 or 0. */
+static size_t
+all(struct process *p)
+{
+	return batches(p) + grants(p) + questions(p) + receipts(p) + presences(p) + probes(p);
+}
+
 static struct worker_reap
 reap(struct process *p, void (*call)(struct store *, struct worker_reap *))
 {
@@ -176,12 +238,12 @@ test_who_is_there_keeps_its_leases(void **state)
 	start(&first, "tmtp_relay");
 	start(&second, "tmtp_relay");
 	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.worker"), 2);
-	assert_int_equal(batches(&first) + grants(&first) + questions(&first), 3);
+	assert_int_equal(all(&first), 6);
 	for (int i = 0; i < 3; i++) {
 		assert_int_equal(reap(&first, store_worker_reap_relays).gone_n, 0);
 		assert_int_equal(reap(&second, store_worker_reap_relays).gone_n, 0);
 	}
-	assert_int_equal(batches(&second) + grants(&second) + questions(&second), 0);
+	assert_int_equal(all(&second), 0);
 	end(&first);
 	end(&second);
 }
@@ -195,14 +257,14 @@ test_who_is_gone_leaves_its_leases_to_others(void **state)
 	(void)state;
 	start(&first, "tmtp_relay");
 	start(&second, "tmtp_relay");
-	assert_int_equal(batches(&first) + grants(&first) + questions(&first), 3);
+	assert_int_equal(all(&first), 6);
 	gone = first.id;
 	end(&first);
 	r = reap_until(&second, store_worker_reap_relays);
 	assert_int_equal(r.gone_n, 1);
 	assert_memory_equal(&r.gone[0], &gone, sizeof(gone));
-	assert_int_equal(r.leases, 3);
-	assert_int_equal(batches(&second) + grants(&second) + questions(&second), 3);
+	assert_int_equal(r.leases, 6);
+	assert_int_equal(all(&second), 6);
 	assert_int_equal(cluster_int("SELECT attempts FROM tmtp.batch"),
 	                 2); /* counted all the same */
 	assert_int_equal(reap(&second, store_worker_reap_relays).gone_n, 0);
@@ -275,6 +337,112 @@ test_a_connection_knows_whose_it_is(void **state)
 	end(&first);
 }
 
+/* --- A clock that was set back --------------------------------------------------- */
+
+#define HOUR (3600 * S)
+
+static struct clock_see
+see(struct process *p, void (*call)(struct store *, struct clock_see *), int64_t now_us)
+{
+	struct clock_see c = { .now_us = now_us };
+
+	assert_int_equal(RUN(call, p->store, &c), STORE_OK);
+	return c;
+}
+
+/* What waits until a second after the time at which its clock was an hour ahead. */
+static void
+all_wait_until(int64_t at_us)
+{
+	long long s = (long long)(at_us / S);
+
+	cluster_sql("UPDATE tmtp.batch SET not_before = to_timestamp(%lld), "
+	            "leased_until = to_timestamp(%lld)",
+	            s, s);
+	cluster_sql("UPDATE tmtp.grant_outbox SET leased_until = to_timestamp(%lld)", s);
+	cluster_sql("UPDATE tmtp.receipt_outbox SET leased_until = to_timestamp(%lld)", s);
+	cluster_sql("UPDATE tmtp.presence_outbox SET leased_until = to_timestamp(%lld)", s);
+	cluster_sql("UPDATE tmtp.catchup SET next_at = to_timestamp(%lld), "
+	            "leased_until = to_timestamp(%lld)",
+	            s, s);
+	cluster_sql("UPDATE tmtp.peer SET retry_at = to_timestamp(%lld), "
+	            "probe_until = to_timestamp(%lld)",
+	            s, s);
+}
+
+static void
+test_what_an_advanced_clock_told_to_wait_is_told_anew(void **state)
+{
+	struct clock_see c;
+
+	(void)state;
+	cluster_sql("UPDATE tmtp.clock SET seen_at = 'epoch', set_back = 0");
+	start(&first, "tmtp_relay");
+	start(&second, "tmtp_relay");
+	assert_int_equal(see(&first, store_clock_see_relay, NOW).back_us, 0);
+	assert_int_equal(see(&first, store_clock_see_relay, NOW + HOUR).back_us, 0);
+	all_wait_until(NOW + HOUR);
+	assert_int_equal(all(&first), 0);
+
+	/* Another process finds it; the first learns that it happened, and moves nothing again. */
+	c = see(&second, store_clock_see_relay, NOW);
+	assert_int_equal(c.back_us, HOUR);
+	assert_int_equal(c.set_back, 1);
+	assert_int_equal(c.moved, 6);
+	c = see(&first, store_clock_see_relay, NOW);
+	assert_int_equal(c.back_us, 0);
+	assert_int_equal(c.set_back, 1);
+	assert_int_equal(c.moved, 0);
+	assert_int_equal(all(&first), 6);
+	end(&first);
+	end(&second);
+}
+
+/* Clocks of several hosts differ by a little; that moves nothing, and the latest stays. */
+static void
+test_clocks_that_differ_a_little_move_nothing(void **state)
+{
+	(void)state;
+	cluster_sql("UPDATE tmtp.clock SET seen_at = 'epoch', set_back = 0");
+	start(&first, "tmtp_relay");
+	all_wait_until(NOW + HOUR);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(
+		    see(&first, store_clock_see_relay, NOW + CLOCK_BACK_S * S).moved, 0);
+		assert_int_equal(see(&first, store_clock_see_relay, NOW).moved, 0);
+	}
+	assert_int_equal(all(&first), 0);
+	assert_int_equal(cluster_int("SELECT extract(epoch FROM seen_at)::int8 FROM tmtp.clock "
+	                             "WHERE role = 'relay'"),
+	                 NOW / S + CLOCK_BACK_S);
+	assert_int_equal(see(&first, store_clock_see_relay, NOW - S).set_back, 1);
+	end(&first);
+}
+
+/* A pickup too. */
+static void
+test_pickups_are_told_anew(void **state)
+{
+	struct uuid n = uuid_floor(NOW);
+	char text[UUID_TEXT];
+
+	(void)state;
+	uuid_format(&n, text);
+	cluster_sql("UPDATE tmtp.clock SET seen_at = 'epoch', set_back = 0");
+	cluster_sql(
+	    "INSERT INTO tmtp.notification (notification_id, sender_id, channel, digest, "
+	    "size, date_s, uris, not_before) VALUES ('%s', 1, 'orders', sha256('x'), 1, 77, "
+	    "'u', to_timestamp(%lld))",
+	    text, (long long)((NOW + HOUR) / S + 5));
+	start(&first, "tmtp_home");
+	assert_int_equal(see(&first, store_clock_see_home, NOW + HOUR).moved, 0);
+	assert_int_equal(see(&first, store_clock_see_home, NOW + S).moved, 1);
+	assert_int_equal(cluster_int("SELECT extract(epoch FROM not_before)::int8 "
+	                             "FROM tmtp.notification"),
+	                 NOW / S + 6);
+	end(&first);
+}
+
 int
 main(void)
 {
@@ -284,6 +452,10 @@ main(void)
 		cmocka_unit_test_setup(test_who_comes_back_is_there_again, some),
 		cmocka_unit_test_setup(test_roles_are_apart, some),
 		cmocka_unit_test_setup(test_a_connection_knows_whose_it_is, some),
+		cmocka_unit_test_setup(test_what_an_advanced_clock_told_to_wait_is_told_anew,
+		                       some),
+		cmocka_unit_test_setup(test_clocks_that_differ_a_little_move_nothing, some),
+		cmocka_unit_test_setup(test_pickups_are_told_anew, some),
 	};
 
 	return cmocka_run_group_tests(tests, setup, cluster_teardown);

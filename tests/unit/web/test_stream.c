@@ -100,6 +100,7 @@ static void
 wait_closed(int n)
 {
 	struct timespec until;
+	int closed;
 
 	(void)clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += 10;
@@ -108,8 +109,9 @@ wait_closed(int n)
 		if (pthread_cond_timedwait(&seen.change, &seen.lock, &until) != 0)
 			break;
 	}
-	assert_int_equal(seen.closed, n);
+	closed = seen.closed;
 	pthread_mutex_unlock(&seen.lock);
+	assert_int_equal(closed, n);
 }
 
 static int
@@ -180,6 +182,15 @@ send_text(struct web_stream *s, const char *id, const char *text)
 	struct web_frame *f = web_frame_make(id, NULL, slice_str(text));
 
 	assert_true(web_stream_send(s, f));
+	web_frame_unref(&f);
+}
+
+static void
+send_if_open(struct web_stream *s, const char *text)
+{
+	struct web_frame *f = web_frame_make(NULL, NULL, slice_str(text));
+
+	(void)web_stream_send(s, f);
 	web_frame_unref(&f);
 }
 
@@ -487,6 +498,24 @@ test_a_heartbeat_finds_a_vanished_client(void **state)
 	assert_false(web_stream_send(wait_stream(3), NULL));
 }
 
+/* Between heartbeats too: they are 25 seconds apart, and patience is shorter. */
+static void
+test_a_client_that_leaves_is_noticed_before_the_heartbeat(void **state)
+{
+	struct http_client *c = open_stream(), *stays = open_stream();
+
+	(void)state;
+	expect(c, ":\n\n");
+	expect(stays, ":\n\n");
+	http_close(c);
+	wait_closed(1);
+	for (int i = 0; i < 2; i++)
+		send_if_open(wait_stream(i), "still there");
+	expect(stays, "data: still there\n\n");
+	http_close(stays);
+	wait_closed(2);
+}
+
 /* The trap of libmicrohttpd 0.9.75: a reader that returns 0 is asked again and again. */
 static void
 test_an_idle_stream_costs_no_time(void **state)
@@ -607,6 +636,7 @@ main(void)
 		T(test_a_frame_above_the_bound_ends_the_stream),
 		T(test_heartbeats_come_when_nothing_else_does),
 		T(test_a_heartbeat_finds_a_vanished_client),
+		T(test_a_client_that_leaves_is_noticed_before_the_heartbeat),
 		T(test_an_idle_stream_costs_no_time),
 		T(test_http_1_0_gets_its_events_too),
 		T(test_stopping_ends_streams_after_what_is_queued),
