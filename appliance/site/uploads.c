@@ -222,20 +222,22 @@ read_claim(struct upload_call *c)
 	struct slice text;
 	const char *at, *end;
 	size_t n = 0;
+	bool good;
 
 	if (!web_request_header(c->call.req, "Content-Digest", &text) ||
 	    (at = strstr((const char *)text.data, name)) == NULL)
 		return true;
 	at += sizeof(name) - 1;
 	end = strchr(at, ':');
-	c->has_claim = end != NULL &&
-	               sodium_base642bin(c->claim, sizeof(c->claim), at, (size_t)(end - at),
-	                                 NULL, &n, NULL, sodium_base64_VARIANT_ORIGINAL) == 0 &&
-	               n == sizeof(c->claim);
-	if (!c->has_claim)
+	good = end != NULL &&
+	       sodium_base642bin(c->claim, sizeof(c->claim), at, (size_t)(end - at), NULL, &n,
+	                         NULL, sodium_base64_VARIANT_ORIGINAL) == 0 &&
+	       n == sizeof(c->claim);
+	c->has_claim = good;
+	if (!good)
 		web_reply_problem(c->call.req, &web_invalid_value,
 		                  "Content-Digest has no SHA-256 where it says so.");
-	return c->has_claim;
+	return good;
 }
 
 /* False: the request has been answered. */
