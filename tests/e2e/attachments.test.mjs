@@ -319,7 +319,7 @@ describe("from upload to download", { concurrency: 1 }, () => {
 		assert.equal(part.status, 206);
 		assert.ok(part.body.equals(body.subarray(30 * MIB, 30 * MIB + 100)));
 		const grown = processes.map((pid, i) => (peak(pid) - before[i]) / MIB);
-		assert.ok(Math.max(...grown) < 8, `grown by ${grown} MiB`);
+		assert.ok(process.env.ASAN_OPTIONS || Math.max(...grown) < 8, `grown by ${grown} MiB`); // sanitizers keep what was freed
 		const bob = await home.makeAccount("bob");
 		assert.equal((await download(bob, a)).status, 404);
 	});
