@@ -150,16 +150,11 @@ run: packages-run
 	@$(MAKE) --no-print-directory -j$(shell nproc) all
 	@BUILD=$(BUILD) bash deploy/demo/demo.sh
 
-# For libfaketime, which needs the C library's own allocator.
-$(BUILD)/tmtpd-plain-malloc: $(TMTPD_OBJS) $(TMTPD_LIBS)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $(TMTPD_OBJS) $(TMTPD_LIBS) $(PKG_LIBS)
-
-.PHONY: chaos chaos-short chaos-build
-chaos-build: all $(BUILD)/tmtpd-plain-malloc
+.PHONY: chaos chaos-short
 chaos: packages-test
-	@$(MAKE) --no-print-directory chaos-build
+	@$(MAKE) --no-print-directory all
 	@BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
-chaos-short: chaos-build
+chaos-short: all
 	@SEED=$${SEED:-1} MESSAGES=$${MESSAGES:-3000} BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
 
 E2E := $(wildcard tests/e2e/*.test.mjs)
