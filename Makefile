@@ -155,7 +155,7 @@ chaos: packages-test
 	@$(MAKE) --no-print-directory all
 	@BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
 chaos-short: all
-	@SEED=$${SEED:-1} MESSAGES=$${MESSAGES:-3000} BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
+	@SEED=$${SEED:-1} MESSAGES=$${MESSAGES:-300} HURRY=1 EXCEPT="$${EXCEPT-shop's clock jumps}" BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
 
 E2E := $(wildcard tests/e2e/*.test.mjs)
 # Files at once: each waits more than it computes.

@@ -8,6 +8,7 @@ import path from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { Pair } from "../e2e/lib/appliance.mjs";
 import { Crowd } from "../e2e/lib/crowd.mjs";
+import { until } from "../e2e/lib/wait.mjs";
 import { Dice } from "./dice.mjs";
 import { FaultProxy } from "./fault_proxy.mjs";
 import { faultsOf } from "./faults.mjs";
@@ -18,7 +19,8 @@ import { Website } from "./website.mjs";
 
 const number = (name, otherwise) => Number(process.env[name] || otherwise);
 const MESSAGES = number("MESSAGES", 100_000), SEED = number("SEED", crypto.randomInt(1e9)), MEMBERS = number("MEMBERS", 200);
-const CLIENTS = number("CLIENTS", 8), SETTLE_S = number("SETTLE_S", 300), SECONDS = number("SECONDS", 0), BREAK = process.env.BREAK ?? "", ONLY = process.env.ONLY ?? "";
+const CLIENTS = number("CLIENTS", 8), SETTLE_S = number("SETTLE_S", 300), SECONDS = number("SECONDS", 0), BREAK = process.env.BREAK ?? "", names = (option) => (process.env[option] ?? "").split(",").filter(Boolean);
+const ONLY = names("ONLY"), EXCEPT = names("EXCEPT"), HURRY = process.env.HURRY === "1";
 const SIDES = ["shop", "home"];
 const say = (...words) => console.log("#", ...words);
 
@@ -101,6 +103,7 @@ async function machinesFor(why) {
 
 // --- the plan ------------------------------------------------------------------------------------------------
 
+const enough = () => SECONDS === 0 && ledger.deliveries >= MESSAGES;
 const allPlayed = (faults) => Object.values(faults).every((list) => Object.keys(list).every((name) => played[name] || name in unplayed));
 
 // Each list over and over, in another order each time, every fault once before any is played again.
@@ -108,13 +111,18 @@ async function play(list, dice, running) {
 	const names = Object.keys(list).filter((name) => !(name in unplayed));
 	let plan = [];
 	while (running() && names.length > 0) {
-		if (plan.length === 0)
+		if (plan.length === 0) {
+			if (enough() && names.every((name) => played[name])) { // only the other lists aren't through
+				await pause(100);
+				continue;
+			}
 			plan = dice.shuffled(names);
+		}
 		const name = plan.pop();
 		say(`${(performance.now() / 1000).toFixed(1)} s: ${name} (${ledger.accepted.size} accepted)`);
 		await list[name]().catch((error) => { throw new Error(`${name}: ${error.message}`, { cause: error }); });
 		played[name] = (played[name] ?? 0) + 1;
-		await pause(dice.below(800));
+		await pause(dice.below(400));
 	}
 }
 
@@ -171,10 +179,14 @@ async function breakOnPurpose() {
 		await its.home.sql("UPDATE tmtp.inbox SET dropped_at = now()");
 }
 
+// A pickup that failed again and again waits for minutes: it needn't, for those in a hurry.
+const hurry = () => until("the home's database", () => its.home.sql("UPDATE tmtp.notification SET not_before = now() WHERE state = 0 AND not_before > now()")
+	.then(() => true, () => false), { every: 200 });
+
 // Pushing and faults, until enough was accepted and everything was played, or the time is over.
 async function trouble(website, faults) {
 	const over = SECONDS > 0 ? performance.now() + SECONDS * 1000 : Infinity;
-	const done = () => performance.now() > over || (SECONDS === 0 && ledger.deliveries >= MESSAGES && allPlayed(faults));
+	const done = () => performance.now() > over || (enough() && allPlayed(faults));
 	await Promise.all([
 		...Array.from({ length: CLIENTS }, (_, i) => website.client(new Dice(SEED, `client ${i}`), done)),
 		...Object.entries(faults).map(([name, list]) => play(list, new Dice(SEED, `plan of ${name}`), () => !done())),
@@ -182,26 +194,33 @@ async function trouble(website, faults) {
 }
 
 function restore(hosts) {
-	for (const proxy of [...its.proxies, ...(its.card ? [its.card] : [])])
-		proxy.restore();
 	hosts?.restore();
+	for (const proxy of [...its.proxies, ...(its.card ? [its.card] : [])]) {
+		proxy.restore();
+		proxy.cut(); // what a fault has left silent would be waited for
+	}
 }
 
 async function run(hosts) {
-	say(`SEED=${SEED} MESSAGES=${MESSAGES} MEMBERS=${MEMBERS}${SECONDS > 0 ? ` SECONDS=${SECONDS}` : ""}${ONLY === "" ? "" : ` ONLY=${ONLY}`}${hosts ? ", two hosts in network namespaces" : ""}`);
+	say(`SEED=${SEED} MESSAGES=${MESSAGES} MEMBERS=${MEMBERS}${SECONDS > 0 ? ` SECONDS=${SECONDS}` : ""}${ONLY.length > 0 ? ` ONLY=${ONLY}` : ""}${hosts ? ", two hosts in network namespaces" : ""}`);
 	const env = FAKETIME === undefined ? {} : { LD_PRELOAD: FAKETIME, FAKETIME: "-1d" }; // certificates hold for clocks set back
 	await its.start({ prepare: () => prepare(hosts), proxy: FaultProxy, hosts, env });
 	const { crowd, website } = await makeWebsite();
-	const dice = Object.fromEntries(["processes", "network", "machines"].map((name) => [name, new Dice(SEED, name)]));
+	const dice = Object.fromEntries(["processes", "connections", "links"].map((name) => [name, new Dice(SEED, name)]));
 	const faults = faultsOf({ its, disks, clocks, hosts, dice, note: (what, was) => { seen[what] = seen[what] || was; } });
-	for (const list of ONLY === "" ? [] : Object.values(faults))
+	for (const list of Object.values(faults))
 		for (const name of Object.keys(list))
-			if (!ONLY.split(",").includes(name))
+			if (ONLY.length > 0 && !ONLY.includes(name))
 				delete list[name];
+			else if (EXCEPT.includes(name))
+				unplayed[name] = "EXCEPT names it";
 	const begun = performance.now(), seconds = (from, to) => Math.round((to - from) / 100) / 10;
 	await trouble(website, faults);
 	restore(hosts);
-	const faultsEnded = performance.now(), settling = new Settling(its);
+	const faultsEnded = performance.now();
+	if (HURRY)
+		await hurry();
+	const settling = new Settling(its);
 	await settling.end(SETTLE_S, say);
 	const settled = performance.now();
 	await breakOnPurpose();

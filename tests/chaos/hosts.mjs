@@ -144,13 +144,20 @@ export class Hosts {
 			`_dmtps._tcp.${host.name} SRV 1 1 ${this.ports[host.name]} ${host.name}`]));
 	}
 
-	// From one moment to the next it is at another address: who has a connection to the old one hears nothing any more.
-	async move(host) {
+	// From one moment to the next it is at another address: who has a connection to the old one hears nothing any more, until
+	// forget(): then whoever is at the old address resets what it doesn't know.
+	async move(host, proxies) {
 		const before = host.at;
 		host.front = 10 + (host.front - 9) % 100;
 		run("ip", "addr", "add", host.at, "dev", "lo");
 		run("ip", "addr", "del", before, "dev", "lo");
 		await this.publish();
+		return { forget: () => {
+			run("ip", "addr", "add", before, "dev", "lo");
+			for (const proxy of proxies)
+				proxy.cut();
+			setTimeout(() => run("ip", "addr", "del", before, "dev", "lo"), 200);
+		} };
 	}
 
 	restore() {
