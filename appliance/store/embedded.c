@@ -32,7 +32,6 @@
 #define ERROR_MAX 2048
 
 /* sun_path takes 108 octets, the last one a NUL; libpq and PostgreSQL append this name. */
-#define SOCKET_NAME "/.s.PGSQL.5432"
 #define SOCKET_PATH_MAX 107
 #define SOCKET_NOTE \
 	"socket-directory" /* in the state directory: where it went when its path was too long \
@@ -173,7 +172,7 @@ take_lock(struct embedded *e, const char *state, struct buffer *error)
 static bool
 fits_socket(const char *directory)
 {
-	return strlen(directory) + sizeof(SOCKET_NAME) - 1 <= SOCKET_PATH_MAX;
+	return strlen(directory) + sizeof(CLUSTER_SOCKET) - 1 <= SOCKET_PATH_MAX;
 }
 
 /* The directory noted in the state directory, which nobody but its owner can write; false:

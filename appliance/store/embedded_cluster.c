@@ -27,6 +27,7 @@
 
 /* Relative to the cluster's directory, where cluster_prepare works. */
 #define DATA "data"
+#define LOCK_FILE DATA "/postmaster.pid"
 #define DATA_NEW "data.new"
 #define LOCAL_SETTINGS "postgresql.local.conf"
 
@@ -481,15 +482,14 @@ wait_for_leftovers(const char *data, int64_t timeout_ms)
 	return true;
 }
 
-/* The pid in the lock file of the postmaster, or 0. */
+/* The pid in a lock file of the postmaster, or 0. */
 static pid_t
-lock_file_pid(const char *data)
+lock_file_pid(const char *path)
 {
-	char path[4096], text[32] = "";
+	char text[32] = "";
 	uint64_t pid;
 	FILE *f;
 
-	(void)snprintf(path, sizeof(path), "%s/postmaster.pid", data);
 	f = fopen(path, "re");
 	if (f == NULL)
 		return 0;
@@ -499,16 +499,28 @@ lock_file_pid(const char *data)
 	return text_parse_u64(slice_str(text), INT32_MAX, &pid) ? (pid_t)pid : 0;
 }
 
+/* Nothing of ours runs: a number that is alive has become somebody else's. */
+static void
+remove_stale_lock(const char *path)
+{
+	pid_t pid = lock_file_pid(path);
+
+	if (pid > 0 && kill(pid, 0) == 0)
+		(void)unlink(path);
+}
+
 /*
  * A postmaster that outlived its parent is asked to shut down; backends whose
- * postmaster was killed are ended. Then the number in the lock file may have
- * become somebody else's, whom PostgreSQL would wait for in vain.
+ * postmaster was killed are ended. Then the number in its lock files (beside the
+ * data, and beside the socket) may have become somebody else's, or wait for its
+ * parent to look at it, and PostgreSQL would refuse to start because of it.
  */
 static bool
 stop_leftovers(const struct cluster *c, struct buffer *error)
 {
 	char *data = realpath(DATA, NULL);
-	pid_t postmaster = lock_file_pid(DATA);
+	pid_t postmaster = lock_file_pid(LOCK_FILE);
+	char socket_lock[4096];
 	bool gone;
 
 	if (data == NULL)
@@ -529,8 +541,12 @@ stop_leftovers(const struct cluster *c, struct buffer *error)
 		buffer_add_fmt(
 		    error, "a PostgreSQL still runs in %s and does not end: stop it by hand",
 		    c->data);
-	else if (postmaster > 0 && kill(postmaster, 0) == 0)
-		(void)unlink(DATA "/postmaster.pid");
+	if (gone) {
+		(void)snprintf(socket_lock, sizeof(socket_lock), "%s" CLUSTER_SOCKET ".lock",
+		               c->sockets);
+		remove_stale_lock(LOCK_FILE);
+		remove_stale_lock(socket_lock);
+	}
 	free(data);
 	return gone;
 }
@@ -703,9 +719,9 @@ cluster_is_ready(const struct cluster *c, pid_t pid)
 	bool ready = false;
 	FILE *f;
 
-	if (lock_file_pid(c->data) != pid)
-		return false;
 	(void)snprintf(path, sizeof(path), "%s/postmaster.pid", c->data);
+	if (lock_file_pid(path) != pid)
+		return false;
 	f = fopen(path, "re");
 	if (f == NULL)
 		return false;

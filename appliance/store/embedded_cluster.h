@@ -17,6 +17,9 @@ struct cluster {
 	char *sockets;               /* the directory of the Unix socket; owned */
 };
 
+/* PostgreSQL's socket in its directory; behind it, ".lock" is that of its lock file. */
+#define CLUSTER_SOCKET "/.s.PGSQL.5432"
+
 /* The oldest PostgreSQL that the schema works with. */
 #define CLUSTER_VERSION_MIN 15
 

@@ -40,6 +40,34 @@ export class FaultProxy extends Proxy {
 		}, ms);
 	}
 
+	// Those that are open now: no octet passes that way, and nothing is closed. end(cut): lost for good, or heard again.
+	mutePairs(way) {
+		const pairs = [...this.pairs];
+		for (const pair of pairs)
+			pair.held = { [way]: true };
+		this.apply();
+		return { end: (cut) => {
+			for (const pair of pairs) {
+				pair.held = {};
+				if (cut)
+					pair.client.resetAndDestroy();
+			}
+			this.apply();
+		} };
+	}
+
+	// Those that are open now fall silent, and each is heard again after a time of its own: ms().
+	holdApart(ms) {
+		for (const pair of this.pairs) {
+			pair.held = { up: true, down: true };
+			setTimeout(() => {
+				pair.held = {};
+				this.apply();
+			}, ms());
+		}
+		this.apply();
+	}
+
 	restore() {
 		clearInterval(this.beat);
 		this.halfOpen = this.shuffled = false;

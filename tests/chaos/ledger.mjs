@@ -3,6 +3,7 @@ export class Ledger {
 	accepted = new Map(); // message id -> { subject, to: Set of addresses }
 	byKey = new Map();    // idempotency key -> message id
 	givenUp = new Set(); // "address id", with a reason
+	abandoned = new Map(); // idempotency key -> { subject, to }: nobody waited for the answer
 	unanswered = 0;
 	repeated = 0;
 
@@ -11,15 +12,36 @@ export class Ledger {
 		if (before !== undefined && before !== id)
 			throw new Error(`key ${key} made two messages: ${before} and ${id}`);
 		this.byKey.set(key, id);
+		this.abandoned.delete(key); // the answer came first
 		this.accepted.set(id, { subject, to: new Set(to) });
+	}
+
+	// Stored or not, either is right; what is stored is as what was answered.
+	gaveUp(key, subject, to) {
+		this.abandoned.set(key, { subject, to });
+	}
+
+	// Of the pushes that were given up, those that the site stored count as accepted from here on. How many, and how many not;
+	// and what is stored that nobody knows of.
+	async settleAbandoned(shop) {
+		const stored = new Map((await shop.sql("SELECT key, message_id FROM tmtp.push_key")).split("\n").filter(Boolean).map((row) => row.split("|")));
+		const found = { stored: 0, not_stored: 0 };
+		for (const [key, { subject, to }] of [...this.abandoned]) {
+			found[stored.has(key) ? "stored" : "not_stored"]++;
+			if (stored.has(key))
+				this.add(key, stored.get(key), subject, to);
+		}
+		const ids = (await shop.sql("SELECT message_id FROM tmtp.message WHERE audience < 3 AND recalls IS NULL")).split("\n").filter(Boolean);
+		return { found, unknown: ids.filter((id) => !this.accepted.has(id)).map((id) => `${id} is stored, and nobody pushed it`) };
 	}
 
 	get deliveries() {
 		return [...this.accepted.values()].reduce((sum, m) => sum + m.to.size, 0);
 	}
 
-	// { accepted, deliveries, arrived, dead: {reason: n}, missing: [..], doubles: [..], strangers: [..] }
+	// { accepted, deliveries, arrived, dead: {reason: n}, given_up: {stored, not_stored}, and lists of what is wrong }
 	async balance(site, shop, home) {
+		const { found, unknown } = await this.settleAbandoned(shop);
 		const digests = new Map((await shop.sql(`SELECT message_id, encode(digest, 'hex') FROM tmtp.message WHERE audience < 3 AND recalls IS NULL`))
 			.split("\n").filter(Boolean).map((row) => row.split("|").reverse()));
 		const entries = (await home.sql(`SELECT encode(n.digest, 'hex'), a.name || '@' || a.domain, n.state FROM tmtp.inbox i
@@ -57,7 +79,7 @@ export class Ledger {
 				}
 			}
 		}
-		return { accepted: this.accepted.size, deliveries: this.deliveries, arrived, dead, missing, doubles, strangers, unverified };
+		return { accepted: this.accepted.size, deliveries: this.deliveries, arrived, dead, given_up: found, missing, doubles, strangers, unverified, unknown };
 	}
 
 	// Who won't get it, and why: what the website is told.

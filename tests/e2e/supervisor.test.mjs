@@ -92,11 +92,14 @@ class Place {
 		return tmtpd;
 	}
 
-	sql(text, user = "tmtp_owner") {
+	get sockets() {
 		const noted = path.join(this.state, "socket-directory");
-		const host = fs.existsSync(noted) ? fs.readFileSync(noted, "utf8").trim() : path.join(this.state, "run");
+		return fs.existsSync(noted) ? fs.readFileSync(noted, "utf8").trim() : path.join(this.state, "run");
+	}
+
+	sql(text, user = "tmtp_owner") {
 		return spawnSync("psql", ["-qXAt", "-v", "ON_ERROR_STOP=1", "-c", text,
-			`host=${host} dbname=tmtp user=${user}`], { encoding: "utf8" });
+			`host=${this.sockets} dbname=tmtp user=${user}`], { encoding: "utf8" });
 	}
 
 	remove() {
@@ -445,8 +448,11 @@ describe("endings", () => {
 		const other = spawn(root ? "setpriv" : "sleep", [...(root ? ["--reuid=postgres", "--regid=postgres",
 			"--clear-groups", "sleep"] : []), "600"]);
 		await until("it", () => userOf(other.pid) === stat.uid);
-		fs.writeFileSync(file, text.replace(String(old), String(other.pid)));
-		fs.chownSync(file, stat.uid, stat.gid);
+		// PostgreSQL has one beside its data, and one beside its socket
+		for (const lock of [file, path.join(place.sockets, ".s.PGSQL.5432.lock")]) {
+			fs.writeFileSync(lock, text.replace(String(old), String(other.pid)), { mode: 0o600 });
+			fs.chownSync(lock, stat.uid, stat.gid);
+		}
 		const second = await place.ready();
 		assert.ok(alive(other.pid));
 		assert.equal(place.sql("SELECT n FROM kept").stdout, "2\n");

@@ -27,8 +27,10 @@ export { build };
 
 // A certificate authority in a directory; issue() makes <name>.pem and <name>.key there.
 export class Authority {
-	constructor(dir) {
+	// env: more of the environment that openssl runs in.
+	constructor(dir, env = {}) {
 		this.dir = dir;
+		this.env = env;
 		this.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "ca.key",
 			"-out", "ca.pem", "-days", "2", "-subj", "/CN=Test CA", "-addext", "keyUsage=critical,keyCertSign");
 		this.pem = fs.readFileSync(this.file("ca.pem"));
@@ -39,7 +41,7 @@ export class Authority {
 	}
 
 	openssl(...args) {
-		execFileSync("openssl", args, { stdio: "ignore", cwd: this.dir });
+		execFileSync("openssl", args, { stdio: "ignore", cwd: this.dir, env: { ...process.env, ...this.env } });
 	}
 
 	// domain: or several, "a.test,DNS:b.test".
@@ -57,29 +59,30 @@ export class Authority {
 // --- one appliance -------------------------------------------------------------------------
 
 export class Appliance {
-	// dir: short, to be reached by everybody. ports: site, members, dmtps, dmtp, and each role's metrics.
-	constructor(dir, domain, authority, ports) {
-		Object.assign(this, { dir, domain, authority, ports });
+	// dir: short, to be reached by everybody. ports: site, members, dmtps, dmtp, and each role's metrics. host: a machine of its
+	// own, {address, within}: how a program is run there.
+	constructor(dir, domain, authority, ports, host = {}) {
+		Object.assign(this, { dir, domain, authority, ports, address: host.address ?? "127.0.0.1", within: host.within ?? [] });
 		this.name = domain.split(".")[0];
 		this.conf = path.join(dir, `${this.name}.conf`);
 		this.state = path.join(dir, this.name);
 		this.lines = [];
 		this.agent = new https.Agent({ keepAlive: true });
-		this.site = { domain, port: ports.site, ca: authority.pem };
-		this.members = { domain, port: ports.members, ca: authority.pem };
+		this.site = { domain, port: ports.site, ca: authority.pem, host: this.address };
+		this.members = { domain, port: ports.members, ca: authority.pem, host: this.address };
 	}
 
 	// routes: {domain: {dmtp, pickup, public, more}}, ports of this machine; more of other sections; certificate: that of another file, or
 	// null for none; site: {tls, more}; listen: further addresses for DMTP.
 	configure({ routes = {}, relay = "", own = "", home = "", site = "", tls = true, certificate = this.domain, others = "", listen = {},
 		roles = ["site", "relay", "home"] }) {
-		const { ports, domain, authority } = this;
-		const addresses = (port, more = []) => [`127.0.0.1:${port}`, ...more].map((address) => `"${address}"`).join(", ");
+		const { ports, domain, authority, address } = this;
+		const addresses = (port, more = []) => [`${address}:${port}`, ...more].map((one) => `"${one}"`).join(", ");
 		fs.writeFileSync(this.conf, `roles = {${roles.map((role) => `"${role}"`).join(", ")}}\nstate_directory = "${this.state}"\nuser = "${account}"\n` +
 			`embedded_memory_mb = 128\ndrain_timeout_s = 10\n` +
 			`domain "${domain}" { ${certificate === null ? "" : `certificate = "${authority.file(`${certificate}.pem`)}" key = "${authority.file(`${certificate}.key`)}"`} ${own} }\n${others}\n` +
-			`site { listen = {"127.0.0.1:${ports.site}"} url = "https://${domain}:${ports.site}" tls = ${tls} metrics_listen = "127.0.0.1:${ports.siteMetrics}" ${site} }\n` +
-			`home { listen = {"127.0.0.1:${ports.members}"} url = "https://${domain}:${ports.members}" tls = true ` +
+			`site { listen = {"${address}:${ports.site}"} url = "https://${domain}:${ports.site}" tls = ${tls} metrics_listen = "127.0.0.1:${ports.siteMetrics}" ${site} }\n` +
+			`home { listen = {"${address}:${ports.members}"} url = "https://${domain}:${ports.members}" tls = true ` +
 			`dmtps_listen = {${addresses(ports.dmtps, listen.dmtps)}} dmtp_listen = {${addresses(ports.dmtp, listen.dmtp)}} metrics_listen = "127.0.0.1:${ports.homeMetrics}" ${home} }\n` +
 			`relay { retry_min_s = 1 retry_max_s = 4 metrics_listen = "127.0.0.1:${ports.relayMetrics}" ${relay} }\n` +
 			Object.entries(routes).map(([to, way]) => `route "${to}" { ${way.dmtp ? `dmtp = "127.0.0.1:${way.dmtp}" ` : ""}${way.more ?? ""} ` +
@@ -91,7 +94,8 @@ export class Appliance {
 		const from = this.lines.length;
 		if (!fs.existsSync(this.state))
 			await beginState(build, tmtpd, account, this.state);
-		this.child = spawn(this.program ?? tmtpd, ["-c", this.conf], { stdio: ["ignore", "ignore", "pipe"], cwd: "/", env: { ...process.env, ...this.env } });
+		const [program, ...args] = [...this.within, tmtpd, "-c", this.conf];
+		this.child = spawn(program, args, { stdio: ["ignore", "ignore", "pipe"], cwd: "/", env: { ...process.env, ...this.env } });
 		this.ended = new Promise((resolve) => this.child.on("exit", (code, signal) => resolve({ code, signal })));
 		let rest = "";
 		this.child.stderr.setEncoding("utf8");
@@ -201,13 +205,18 @@ export class Appliance {
 
 	// A site with channels and a key; a function that calls its API.
 	async makeSite(name, channels) {
+		return (await this.makeSiteAndKey(name, channels)).site;
+	}
+
+	// For tokens that the test makes itself.
+	async makeSiteAndKey(name, channels) {
 		const address = `${name}@${this.domain}`, pair = crypto.generateKeyPairSync("ec", { namedCurve: "P-256" });
 		const made = await this.ctl(["site", "create", address, "--title", `The ${name}`]);
 		for (const channel of channels)
 			await this.ctl(["channel", "create", address, channel, "--title", `Your ${channel}`]);
 		await this.ctl(["key", "add", address, "--kid", "k1", "--algorithm", "ES256", "--public-key", "-"],
 			pair.publicKey.export({ type: "spki", format: "pem" }));
-		return new Site(this, address, made.id, jwt(address, "k1", pair.privateKey));
+		return { site: new Site(this, address, made.id, jwt(address, "k1", pair.privateKey)), privateKey: pair.privateKey };
 	}
 
 	// --- members ---
@@ -341,21 +350,22 @@ export class Pair {
 	// routes: further domains that the shop knows a way to; ways[domain] is its proxy, whose target the test sets.
 	// prepare: told of the pair when its authority is there; more of both configurations ({shop, home}).
 	// home: more of home.test's section of that name.
-	// proxy: the kind of proxies between them.
-	async start({ routes = [], home: section = "", prepare = async () => ({}), proxy: Kind = Proxy } = {}) {
+	// proxy: the kind of proxies between them. hosts: machines of their own, {shop, home}, each
+	// {address, within, way}, the last what a proxy before it is told of addresses. env: that certificates are made in.
+	async start({ routes = [], home: section = "", prepare = async () => ({}), proxy: Kind = Proxy, hosts = {}, env } = {}) {
 		const names = ["site", "members", "dmtps", "dmtp", "siteMetrics", "homeMetrics", "relayMetrics"];
 		this.dir = fs.mkdtempSync(path.join(os.tmpdir(), "tf-"));
 		fs.chmodSync(this.dir, 0o755);
-		this.authority = new Authority(this.dir);
+		this.authority = new Authority(this.dir, env);
 		const numbers = await freePorts(2 * names.length + 3 + routes.length);
 		const ports = () => Object.fromEntries(names.map((name) => [name, numbers.pop()]));
 		for (const name of ["shop", "home"]) {
 			this.authority.issue(`${name}.test`);
-			this[name] = new Appliance(this.dir, `${name}.test`, this.authority, ports());
+			this[name] = new Appliance(this.dir, `${name}.test`, this.authority, ports(), hosts[name]);
 		}
-		this.toHome = await Kind.listen(numbers.pop(), this.home.ports.dmtps);
-		this.toShop = await Kind.listen(numbers.pop(), this.shop.ports.dmtps);
-		this.pickup = await Kind.listen(numbers.pop(), this.shop.ports.site);
+		this.toHome = await Kind.listen(numbers.pop(), this.home.ports.dmtps, hosts.home?.way);
+		this.toShop = await Kind.listen(numbers.pop(), this.shop.ports.dmtps, hosts.shop?.way);
+		this.pickup = await Kind.listen(hosts.shop === undefined ? numbers.pop() : this.shop.ports.site, this.shop.ports.site, hosts.shop?.way);
 		this.ways = { "home.test": this.toHome };
 		for (const domain of routes)
 			this.ways[domain] = await Kind.listen(numbers.pop(), 0);
@@ -382,7 +392,7 @@ export class Pair {
 		for (const end of this.ends?.splice(0) ?? [])
 			await end();
 		for (const appliance of [this.shop, this.home])
-			if (appliance.child?.exitCode === null) {
+			if (appliance.child?.exitCode === null && appliance.child.signalCode === null) {
 				process.kill(appliance.child.pid, "SIGCONT");
 				appliance.child.kill("SIGTERM");
 				await appliance.ended;

@@ -21,14 +21,28 @@ function uuid(ms) {
 	return `${text.slice(0, 8)}-${text.slice(8)}-7000-8000-000000000000`;
 }
 
+// A grant of the crowd's member n, in SQL.
+const grantOf = () => `substr(sha256(convert_to('${crypto.randomUUID()}' || n, 'UTF8')), 1, 20)`;
+
 export class Crowd {
 	// count members of home (an appliance, or the name of a domain where nobody is) who hold a site's channel.
 	static async make(site, channel, home, name, count) {
 		const crowd = new Crowd(), domain = typeof home === "string" ? home : home.domain;
 		Object.assign(crowd, { site, channel, home, domain, name, count, first: 1_000_000n * next++ });
-		crowd.grant = `substr(sha256(convert_to('${crypto.randomUUID()}' || n, 'UTF8')), 1, 20)`;
-		if (typeof home !== "string")
+		crowd.grant = grantOf();
+		if (typeof home !== "string") {
 			await crowd.makeAccounts();
+			await crowd.makeConsents();
+		}
+		await crowd.makeSubscriptions();
+		return crowd;
+	}
+
+	// The first so many of them hold another channel of the site as well.
+	async also(channel, count = this.count) {
+		const crowd = Object.assign(new Crowd(), this, { channel, count });
+		crowd.grant = grantOf();
+		await crowd.makeConsents();
 		await crowd.makeSubscriptions();
 		return crowd;
 	}
@@ -38,20 +52,27 @@ export class Crowd {
 	}
 
 	makeAccounts() {
-		const { site, domain, first, count, name, channel, grant } = this, shop = site.appliance.domain;
+		const { site, domain, first, count, name } = this, shop = site.appliance.domain;
 		const member = `'${name}' || lpad(n::text, 6, '0')`;
 		return this.home.sql(`BEGIN;
 			INSERT INTO tmtp.domain VALUES (${first}, '${shop}', now()) ON CONFLICT DO NOTHING;
 			INSERT INTO tmtp.sender SELECT ${first}, '${site.address}', domain_id, '${shop}', now() FROM tmtp.domain WHERE name = '${shop}'
 				ON CONFLICT DO NOTHING;
-			CREATE TEMP TABLE crowd ON COMMIT DROP AS SELECT n, ${first} + n AS account, ${member} AS member, ${grant} AS grant_id,
-				(SELECT sender_id FROM tmtp.sender WHERE address = '${site.address}') AS sender FROM generate_series(1, ${count}) AS n;
+			CREATE TEMP TABLE crowd ON COMMIT DROP AS SELECT ${first} + n AS account, ${member} AS member FROM generate_series(1, ${count}) AS n;
 			INSERT INTO tmtp.account SELECT account, '${domain}', member, '!', now(), NULL FROM crowd;
 			INSERT INTO tmtp.local_name SELECT '${domain}', member, 'account', account FROM crowd;
+			COMMIT; ANALYZE tmtp.account;`);
+	}
+
+	makeConsents() {
+		const { site, first, count, channel, grant } = this;
+		return this.home.sql(`BEGIN;
+			CREATE TEMP TABLE crowd ON COMMIT DROP AS SELECT ${first} + n AS account, ${grant} AS grant_id,
+				(SELECT sender_id FROM tmtp.sender WHERE address = '${site.address}') AS sender FROM generate_series(1, ${count}) AS n;
 			INSERT INTO tmtp.consent (account_id, sender_id, channel, state, grant_id, changed_id, grant_date)
 				SELECT account, sender, '${channel}', 1, grant_id, '${uuid(Date.now())}', extract(epoch FROM now())::int8 FROM crowd;
 			INSERT INTO tmtp.open_grant SELECT grant_id, account, sender, '${channel}' FROM crowd;
-			COMMIT; ANALYZE tmtp.account, tmtp.open_grant, tmtp.consent;`);
+			COMMIT; ANALYZE tmtp.open_grant, tmtp.consent;`);
 	}
 
 	// Until the channel's chunks are cut as they would be after so many had come.

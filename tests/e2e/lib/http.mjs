@@ -4,10 +4,10 @@ import http from "node:http";
 import https from "node:https";
 import { until } from "./wait.mjs";
 
-// origin: {domain, port, ca}. Resolves to {status, headers, text, json} whatever the status.
-export function request(origin, method, target, { body, headers = {}, bearer, agent } = {}) {
+// origin: {domain, port, ca, host}; host: this machine's when not given. Resolves to {status, headers, text, json} whatever the status.
+export function request(origin, method, target, { body, headers = {}, bearer, agent, signal } = {}) {
 	return new Promise((resolve, reject) => {
-		const req = https.request({ host: "127.0.0.1", port: origin.port, servername: origin.domain, ca: origin.ca, agent,
+		const req = https.request({ host: origin.host ?? "127.0.0.1", port: origin.port, servername: origin.domain, ca: origin.ca, agent, signal,
 			method, path: target, headers: { Host: `${origin.domain}:${origin.port}`, ...(bearer ? { Authorization: `Bearer ${bearer}` } : {}),
 				...(body === undefined ? {} : { "Content-Type": "application/json" }), ...headers } }, (res) => {
 			const parts = [];

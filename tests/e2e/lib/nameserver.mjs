@@ -16,14 +16,14 @@ function program(name) {
 }
 
 export class NameServer {
-	// dir: an empty folder of its own. zone: "test". port: of 127.0.0.1, UDP and TCP.
-	static async start(dir, port, zone = "test") {
+	// dir: an empty folder of its own. zone: "test". port: of the address, UDP and TCP.
+	static async start(dir, port, zone = "test", address = "127.0.0.1") {
 		const server = new NameServer();
 		Object.assign(server, { dir, port, zone, serial: 0, output: "" });
 		fs.mkdirSync(dir, { recursive: true });
 		server.conf = path.join(dir, "knot.conf");
 		server.text = `server:
-    listen: 127.0.0.1@${port}
+    listen: ${address}@${port}
     rundir: "${dir}"
     udp-workers: 1
     tcp-workers: 1

@@ -2,11 +2,12 @@
 import net from "node:net";
 
 export class Proxy {
-	// port: where to listen; target: where to connect.
-	static async listen(port, target) {
+	// port: where to listen; target: the port where to connect; host, to: the addresses of both.
+	static async listen(port, target, { host = "127.0.0.1", to = "127.0.0.1" } = {}) {
 		const proxy = new this();
 		proxy.port = port;
 		proxy.target = target;
+		proxy.to = to;
 		proxy.pairs = new Set();
 		proxy.held = { up: false, down: false };
 		proxy.closed = false;
@@ -16,7 +17,7 @@ export class Proxy {
 		proxy.server = net.createServer({ pauseOnConnect: true }, (client) => proxy.take(client));
 		await new Promise((resolve, reject) => {
 			proxy.server.on("error", reject);
-			proxy.server.listen(port, "127.0.0.1", resolve);
+			proxy.server.listen(port, host, resolve);
 		});
 		return proxy;
 	}
@@ -28,8 +29,8 @@ export class Proxy {
 			client.destroy();
 			return;
 		}
-		const server = net.connect(this.target, "127.0.0.1");
-		const pair = { client, server };
+		const server = net.connect(this.target, this.to);
+		const pair = { client, server, held: {} }; // held: as the proxy's, of these two alone
 		this.pairs.add(pair);
 		server.on("error", () => client.destroy());
 		server.on("connect", () => this.apply());
@@ -59,12 +60,12 @@ export class Proxy {
 	}
 
 	apply() {
-		for (const { client, server } of this.pairs) {
-			if (this.held.up || server.connecting)
+		for (const { client, server, held } of this.pairs) {
+			if (this.held.up || held.up || server.connecting)
 				client.pause();
 			else
 				client.resume();
-			if (this.held.down)
+			if (this.held.down || held.down)
 				server.pause();
 			else
 				server.resume();
@@ -88,6 +89,8 @@ export class Proxy {
 	release() {
 		this.holdUpAt = Infinity;
 		this.held = { up: false, down: false };
+		for (const pair of this.pairs)
+			pair.held = {};
 		this.apply();
 	}
 
