@@ -43,6 +43,17 @@ clock_mono_ms(void)
 	return clock_mono_us() / 1000;
 }
 
+int64_t
+clock_jump_us(struct clock_watch *watch)
+{
+	int64_t ahead_us = clock_wall_us() - clock_mono_us();
+	int64_t jump = watch->begun ? ahead_us - watch->ahead_us : 0;
+
+	watch->begun = true;
+	watch->ahead_us = ahead_us;
+	return jump > -1000000 && jump < 1000000 ? 0 : jump;
+}
+
 void
 clock_freeze(int64_t wall_us)
 {

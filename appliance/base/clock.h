@@ -5,6 +5,7 @@
 #ifndef TMTP_BASE_CLOCK_H
 #define TMTP_BASE_CLOCK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Wall time, microseconds since 1970 UTC. */
@@ -18,6 +19,18 @@ int64_t clock_mono_ms(void);
 
 /* Monotonic time, microseconds from the same start. */
 int64_t clock_mono_us(void);
+
+/*
+ * Whether the wall clock was set: by how much it went further than the monotonic one since the
+ * last call, microseconds, below 0 for back. Less than a second is none: that is a clock being
+ * slewed. {0} before the first call.
+ */
+struct clock_watch {
+	bool begun;
+	int64_t ahead_us; /* wall minus monotonic */
+};
+
+int64_t clock_jump_us(struct clock_watch *watch);
 
 /* Tests only: both clocks stand still at this wall time; below 0 gives the real ones back. */
 void clock_freeze(int64_t wall_us);

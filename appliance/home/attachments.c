@@ -242,8 +242,8 @@ after_copies(struct call *call)
 		return;
 	}
 	a->copy = copy_find(&a->copies, a->number);
-	if (a->copy == NULL) {
-		web_reply_problem(call->req, &web_not_found, NULL);
+	if (a->copy == NULL) { /* a message from before attachments were fetched */
+		web_reply_problem(call->req, &not_to_be_had, "It was never fetched.");
 	} else if (a->copy->state == COPY_HERE) {
 		serve(call, a->copy);
 	} else if (a->copy->state == COPY_WAITING) {
@@ -281,6 +281,7 @@ after_entry(struct call *call)
 	struct attachment_call *a = (struct attachment_call *)call;
 	enum store_rc rc = a->list.job.rc;
 	struct view_entry entry;
+	enum view_attached attached;
 	struct slice octets;
 	struct uuid id;
 
@@ -290,15 +291,16 @@ after_entry(struct call *call)
 		return;
 	}
 	entry = view_of_row(&a->list.rows[0]);
-	if (entry.body.len > 0 && view_attachment(entry.body, a->number, &octets)) {
+	/* a withdrawn message has no body, and so no attachments */
+	attached = view_attachment(entry.body, a->number, &octets);
+	if (attached == VIEW_ATTACHED_HERE) {
 		serve_inline(a, octets);
 		return;
 	}
 	id = entry.notification_id;
-	rc = entry.body.len > 0 ? STORE_OK : STORE_NOT_FOUND; /* withdrawn, and with it this */
 	inbox_list_clear(&a->list);
-	if (rc != STORE_OK) {
-		call_reply_store(call, rc);
+	if (attached == VIEW_ATTACHED_NONE) {
+		web_reply_problem(call->req, &web_not_found, NULL);
 		return;
 	}
 	call_await(call, 1, after_copies);

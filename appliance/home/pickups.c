@@ -12,6 +12,7 @@
 #include "home/judge.h"
 #include "home/live.h"
 #include "home/origins.h"
+#include "home/resume.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,6 +91,7 @@ struct pickups {
 	TAILQ_HEAD(kept_picks, pick) kept;
 	size_t kept_n, kept_octets, under_way;
 	struct memo *down; /* hosts, by the sender's domain that named them */
+	struct resume *resume;
 	struct loop_timer look;
 	struct pickup_claim claim;
 	struct home_later later;
@@ -309,6 +311,8 @@ on_finished(void *arg)
 		return;
 	}
 	metric_add(&verified_total, 1);
+	resume_worked(pickups->resume, dmtp_domain_of(slice_str(p->info.sender)),
+	              p->info.attempts > 0);
 	p->done = true;
 	p->only_account = p->finish.only_account;
 	p->verified_us = p->finish.now_us;
@@ -370,6 +374,7 @@ put_off(struct pick *p)
 		return;
 	}
 	metric_add(&again_total, 1);
+	resume_failed(p->pickups->resume, dmtp_domain_of(slice_str(p->info.sender)));
 	while (attempts-- > 0 && wait_s < RETRY_MAX_S)
 		wait_s *= 2;
 	if (wait_s < p->wait_s)
@@ -863,7 +868,10 @@ pickups_new(struct home *home)
 		return NULL;
 	pickups->home = home;
 	pickups->down = memo_make(DOWN_MAX);
-	if (pickups->down == NULL) {
+	pickups->resume = resume_new(home);
+	if (pickups->down == NULL || pickups->resume == NULL) {
+		memo_free(&pickups->down);
+		resume_free(&pickups->resume);
 		free(pickups);
 		return NULL;
 	}
@@ -889,5 +897,6 @@ pickups_free(struct pickups **pickups)
 		pick_free(p);
 	}
 	memo_free(&all->down);
+	resume_free(&all->resume);
 	free(all);
 }

@@ -20,7 +20,6 @@
 #define SWEEP_EVERY_MS 2000
 #define SWEEP_AT_ONCE 100
 #define YOUNG_US (INT64_C(10) * 1000000) /* named, and the message is not yet shown */
-#define CLOCK_EVERY_MS 5000
 
 struct home_upkeep {
 	struct home *home;
@@ -37,6 +36,7 @@ struct home_upkeep {
 	struct copy_sweep copies;
 	struct home_later copies_later;
 	struct loop_timer clock_timer;
+	struct clock_look look;
 	struct clock_see clock;
 	struct home_later clock_later;
 };
@@ -183,26 +183,29 @@ static void
 on_clock(void *arg)
 {
 	struct home_upkeep *u = arg;
-	bool back = u->clock.job.rc == STORE_OK && u->clock.back_us > 0;
 
-	if (back)
-		log_warn("clock-set-back", LOG_I("by_s", u->clock.back_us / 1000000),
-		         LOG_I("moved", u->clock.moved));
+	clock_look_done(&u->look, &u->clock);
+	if (u->clock.job.rc != STORE_OK || u->clock.back_us == 0)
+		return;
+	log_warn("clock-set-back", LOG_I("by_s", u->clock.back_us / 1000000),
+	         LOG_I("moved", u->clock.moved));
 	if (u->home->draining)
 		return;
-	if (back) {
-		pickups_wake(u->home->pickups);
-		copies_wake(u->home->copies);
-	}
-	loop_timer_set(&u->clock_timer, CLOCK_EVERY_MS);
+	pickups_wake(u->home->pickups);
+	copies_wake(u->home->copies);
 }
 
 static void
-see_clock(struct loop_timer *timer)
+look_at_clock(struct loop_timer *timer)
 {
 	struct home_upkeep *u = timer->arg;
+	int64_t back_us;
 
-	u->clock = (struct clock_see){ .now_us = clock_wall_us() };
+	if (u->home->draining)
+		return;
+	loop_timer_set(&u->clock_timer, CLOCK_LOOK_MS);
+	if (!clock_look(&u->look, &u->clock, &back_us))
+		return;
 	home_later(&u->clock_later, u->home, &u->clock.job, on_clock, u);
 	store_clock_see_home(u->home->store, &u->clock);
 }
@@ -225,7 +228,7 @@ home_upkeep_new(struct home *home)
 	loop_timer_set(&u->partitions_timer, 0);
 	loop_timer_set(&u->forget_timer, FORGET_EVERY_MS);
 	loop_timer_set(&u->mails_timer, FORGET_EVERY_MS);
-	loop_timer_init(&u->clock_timer, home->loop, see_clock, u);
+	loop_timer_init(&u->clock_timer, home->loop, look_at_clock, u);
 	loop_timer_set(&u->clock_timer, 0);
 	return u;
 }

@@ -296,7 +296,7 @@ view_fields(const struct view_entry *e)
 	                 "actions", actions, "attachments", attachments);
 }
 
-bool
+enum view_attached
 view_attachment(struct slice body, uint64_t n, struct slice *out)
 {
 	struct dmtp_message m;
@@ -304,15 +304,15 @@ view_attachment(struct slice body, uint64_t n, struct slice *out)
 	struct ben_reader it;
 
 	if (dmtp_message_decode(body, &m) != DMTP_MESSAGE_OK)
-		return false;
+		return VIEW_ATTACHED_NONE;
 	ben_reader_init(&it, m.fields);
 	while (dmtp_field_next(&it, &f)) {
 		if (f.name != DMTP_ATTACHMENT || n-- > 0)
 			continue;
 		*out = f.data;
-		return !f.large;
+		return f.large ? VIEW_ATTACHED_LARGE : VIEW_ATTACHED_HERE;
 	}
-	return false;
+	return VIEW_ATTACHED_NONE;
 }
 
 /* --- an invitation's words

@@ -51,8 +51,14 @@ json_t *view_list_form(const struct view_entry *entry);
  */
 json_t *view_fields(const struct view_entry *entry);
 
-/* The octets of the message's attachment number n, from 0. False: none, or not here. */
-bool view_attachment(struct slice body, uint64_t n, struct slice *out);
+enum view_attached {
+	VIEW_ATTACHED_NONE = 0,
+	VIEW_ATTACHED_HERE, /* in the message: *out has its octets, borrowed from body */
+	VIEW_ATTACHED_LARGE /* the message only names it */
+};
+
+/* The message's attachment number n, from 0. */
+enum view_attached view_attachment(struct slice body, uint64_t n, struct slice *out);
 
 /*
  * An invitation's own words as a string: plain text only, one paragraph of at

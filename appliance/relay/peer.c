@@ -271,6 +271,24 @@ save(struct peer *p)
 	store_peer_save(p->relay->store, &p->save);
 }
 
+/* Also those whose row is on its way to the store, with the time of before: it is saved once more. */
+void
+peer_clock_back(struct relay *relay, int64_t back_us)
+{
+	struct peer *p, *next;
+
+	HASH_ITER(hh, relay->peers, p, next)
+	{
+		/* cppcheck-suppress uninitvar ; HASH_ITER sets it */
+		if (p->state.retry_at_us <= clock_wall_us())
+			continue;
+		p->state.retry_at_us -= back_us;
+		if (!p->state.held)
+			loop_timer_set(&p->retry, wall_to_wait_ms(p->state.retry_at_us));
+		save(p);
+	}
+}
+
 /* --- Probing -------------------------------------------------------------------- */
 
 static void

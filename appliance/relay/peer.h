@@ -48,6 +48,9 @@ struct peer *peer_ref(struct peer *peer);
 /* Sets *peer to NULL. A well peer that nobody needs is forgotten. */
 void peer_unref(struct peer **peer);
 
+/* The wall clock was set back by so much: what is waited for comes by so much earlier. */
+void peer_clock_back(struct relay *relay, int64_t back_us);
+
 /* Loads what is known of peers that are not well; then calls fn. At start-up and when an administrator changed something. */
 void peer_load_all(struct relay *relay, void (*fn)(struct relay *relay, bool loaded));
 

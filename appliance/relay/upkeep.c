@@ -28,7 +28,6 @@
 #define EXPIRE_LIMIT_EVERY_MS 60000
 #define EXPIRE_AT_ONCE 1000
 #define REFUSED_EVERY_MS 5000
-#define CLOCK_EVERY_MS 5000
 #define REFUSED_S      \
 	(INT64_C(48) * \
 	 3600) /* unsigned DNS is believed after so long (PROTOCOL.md, section 2) */
@@ -45,6 +44,7 @@ struct relay_upkeep {
 	int64_t own_from_us; /* what expired before was looked at */
 	struct relay_later partitions_later, chunks_later, reap_later, own_later, limit_later,
 	    refused_later, clock_later;
+	struct clock_look look;
 	struct clock_see clock;
 	int64_t clock_set_back; /* below 0: not asked yet */
 
@@ -169,14 +169,16 @@ on_clock(void *arg)
 {
 	struct relay_upkeep *u = arg;
 	struct relay *relay = u->relay;
-	bool good = u->clock.job.rc == STORE_OK;
+	bool first = u->clock_set_back < 0;
 
-	if (good && u->clock.back_us > 0)
+	clock_look_done(&u->look, &u->clock);
+	if (u->clock.job.rc != STORE_OK)
+		return;
+	if (u->clock.back_us > 0)
 		log_warn("clock-set-back", LOG_I("by_s", u->clock.back_us / 1000000),
 		         LOG_I("moved", u->clock.moved));
 	/* By whichever process: what this one keeps of the peers is of the wrong time too. */
-	if (good && (u->clock.back_us > 0 ||
-	             (u->clock_set_back >= 0 && u->clock.set_back != u->clock_set_back))) {
+	if (u->clock.back_us > 0 || (!first && u->clock.set_back != u->clock_set_back)) {
 		u->own_from_us = u->clock.now_us - (int64_t)DMTP_PAST_S * 1000000;
 		peer_load_all(relay, NULL);
 		plan_wake(relay->plan);
@@ -184,18 +186,24 @@ on_clock(void *arg)
 		receipts_wake(relay->receipts);
 		catchup_wake(relay->catchup);
 	}
-	if (good)
-		u->clock_set_back = u->clock.set_back;
-	if (!relay->draining)
-		loop_timer_set(&u->clock_timer, CLOCK_EVERY_MS);
+	u->clock_set_back = u->clock.set_back;
 }
 
 static void
-see_clock(struct loop_timer *timer)
+look_at_clock(struct loop_timer *timer)
 {
 	struct relay_upkeep *u = timer->arg;
+	int64_t back_us;
+	bool due;
 
-	u->clock = (struct clock_see){ .now_us = clock_wall_us() };
+	if (u->relay->draining)
+		return;
+	loop_timer_set(&u->clock_timer, CLOCK_LOOK_MS);
+	due = clock_look(&u->look, &u->clock, &back_us);
+	if (back_us > 0)
+		peer_clock_back(u->relay, back_us);
+	if (!due)
+		return;
 	relay_later(&u->clock_later, u->relay, &u->clock.job, on_clock, u);
 	store_clock_see_relay(u->relay->store, &u->clock);
 }
@@ -304,7 +312,7 @@ relay_upkeep_new(struct relay *relay)
 	loop_timer_init(&u->limit_timer, relay->loop, expire_limit, u);
 	loop_timer_init(&u->refused_timer, relay->loop, expire_refused, u);
 	loop_timer_set(&u->refused_timer, REFUSED_EVERY_MS);
-	loop_timer_init(&u->clock_timer, relay->loop, see_clock, u);
+	loop_timer_init(&u->clock_timer, relay->loop, look_at_clock, u);
 	u->clock_set_back = -1;
 	loop_timer_set(&u->clock_timer, 0);
 	/* What expired while nobody looked: all that can still wait. */

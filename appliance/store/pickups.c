@@ -192,6 +192,47 @@ store_pickup_finish(struct store *store, struct pickup_finish *finish)
 	store_submit(store, &finish->job);
 }
 
+static void
+bind_resume(struct args *a, struct store_job *const *jobs, size_t n)
+{
+	const struct pickup_resume *w = (const struct pickup_resume *)jobs[0];
+
+	(void)n;
+	args_slice(a, 0, w->domain);
+	args_time(a, 1, w->now_us);
+}
+
+static void
+rows_resume(const PGresult *r, struct store_job *const *jobs, size_t n)
+{
+	(void)n;
+	((struct pickup_resume *)jobs[0])->count = PQntuples(r) == 1 ? row_i64(r, 0, 0) : 0;
+}
+
+static const struct store_op resume_run = {
+	.name = "pickup_resume",
+	.sql =
+	    "WITH theirs AS MATERIALIZED (SELECT s.sender_id FROM tmtp.sender s "
+	    "  JOIN tmtp.domain d ON d.domain_id = s.domain_id WHERE d.name = $1), "
+	    "messages AS (UPDATE tmtp.notification n SET not_before = NULL WHERE n.state = 0 "
+	    "  AND n.not_before > $2 AND n.sender_id = ANY (ARRAY(SELECT sender_id FROM theirs)) RETURNING 1), "
+	    "copies AS (UPDATE tmtp.copy c SET not_before = NULL WHERE c.state = 0 "
+	    "  AND c.not_before > $2 AND c.sender_id = ANY (ARRAY(SELECT sender_id FROM theirs)) RETURNING 1) "
+	    "SELECT (SELECT count(*) FROM messages) + (SELECT count(*) FROM copies)",
+	.types = (const Oid[]){ T_TEXT, T_TIMESTAMPTZ, 0 },
+	.lane = STORE_WRITE,
+	.repeatable = true,
+	.bind = bind_resume,
+	.rows = rows_resume,
+};
+
+void
+store_pickup_resume(struct store *store, struct pickup_resume *resume)
+{
+	resume->job.op = &resume_run;
+	store_submit(store, &resume->job);
+}
+
 /* --- Who is to be told ---------------------------------------------------- */
 
 static void

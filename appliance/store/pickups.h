@@ -58,6 +58,16 @@ struct pickup_finish {
 
 void store_pickup_finish(struct store *store, struct pickup_finish *finish);
 
+/* What waits for a time because of that domain's host is due now: messages, and large attachments. */
+struct pickup_resume {
+	struct store_job job;
+	struct slice domain; /* borrowed until done */
+	int64_t now_us;
+	int64_t count; /* out: so many waited */
+};
+
+void store_pickup_resume(struct store *store, struct pickup_resume *resume);
+
 /* Which of these accounts have a visible entry of the notification: for live push after a restart. */
 struct arrival_holders {
 	struct store_job job;

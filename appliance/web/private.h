@@ -212,6 +212,8 @@ enum MHD_Result request_answer(struct web_request *req);
 
 /* What a body may go on sending beyond what its route takes, until it is cut. */
 #define UPLOAD_DROP_MAX 1048576
+/* Of what was refused before its body so many are read before the answer. */
+#define REFUSED_DROP_MAX ((int64_t)16 << 20)
 
 /* A route's handler that is called before the body, and all calls of the daemon's that follow. */
 enum MHD_Result upload_open(struct web_request *req);

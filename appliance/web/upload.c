@@ -70,6 +70,18 @@ begin_turn(struct web_request *req)
 	return false;
 }
 
+/*
+ * Refused before its body: a client that sends it without waiting would hear a
+ * reset instead of the answer, so some of it is read first. Who asked whether
+ * to send it isn't sending, and hears at once.
+ */
+static bool
+reads_first(struct web_request *req)
+{
+	return req->length <= REFUSED_DROP_MAX &&
+	       MHD_lookup_connection_value(req->mhd, MHD_HEADER_KIND, "Expect") == NULL;
+}
+
 enum MHD_Result
 upload_open(struct web_request *req)
 {
@@ -77,7 +89,9 @@ upload_open(struct web_request *req)
 	req->opening = true;
 	if (begin_turn(req))
 		req->route->handler(req, req->server->arg);
-	return after_turn(req) == TURN_ANSWERED ? request_answer(req) : MHD_YES;
+	if (after_turn(req) != TURN_ANSWERED || reads_first(req))
+		return MHD_YES;
+	return request_answer(req);
 }
 
 static enum turn
@@ -100,7 +114,10 @@ drop(struct web_request *req, size_t *size)
 		req->body_dropped = 0;
 		web_conn_enter(req->conn, CONN_BODY);
 	}
-	return req->taken > req->body_max + (uint64_t)UPLOAD_DROP_MAX ? MHD_NO : MHD_YES;
+	return req->taken > (req->on_piece == NULL ? REFUSED_DROP_MAX
+	                                           : req->body_max + (uint64_t)UPLOAD_DROP_MAX)
+	           ? MHD_NO
+	           : MHD_YES;
 }
 
 /* All of it, unless the owner keeps a piece: what isn't taken of a connection that goes on is forgotten. */
@@ -145,9 +162,18 @@ upload_on_access(struct web_request *req, const char *data, size_t *size)
 		go_on(req);
 	if (atomic_load(&req->state) == REQ_ABANDONED)
 		return *size > 0 ? MHD_NO : request_answer(req);
-	if (atomic_load(&req->state) == REQ_REPLIED)
-		return *size > 0 ? drop(req, size) : request_answer(req);
 	req->opening = false;
+	if (atomic_load(&req->state) == REQ_REPLIED) {
+		if (*size > 0)
+			return drop(req, size);
+		if (opening && req->suspended_at_open && reads_first(req)) {
+			req->suspended_at_open = false;
+			uncount(req);
+			web_conn_enter(req->conn, CONN_BODY);
+			return MHD_YES;
+		}
+		return request_answer(req);
+	}
 	if (opening && *size == 0 && req->suspended_at_open) {
 		req->suspended_at_open = false;
 		return MHD_YES;

@@ -125,7 +125,7 @@ describe("an adversary", () => {
 		const s = session(shop), rounds = 12;
 		await s.greeting;
 		// What the roles do by themselves, whoever asks. Each other statement is a transaction of its own: it stands for its commit.
-		const ownWork = /^(worker|clock|upkeep|revision|queue|peer|grant_(claim|finish)|receipt_|catchup|presence|pickup_|domain_key|partition|notice)/;
+		const ownWork = /^(worker|clock|copy_|upkeep|revision|queue|peer|grant_(claim|finish)|receipt_|catchup|presence|pickup_|domain_key|partition|notice)/;
 		async function work(command) {
 			const from = its.home.now, answers = [];
 			for (let i = 0; i < rounds; i++)

@@ -544,14 +544,16 @@ describe("the inbox", () => {
 			message: [{ type: "text/plain", text: "Hi <A&B>, ." },
 				{ type: "text/html", text: "<p>Hi &lt;A&amp;B&gt;</p><script>alert(1)</script>", lang: "en" }],
 			actions: [{ label: "Track it", url: "https://shop.test/t?a=1#x" }],
-			attachments: [{ type: "image/png", size: 4, url: `/v1/inbox/${id}/attachments/0` }, { type: "application/pdf", size: 123456 }],
+			attachments: [{ type: "image/png", size: 4, url: `/v1/inbox/${id}/attachments/0` }, { type: "application/pdf", size: 123456,
+				url: `/v1/inbox/${id}/attachments/1`, state: "failed" }], // nobody fetched it: it was put here by hand
 		});
 		const picture = await get(res.json.fields.attachments[0].url);
 		assert.deepEqual([...picture.octets], [0x89, 0x50, 0, 1]);
 		assert.equal(picture.headers["content-type"], "application/octet-stream");
 		assert.equal(picture.headers["content-disposition"], "attachment");
 		assert.equal(picture.headers["x-content-type-options"], "nosniff");
-		for (const n of ["1", "2", "-1", "x"])
+		assert.equal((await get(`/v1/inbox/${id}/attachments/1`)).status, 410);
+		for (const n of ["2", "-1", "x"])
 			assert.equal((await get(`/v1/inbox/${id}/attachments/${n}`)).status, 404, n);
 		assert.equal((await get(`/v1/inbox/${id}/attachments/0`, { as: "bob" })).status, 404);
 	});

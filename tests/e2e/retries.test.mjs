@@ -143,6 +143,22 @@ describe("a peer that can't take everything at once", () => {
 		assert.equal(its_.record(id).length, 1);
 	});
 
+	test("pickups that were put off for long come as soon as one from their sender works again", async () => {
+		its.pickup.refuse();
+		const from = its.home.now, late = ["Late 1", "Late 2", "Late 3"];
+		for (const subject of late)
+			await site.push("orders", ann.address, subject);
+		const waiting = "FROM tmtp.notification WHERE state = 0 AND not_before IS NOT NULL";
+		await until("three that were put off", async () => await its.home.number(`SELECT count(*) ${waiting}`) === 3);
+		await its.home.sql("UPDATE tmtp.notification SET not_before = now() + interval '1 hour', attempts = 9 WHERE state = 0");
+		its.pickup.restore();
+		await site.push("orders", ann.address, "In time");
+		await ann.has("In time");
+		for (const subject of late)
+			await ann.has(subject);
+		await its.home.line(/^event=pickups-resumed .*domain=shop\.test count=3/, from);
+	});
+
 	test("a dead domain costs one probe at a time, whoever waits for it; what expires meanwhile is dead with the reason, held or not", async () => {
 		const other = await its.shop.makeSite("other", ["news"]);
 		const crowds = [await Crowd.make(site, "news", "gone.test", "g", 20), await Crowd.make(other, "news", "gone.test", "o", 20)];

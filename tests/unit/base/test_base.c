@@ -164,6 +164,28 @@ test_uuid_goes_on_when_the_clock_is_set_back(void **state)
 	assert_true(uuid_time_us(&first) == INT64_C(4000000000000000));
 }
 
+/* A watch that began when the wall clock was further ahead, or less, is what a clock that was set leaves. */
+static void
+test_a_clock_that_is_set_is_noticed_once(void **state)
+{
+	const int64_t hour = INT64_C(3600000000);
+	struct clock_watch watch = { 0 };
+	int64_t jump;
+
+	(void)state;
+	assert_true(clock_jump_us(&watch) == 0);
+	assert_true(clock_jump_us(&watch) == 0);
+	watch.ahead_us += hour;
+	jump = clock_jump_us(&watch);
+	assert_true(jump < -hour + 500000 && jump > -hour - 500000);
+	assert_true(clock_jump_us(&watch) == 0);
+	watch.ahead_us -= hour;
+	jump = clock_jump_us(&watch);
+	assert_true(jump > hour - 500000 && jump < hour + 500000);
+	watch.ahead_us += 400000; /* slewed */
+	assert_true(clock_jump_us(&watch) == 0);
+}
+
 static void
 test_log_escapes_and_stays_one_line(void **state)
 {
@@ -300,6 +322,7 @@ main(void)
 		cmocka_unit_test(test_numbers_and_names),
 		cmocka_unit_test(test_uuid_order_and_text),
 		cmocka_unit_test(test_uuid_goes_on_when_the_clock_is_set_back),
+		cmocka_unit_test(test_a_clock_that_is_set_is_noticed_once),
 		cmocka_unit_test(test_log_escapes_and_stays_one_line),
 		cmocka_unit_test(test_mailbox_is_readable_while_something_waits),
 		cmocka_unit_test(test_mailbox_rings_when_as_much_waits_as_expected),

@@ -344,7 +344,7 @@ test_a_connection_knows_whose_it_is(void **state)
 static struct clock_see
 see(struct process *p, void (*call)(struct store *, struct clock_see *), int64_t now_us)
 {
-	struct clock_see c = { .now_us = now_us };
+	struct clock_see c = { .now_us = now_us, .seen_us = -1 };
 
 	assert_int_equal(RUN(call, p->store, &c), STORE_OK);
 	return c;
@@ -419,6 +419,80 @@ test_clocks_that_differ_a_little_move_nothing(void **state)
 	end(&first);
 }
 
+/* A clock that was ahead for less than the time between two looks: the process itself saw it. */
+static void
+test_what_only_the_process_saw_counts(void **state)
+{
+	struct clock_see c = { .now_us = NOW, .seen_us = NOW + HOUR };
+
+	(void)state;
+	cluster_sql("UPDATE tmtp.clock SET seen_at = to_timestamp(%lld), set_back = 0",
+	            (long long)(NOW / S));
+	start(&first, "tmtp_relay");
+	all_wait_until(NOW + HOUR);
+	assert_int_equal(RUN(store_clock_see_relay, first.store, &c), STORE_OK);
+	assert_int_equal(c.back_us, HOUR);
+	assert_int_equal(all(&first), 6);
+	end(&first);
+}
+
+static void
+test_a_look_says_when_to_ask(void **state)
+{
+	struct clock_look look = { 0 };
+	struct clock_see c;
+	int64_t back;
+
+	(void)state;
+	assert_true(clock_look(&look, &c, &back));
+	assert_true(c.seen_us < 0 && back == 0);
+	assert_false(clock_look(&look, &c, &back)); /* asked, not answered */
+	c.job.rc = STORE_OK;
+	clock_look_done(&look, &c);
+	assert_false(clock_look(&look, &c, &back)); /* only each few seconds */
+
+	look.watch.ahead_us += HOUR; /* it was set back by an hour since */
+	assert_true(clock_look(&look, &c, &back));
+	assert_true(back > HOUR - S && back < HOUR + S);
+	assert_true(c.seen_us > c.now_us + HOUR - S);
+	c.job.rc = STORE_DOWN;
+	clock_look_done(&look, &c);
+	assert_true(clock_look(&look, &c, &back)); /* not told yet */
+	assert_true(back == 0 && c.seen_us > c.now_us + HOUR - S);
+	c.job.rc = STORE_OK;
+	clock_look_done(&look, &c);
+	assert_false(clock_look(&look, &c, &back));
+
+	look.watch.ahead_us -= HOUR; /* and now ahead: what is seen is told at once */
+	assert_true(clock_look(&look, &c, &back));
+	assert_true(back == 0 && c.seen_us < 0);
+}
+
+/* Else a message to all would be for nobody until the clock is there again. */
+static void
+test_who_joined_in_the_future_has_joined(void **state)
+{
+	(void)state;
+	cluster_sql("UPDATE tmtp.clock SET seen_at = to_timestamp(%lld)",
+	            (long long)((NOW + HOUR) / S));
+	cluster_sql(
+	    "INSERT INTO tmtp.subscription (site_id, channel_id, domain_id, member, state, "
+	    "grant_id, joined_at) VALUES (1, 1, 9, 'ann', 1, sha256('g'), to_timestamp(%lld)), "
+	    "(1, 1, 9, 'bob', 1, sha256('h'), to_timestamp(%lld))",
+	    (long long)((NOW + HOUR) / S), (long long)(NOW / S - 7));
+	start(&first, "tmtp_relay");
+	assert_true(see(&first, store_clock_see_relay, NOW).moved > 0);
+	assert_int_equal(
+	    cluster_int("SELECT count(*) FROM tmtp.subscription WHERE joined_at <= "
+	                "to_timestamp(1800000000)"),
+	    2);
+	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.subscription WHERE joined_at = "
+	                             "to_timestamp(1800000000 - 7)"),
+	                 1);
+	cluster_sql("DELETE FROM tmtp.subscription");
+	end(&first);
+}
+
 /* A pickup too. */
 static void
 test_pickups_are_told_anew(void **state)
@@ -455,6 +529,9 @@ main(void)
 		cmocka_unit_test_setup(test_what_an_advanced_clock_told_to_wait_is_told_anew,
 		                       some),
 		cmocka_unit_test_setup(test_clocks_that_differ_a_little_move_nothing, some),
+		cmocka_unit_test_setup(test_what_only_the_process_saw_counts, some),
+		cmocka_unit_test(test_a_look_says_when_to_ask),
+		cmocka_unit_test_setup(test_who_joined_in_the_future_has_joined, some),
 		cmocka_unit_test_setup(test_pickups_are_told_anew, some),
 	};
 
