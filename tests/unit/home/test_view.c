@@ -230,13 +230,13 @@ test_attachments_by_number(void **state)
 	       "{\"type\":\"e/f\",\"size\":5,\"url\":\"/v1/inbox/"
 	       "00000000-0000-0000-0000-000000000000/attachments/2\"}]");
 	json_decref(fields);
-	assert_true(view_attachment(e.body, 0, &out));
+	assert_int_equal(view_attachment(e.body, 0, &out), VIEW_ATTACHED_HERE);
 	assert_true(slice_eq_str(out, "one"));
-	assert_false(view_attachment(e.body, 1, &out));
-	assert_true(view_attachment(e.body, 2, &out));
+	assert_int_equal(view_attachment(e.body, 1, &out), VIEW_ATTACHED_LARGE);
+	assert_int_equal(view_attachment(e.body, 2, &out), VIEW_ATTACHED_HERE);
 	assert_true(slice_eq_str(out, "three"));
-	assert_false(view_attachment(e.body, 3, &out));
-	assert_false(view_attachment(SLICE("junk"), 0, &out));
+	assert_int_equal(view_attachment(e.body, 3, &out), VIEW_ATTACHED_NONE);
+	assert_int_equal(view_attachment(SLICE("junk"), 0, &out), VIEW_ATTACHED_NONE);
 }
 
 /* A text of nothing but variables isn't allowed to become a giant. */
