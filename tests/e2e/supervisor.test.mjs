@@ -88,7 +88,7 @@ class Place {
 
 	async ready(...args) {
 		const tmtpd = this.start(...args);
-		await tmtpd.line(/^event=ready /);
+		await tmtpd.line(/^event=ready configuration=/);
 		return tmtpd;
 	}
 
@@ -514,7 +514,7 @@ describe("refusals", () => {
 		assert.equal(next.lines.some((l) => l.startsWith("event=role-start ")), false);
 		assert.equal(other.sql(`INSERT INTO tmtp.schema_migration (number, name, fingerprint, applied_at) VALUES (${row})`)
 			.status, 0);
-		await next.line(/^event=ready /);
+		await next.line(/^event=ready configuration=/);
 		await next.stop();
 		other.remove();
 	});

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the unit tests given as arguments, as many at once as there are processors (or JOBS);
+# Runs the unit tests given as arguments, two more at once than there are processors (or JOBS), since some wait;
 # shows the output of those that fail. Closes with "N passed, N failed", counted in test
 # functions; a program that ends badly without naming one counts as one.
 set -u
@@ -18,7 +18,7 @@ if [ "${1:-}" = --one ]; then
 fi
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-printf '%s\n' "$@" | xargs -n 1 -P "${JOBS:-$(nproc)}" sh "$0" --one "$dir"
+printf '%s\n' "$@" | xargs -n 1 -P "${JOBS:-$(($(nproc) + 2))}" sh "$0" --one "$dir"
 cat "$dir"/*.failed 2>/dev/null
 cat "$dir"/*.count | awk -v programs=$# '
 	{ passed += $1; failed += $2 }

@@ -123,7 +123,7 @@ ${senders.map((sender) => `route "${sender}" {
 			this.child.on("exit", () => reject(new Error(`tmtpd ended:\n${this.log}`)));
 			this.child.stderr.setEncoding("utf8").on("data", (part) => {
 				this.log += part;
-				if (/^event=ready /m.test(this.log))
+				if (/^event=ready configuration=/m.test(this.log))
 					resolve();
 			});
 		});

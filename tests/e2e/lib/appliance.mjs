@@ -106,7 +106,7 @@ export class Appliance {
 			if (process.env.VERBOSE)
 				process.stderr.write(all.map((line) => `${this.name}: ${line}\n`).join(""));
 		});
-		await this.line(/^event=ready /, from, 3 * patience); // a cluster is made first
+		await this.line(/^event=ready configuration=/, from, 3 * patience); // a cluster is made first
 	}
 
 	// The first line from `from` on that matches; waits for it.

@@ -39,11 +39,11 @@ async function make(tmtpd, account, target) {
 		let log = "";
 		child.stderr.setEncoding("utf8").on("data", (part) => {
 			log += part;
-			if (/^event=ready /m.test(log))
+			if (/^event=ready configuration=/m.test(log))
 				child.kill("SIGTERM");
 		});
 		const code = await new Promise((resolve) => child.on("exit", resolve));
-		if (code !== 0 || !/^event=ready /m.test(log))
+		if (code !== 0 || !/^event=ready configuration=/m.test(log))
 			throw new Error(`no state to begin with was made: ${code}\n${log}`);
 		fs.rmSync(`${target}.part`, { recursive: true, force: true });
 		execFileSync("cp", ["-a", state, `${target}.part`]);
