@@ -153,9 +153,9 @@ run: packages-run
 .PHONY: chaos chaos-short
 chaos: packages-test
 	@$(MAKE) --no-print-directory all
-	@BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
+	@CLIENTS=$${CLIENTS:-16} CALM_S=$${CALM_S:-15} BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
 chaos-short: all
-	@TMPDIR=$(TEST_TMP) SEED=$${SEED:-1} MESSAGES=$${MESSAGES:-200} HURRY=1 EXCEPT="$${EXCEPT-shop's clock jumps}" BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
+	@TMPDIR=$(TEST_TMP) SEED=$${SEED:-1} MESSAGES=$${MESSAGES:-200} BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
 
 TEST_TMP = $(shell sh tests/tmpdir.sh)
 

@@ -19,7 +19,7 @@ import { Website } from "./website.mjs";
 
 const number = (name, otherwise) => Number(process.env[name] || otherwise);
 const MESSAGES = number("MESSAGES", 100_000), SEED = number("SEED", crypto.randomInt(1e9)), MEMBERS = number("MEMBERS", 200);
-const CLIENTS = number("CLIENTS", 8), SETTLE_S = number("SETTLE_S", 300), SECONDS = number("SECONDS", 0), BREAK = process.env.BREAK ?? "", names = (option) => (process.env[option] ?? "").split(",").filter(Boolean);
+const CLIENTS = number("CLIENTS", 8), CALM_S = number("CALM_S", 0), SETTLE_S = number("SETTLE_S", 300), SECONDS = number("SECONDS", 0), BREAK = process.env.BREAK ?? "", names = (option) => (process.env[option] ?? "").split(",").filter(Boolean);
 const ONLY = names("ONLY"), EXCEPT = names("EXCEPT"), HURRY = process.env.HURRY === "1";
 const SIDES = ["shop", "home"];
 const say = (...words) => console.log("#", ...words);
@@ -30,7 +30,7 @@ const played = {}, unplayed = {}, seen = {}, disks = {}, clocks = {};
 const its = new Pair(), ledger = new Ledger();
 const FAKETIME = ["/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1"]
 	.find((file) => fs.existsSync(file));
-const DISK_MB = 448;
+const DISK_MB = 448 + Math.ceil(MESSAGES / 60); // what is written has room, until a fault takes it
 
 // An appliance's state on a file system of its own, that can be filled. Needs root, and a system that lets it mount.
 function mountDisk(name) {
@@ -122,7 +122,8 @@ async function play(list, dice, running) {
 		say(`${(performance.now() / 1000).toFixed(1)} s: ${name} (${ledger.accepted.size} accepted)`);
 		await list[name]().catch((error) => { throw new Error(`${name}: ${error.message}`, { cause: error }); });
 		played[name] = (played[name] ?? 0) + 1;
-		await pause(dice.below(400));
+		for (const end = performance.now() + dice.below(400 + 2000 * CALM_S); running() && performance.now() < end;)
+			await pause(100);
 	}
 }
 
