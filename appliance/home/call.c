@@ -291,6 +291,7 @@ refuse(struct call *call, const char *reason)
 {
 	log_info("auth-refused", LOG_S("reason", reason), LOG_B("client", call_client(call)),
 	         LOG_S("route", web_request_route(call->req)->path));
+	web_request_told(call->req);
 	web_reply_problem(call->req, &web_unauthorized,
 	                  "Log in and send the token that you get.");
 }
@@ -396,6 +397,7 @@ call_auth(struct call *call, call_step *then)
 	    !is_from_our_page(call->req)) {
 		log_info("auth-refused", LOG_S("reason", "cross-site"),
 		         LOG_B("client", call_client(call)));
+		web_request_told(call->req);
 		web_reply_problem(
 		    call->req, &web_forbidden,
 		    "With a cookie, what changes something needs the header X-TMTP-Request.");

@@ -26,6 +26,9 @@ METRIC_DEFINE(sessions_unverified, METRIC_COUNTER, "tmtp_dmtp_identities_refused
 METRIC_DEFINE(handshakes_failed, METRIC_COUNTER, "tmtp_dmtp_identities_refused_total",
               "reason=\"handshake\"", "Identities of other servers that were refused.");
 
+METRIC_DEFINE(injections, METRIC_COUNTER, "tmtp_dmtp_injections_total", NULL,
+              "DMTP sessions that were ended for plaintext behind STARTTLS.");
+
 #define PROVEN_MAX 8
 
 /* A domain that AUTH proved. */
@@ -283,6 +286,8 @@ handle(struct dmtp_session *s, const struct dmtp_server_event *event)
 		begin_tls(s);
 		break;
 	case DMTP_SERVER_CLOSE:
+		if (event->reason == DMTP_CLOSE_INJECTED)
+			metric_add(&injections, 1);
 		end(s, dmtp_close_name(event->reason));
 		break;
 	}
@@ -498,6 +503,8 @@ on_closed(struct conn *conn, void *arg, enum conn_end why, const char *text)
 	(void)conn;
 	if (why == CONN_END_HANDSHAKE)
 		metric_add(&handshakes_failed, 1);
+	if (why == CONN_END_INJECTED)
+		metric_add(&injections, 1);
 	end(arg, text);
 }
 

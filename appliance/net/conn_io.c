@@ -158,7 +158,7 @@ told_end(struct conn *c, bool clean)
 {
 	c->eof = true;
 	if (c->state == CONN_SECURING)
-		conn_fail(c, CONN_END_HANDSHAKE, "TLS handshake: closed by the peer");
+		conn_fail(c, CONN_END_EOF, "TLS handshake: closed by the peer");
 	else if (c->events->ended != NULL)
 		c->events->ended(c, c->arg, clean);
 	else

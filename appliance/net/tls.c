@@ -221,7 +221,8 @@ static int
 on_choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen,
                const unsigned char *in, unsigned inlen, void *arg)
 {
-	const uint8_t *own = ((struct tls_stream *)SSL_get_app_data(ssl))->set->alpn;
+	struct tls_stream *stream = SSL_get_app_data(ssl);
+	const uint8_t *own = stream->set->alpn;
 
 	(void)arg;
 	for (size_t i = 0; i < inlen; i += 1u + in[i]) {
@@ -232,6 +233,7 @@ on_choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen,
 			return SSL_TLSEXT_ERR_OK;
 		}
 	}
+	stream->refusal = "the client offers other protocols by ALPN";
 	return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
@@ -239,7 +241,7 @@ on_choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen,
 static int
 on_hello(SSL *ssl, int *alert, void *arg)
 {
-	const struct tls_stream *stream = SSL_get_app_data(ssl);
+	struct tls_stream *stream = SSL_get_app_data(ssl);
 	const unsigned char *data;
 	size_t len;
 
@@ -249,6 +251,7 @@ on_hello(SSL *ssl, int *alert, void *arg)
 	                              &data, &len) == 1)
 		return SSL_CLIENT_HELLO_SUCCESS;
 	*alert = SSL_AD_NO_APPLICATION_PROTOCOL;
+	stream->refusal = "the client offers no ALPN";
 	return SSL_CLIENT_HELLO_ERROR;
 }
 

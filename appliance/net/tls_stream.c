@@ -430,6 +430,8 @@ fail(struct tls_stream *stream, const char *while_doing)
 		stream->unverified = true;
 		reason = X509_verify_cert_error_string(result);
 	}
+	if (stream->refusal != NULL)
+		reason = stream->refusal;
 	if (stream->wire.failed)
 		reason = "no room for what is to be sent";
 	(void)snprintf(stream->error, sizeof(stream->error), "%s: %s", while_doing,

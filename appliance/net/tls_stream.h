@@ -34,7 +34,9 @@ struct tls_stream {
 	bool *
 	    held; /* server: the pins whose CA vouches for their domain; NULL: none looked at */
 	bool unverified; /* it failed because the server's certificate did */
-	char *expected;  /* client: the domain to verify */
+	const char
+	    *refusal;   /* why we ended the handshake, where OpenSSL can't say it; or NULL */
+	char *expected; /* client: the domain to verify */
 	char *session_name;
 	char *sni; /* server: what was asked for */
 	char error[NET_TEXT];

@@ -93,6 +93,7 @@ peer_get(struct relay *relay, int64_t domain_id, const char *domain)
 		                        .retry_at_us = -1,
 		                        .refused_since_us = -1,
 		                        .refused_at_us = -1 };
+	p->answered_us = -1;
 	(void)snprintf(p->domain, sizeof(p->domain), "%s", domain);
 	loop_timer_init(&p->retry, relay->loop, on_retry, p);
 	HASH_ADD(hh, relay->peers, domain_id, sizeof(p->domain_id), p);
@@ -264,9 +265,8 @@ save(struct peer *p)
 	p->saving = true;
 	p->save = (struct peer_save){ .state = p->state };
 	p->save.state.reason = p->state.reason == NULL ? NULL : strdup(p->state.reason);
-	p->save.sent_us = peer_is_probing(p) ? -1 : clock_wall_us();
-	if (!peer_is_probing(p))
-		p->sent_saved_ms = clock_mono_ms();
+	p->save.sent_us = p->answered_us;
+	p->sent_saved_ms = clock_mono_ms();
 	relay_later(&p->later, p->relay, &p->save.job, on_saved, p);
 	store_peer_save(p->relay->store, &p->save);
 }
@@ -486,6 +486,7 @@ peer_answered(struct peer *p)
 	bool was_down = p->state.failures > 0;
 	bool narrowed = p->state.window_commands > 0;
 
+	p->answered_us = clock_wall_us();
 	if (narrowed)
 		widen(p);
 	if (!peer_is_probing(p) || peer_is_paused(p)) {

@@ -29,7 +29,8 @@ struct peer {
 	unsigned busy; /* claims and what they brought, that may still reach it */
 	unsigned refs; /* who keeps a pointer to it */
 	bool saving, save_again;
-	bool wants_auth; /* it didn't take our certificate: new sessions begin with AUTH */
+	bool wants_auth;     /* it didn't take our certificate: new sessions begin with AUTH */
+	int64_t answered_us; /* the last answer, wall time; below 0: none yet */
 	int64_t
 	    sent_saved_ms; /* when it was last written down that something was sent; 0: never */
 	struct peer_save save;

@@ -93,6 +93,7 @@ refuse(struct call *call, const char *reason, const char *iss, const char *detai
 	log_info("auth-refused", LOG_S("reason", reason), LOG_S("iss", iss),
 	         LOG_S("client", web_request_peer(call->req)),
 	         LOG_S("route", web_request_route(call->req)->path));
+	web_request_told(call->req);
 	web_reply_problem(call->req, &web_unauthorized, "%s", detail);
 }
 
@@ -102,6 +103,7 @@ refuse_suspended(struct call *call, const char *iss)
 	log_info("auth-refused", LOG_S("reason", "suspended"), LOG_S("iss", iss),
 	         LOG_S("client", web_request_peer(call->req)),
 	         LOG_S("route", web_request_route(call->req)->path));
+	web_request_told(call->req);
 	web_reply_problem(call->req, &web_forbidden, "This site is suspended.");
 }
 
@@ -138,6 +140,7 @@ admit(struct call *call, const struct token_claims *claims)
 		log_info("auth-refused", LOG_S("reason", "scope"), LOG_S("iss", claims->iss),
 		         LOG_S("client", web_request_peer(call->req)),
 		         LOG_S("route", web_request_route(call->req)->path));
+		web_request_told(call->req);
 		web_reply_problem(call->req, &web_forbidden,
 		                  "This token's scope doesn't include it.");
 		return;

@@ -356,9 +356,10 @@ static const struct store_op list_op = {
 
 static const struct store_op exact_op = {
 	.name = "account_exact",
-	.sql = "SELECT account_id, name || '@' || domain, created_at, disabled_at FROM "
-	       "tmtp.account "
-	       "WHERE domain = $1 AND name = $2 LIMIT $3",
+	.sql =
+	    "SELECT a.account_id, a.name || '@' || a.domain, a.created_at, a.disabled_at, "
+	    " EXISTS (SELECT FROM tmtp.mail_channel m WHERE m.account_id = a.account_id AND m.open) "
+	    "FROM tmtp.account a WHERE a.domain = $1 AND a.name = $2 LIMIT $3",
 	.types = (const Oid[]){ T_TEXT, T_TEXT, T_INT8, 0 },
 	.lane = STORE_READ,
 	.repeatable = true,

@@ -182,6 +182,8 @@ struct web_request {
 	void *ctx;
 	void (*free_ctx)(void *);
 	char peer[INET6_ADDRSTRLEN];
+	const struct web_problem *problem; /* that it was answered with, or NULL */
+	bool told;                         /* why it was refused has been logged */
 	struct request_block *blocks;
 	size_t used; /* of room */
 	_Alignas(max_align_t) uint8_t room[REQUEST_INLINE];

@@ -204,6 +204,7 @@ reply_problem(struct web_request *req, const struct web_problem *kind, json_t *e
 		(void)json_object_set_new(body, "detail", json_string(detail));
 	if (errors != NULL)
 		(void)json_object_set_new(body, "errors", errors);
+	req->problem = kind;
 	add_problem_headers(req, kind);
 	reply_json_as(req, kind->status, "application/problem+json", body);
 }

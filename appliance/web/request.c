@@ -103,6 +103,9 @@ request_reset(struct web_request *req)
 	req->opening = req->suspended_at_open = false;
 	req->taken = 0;
 	req->piece_octets = 0;
+	req->on_piece = NULL;
+	req->problem = NULL;
+	req->told = false;
 	req->n_params = 0;
 	req->status = 0;
 	atomic_store_explicit(&req->state, REQ_RUNNING, memory_order_relaxed);
@@ -390,6 +393,10 @@ request_refuse(struct web_request *req)
 	if (req->refusal == &web_payload_too_large)
 		web_reply_problem(req, req->refusal, "At most %zu octets are taken here.",
 		                  req->body_max);
+	else if (req->refusal == &web_unsupported_media)
+		web_reply_problem(
+		    req, req->refusal,
+		    "The body is to be application/json, in UTF-8 and not compressed.");
 	else if (req->refusal == &web_header_too_large)
 		web_reply_problem(req, req->refusal, "At most %zu octets of headers are taken.",
 		                  req->server->header_bytes);
@@ -407,12 +414,15 @@ request_log(struct web_request *req, unsigned status)
 	const char *path = req->route == NULL ? "" : req->route->path;
 
 	metrics_request(status);
-	if (status >= 500 && req->refusal == NULL)
+	if (status >= 500 && req->refusal == NULL &&
+	    (req->problem == NULL || req->problem == &web_internal ||
+	     req->problem == &web_unavailable))
 		log_warn("request-failed", LOG_I("status", status), LOG_S("route", path),
 		         LOG_S("client", req->peer));
-	else if (status == 401)
-		log_info("request-refused", LOG_I("status", status), LOG_S("route", path),
-		         LOG_S("client", req->peer));
+	else if (status >= 400 && req->problem != NULL && !req->told)
+		log_info("request-refused", LOG_I("status", status),
+		         LOG_S("reason", strrchr(req->problem->type, ':') + 1),
+		         LOG_S("route", path), LOG_S("client", req->peer));
 }
 
 enum MHD_Result
@@ -750,6 +760,12 @@ const char *
 web_request_peer(const struct web_request *req)
 {
 	return req->peer;
+}
+
+void
+web_request_told(struct web_request *req)
+{
+	req->told = true;
 }
 
 void

@@ -89,6 +89,9 @@ bool web_request_content_is(struct web_request *req, const char *media_type);
 /* The client's address as text, without port. */
 const char *web_request_peer(const struct web_request *req);
 
+/* Why it is refused was logged by who refuses it, who knows more: no line is added. */
+void web_request_told(struct web_request *req);
+
 /* Memory that lives as long as the request; NULL when there is none. */
 void *web_request_alloc(struct web_request *req, size_t len);
 

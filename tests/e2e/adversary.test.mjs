@@ -5,11 +5,13 @@ import crypto from "node:crypto";
 import fs from "node:fs";
 import net from "node:net";
 import path from "node:path";
+import tls from "node:tls";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Pair } from "./lib/appliance.mjs";
 import { Crowd } from "./lib/crowd.mjs";
 import { compose, encode, seconds, Session } from "./lib/dmtp.mjs";
+import { metric } from "./lib/http.mjs";
 import { NameServer } from "./lib/nameserver.mjs";
 import { Origin } from "./lib/origin.mjs";
 import { freePorts, until } from "./lib/wait.mjs";
@@ -223,6 +225,20 @@ describe("an adversary", () => {
 		s.socket.write(Buffer.concat([encode(["STARTTLS"]), encode(["POST", note()])]));
 		await assert.rejects(s.read(), /ended/);
 		await its.home.line(new RegExp(`^event=dmtp-session-ended .*address=${at} reason=injected`), from);
+		assert.equal(await metric(its.home.ports.homeMetrics, "tmtp_dmtp_injections_total"), 1);
+	});
+
+	test("whoever doesn't say that it speaks DMTP is told apart from who breaks off, and counted; who leaves is not", async () => {
+		const refused = () => metric(its.home.ports.homeMetrics, 'tmtp_dmtp_identities_refused_total{reason="handshake"}');
+		const before_ = await refused(), from = its.home.now;
+		const socket = tls.connect({ host: "127.0.0.1", port: its.home.ports.dmtps, servername: "home.test", ca: its.authority.pem });
+		await new Promise((resolve) => socket.on("error", resolve));
+		await its.home.line(/^event=dmtp-session-ended .*reason="TLS handshake: the client offers no ALPN"/, from);
+		assert.equal(await refused(), before_ + 1);
+		const leaves = net.connect(its.home.ports.dmtps, "127.0.0.1", () => leaves.end("\x16\x03\x01"));
+		leaves.on("error", () => {});
+		await its.home.line(/^event=dmtp-session-ended .*reason="TLS handshake: closed by the peer"/, from);
+		assert.equal(await refused(), before_ + 1);
 	});
 
 	test("oversize everything is refused as soon as a length says so; memory stays where it is", async () => {

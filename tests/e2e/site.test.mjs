@@ -496,6 +496,24 @@ describe("pushes", () => {
 describe("bad input", () => {
 	const fine = { to: "ann@home.test", subject: "x" };
 
+	test("each refusal leaves one line, that says who, where and why", async () => {
+		const lines = () => log.split("\n").filter((line) => /^event=(request|auth)-refused /.test(line));
+		const asked = async (status, line, ask) => {
+			const before_ = lines().length;
+			assert.equal((await ask()).status, status);
+			await until(`a line for ${status}`, () => lines().length > before_);
+			assert.equal(lines().length, before_ + 1, lines().slice(before_).join("\n"));
+			assert.match(lines().at(-1), line);
+			assert.match(lines().at(-1), / client=127\.0\.0\.1( |$)/);
+		};
+		await asked(400, /status=400 reason=unknown-field route=\/v1\/channels\/:channel\/messages/, () => push({ ...fine, more: 1 }));
+		await asked(404, /status=404 reason=not-found/, () => post("/v1/channels/nothing/messages", fine));
+		await asked(422, /status=422 reason=no-recipient/, () => push({ ...fine, to: "nobody@home.test" }));
+		await asked(415, /status=415 reason=unsupported-media/, () => push(fine, { headers: { "Content-Type": "text/plain" } }));
+		await asked(401, /^event=auth-refused/, () => push(fine, { bearer: "garbage" }));
+		await asked(404, /status=404 reason=not-found/, () => get("/nowhere"));
+	});
+
 	test("JSON that isn't", async () => {
 		for (const body of ["", "{", "[]", "null", "7", "{}{}", `{"to":"a@b.test","to":"c@d.test","subject":"x"}`,
 			`{"to":"ann@home.test","subject":"a\\u0000b"}`, "[".repeat(1000), `{"to":${"[".repeat(100)}${"]".repeat(100)}}`, `{"to":"ann@home.test","subject":NaN}`,

@@ -727,7 +727,7 @@ test_handshakes_that_fail_say_why(void **state)
 	assert_int_equal(send(fd, "\x16\x03\x01", 3, 0), 3);
 	(void)close(fd);
 	TURN_UNTIL(loop, server.closed == 1);
-	assert_int_equal(server.end, CONN_END_HANDSHAKE);
+	assert_int_equal(server.end, CONN_END_EOF);
 	assert_non_null(strstr(server.text, "closed by the peer"));
 }
 

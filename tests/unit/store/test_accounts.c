@@ -210,6 +210,26 @@ test_pages_have_no_gaps_while_accounts_come(void **state)
 	account_list_clear(&list);
 }
 
+/* One by its name says the same as a page does. */
+static void
+test_one_account_by_its_name(void **state)
+{
+	struct account_list list = { .domain = SLICE("pages.test"),
+		                     .exact = SLICE("opens"),
+		                     .limit = 1 };
+
+	(void)state;
+	cluster_sql(
+	    "INSERT INTO tmtp.account VALUES (3000, 'pages.test', 'opens', 'x', now())");
+	cluster_sql(
+	    "INSERT INTO tmtp.mail_channel (account_id, open, changed_at) VALUES (3000, true, now())");
+	assert_int_equal(RUN(store_account_list, ctl, &list), STORE_OK);
+	assert_int_equal(list.rows_n, 1);
+	assert_string_equal(list.rows[0].address, "opens@pages.test");
+	assert_true(list.rows[0].takes_mail);
+	account_list_clear(&list);
+}
+
 int
 main(void)
 {
@@ -219,6 +239,7 @@ main(void)
 		cmocka_unit_test(test_tokens_live_until_expiry_or_log_out),
 		cmocka_unit_test(test_a_new_password_or_a_ban_logs_out),
 		cmocka_unit_test(test_pages_have_no_gaps_while_accounts_come),
+		cmocka_unit_test(test_one_account_by_its_name),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
