@@ -3,6 +3,8 @@
 
 #include "base/text.h"
 
+#include <stdio.h>
+
 static const struct {
 	const char *name;
 	enum dmtp_speaks speaks;
@@ -363,4 +365,18 @@ void
 dmtp_channels_close(struct buffer *inside)
 {
 	ben_put_end(inside);
+}
+
+void
+dmtp_response_words(const struct dmtp_response *r, char *out, size_t size)
+{
+	struct slice code =
+	    r->code == DMTP_CODE_OTHER ? r->code_raw : slice_str(dmtp_code_name(r->code));
+	int code_len = (int)(code.len < 64 ? code.len : 64);
+	int text_len = (int)(r->text.len < 150 ? r->text.len : 150);
+
+	(void)snprintf(out, size, "%c%s%.*s%s%.*s", r->letter, code_len > 0 ? " " : "",
+	               code_len, code_len > 0 ? (const char *)code.data : "",
+	               text_len > 0 ? ": " : "", text_len,
+	               text_len > 0 ? (const char *)r->text.data : "");
 }

@@ -107,4 +107,7 @@ void dmtp_channels_open(struct buffer *inside, struct slice address);
 void dmtp_channels_put(struct buffer *inside, const struct dmtp_open_channel *c);
 void dmtp_channels_close(struct buffer *inside);
 
+/* "Z throttled: Come back later.", "X": the peer's own words, at most 150 octets of its text, for people. */
+void dmtp_response_words(const struct dmtp_response *response, char *out, size_t size);
+
 #endif

@@ -175,9 +175,7 @@ on_replied(struct command *command, const struct dmtp_response *r)
 		apply(q, r);
 		return;
 	}
-	(void)snprintf(reason, sizeof(reason), "%c %s %.*s", r->letter, dmtp_code_name(r->code),
-	               (int)(r->text.len < 150 ? r->text.len : 150),
-	               r->text.len > 0 ? (const char *)r->text.data : "");
+	dmtp_response_words(r, reason, sizeof(reason));
 	if (r->letter == DMTP_Z) {
 		peer_wait(q->peer, reason, r->retry_s > 0 ? r->retry_s : AGAIN_S);
 		failed(q, reason, r->retry_s > 0 ? r->retry_s : AGAIN_S, NULL);

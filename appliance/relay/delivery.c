@@ -430,18 +430,6 @@ fail_all(struct post *post, const struct dmtp_response *response)
 }
 
 static void
-describe(char out[static NET_TEXT], const struct dmtp_response *r)
-{
-	struct slice code = code_of(r->code, r->code_raw);
-
-	(void)snprintf(out, NET_TEXT, "%c %.*s%s%.*s", r->letter,
-	               (int)(code.len < 64 ? code.len : 64),
-	               code.len > 0 ? (const char *)code.data : "", r->text.len > 0 ? ": " : "",
-	               (int)(r->text.len < 150 ? r->text.len : 150),
-	               r->text.len > 0 ? (const char *)r->text.data : "");
-}
-
-static void
 post_end(struct post *post)
 {
 	struct delivery *d = post->delivery;
@@ -458,7 +446,7 @@ refuse_whole(struct post *post, const struct dmtp_response *r)
 {
 	struct delivery *d = post->delivery;
 
-	describe(d->reason, r);
+	dmtp_response_words(r, d->reason, sizeof(d->reason));
 	if (r->letter == DMTP_E && dmtp_code_speaks(r->code) != DMTP_SPEAKS_SESSION) {
 		fail_all(post, r);
 		d->any_answered = true;

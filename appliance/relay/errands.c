@@ -77,9 +77,7 @@ on_replied(struct command *command, const struct dmtp_response *r)
 		finish(e, true, 0);
 		return;
 	}
-	(void)snprintf(reason, sizeof(reason), "%c %s %.*s", r->letter, dmtp_code_name(r->code),
-	               (int)(r->text.len < 150 ? r->text.len : 150),
-	               r->text.len > 0 ? (const char *)r->text.data : "");
+	dmtp_response_words(r, reason, sizeof(reason));
 	tell(e, "refused", reason);
 	if (r->letter == DMTP_E && dmtp_code_speaks(r->code) != DMTP_SPEAKS_SESSION) {
 		peer_answered(e->peer);

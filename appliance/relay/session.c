@@ -321,11 +321,7 @@ flush(struct session *s)
 static void
 copy_reason(struct session *s, const struct dmtp_response *r)
 {
-	const char *code = r->code == DMTP_CODE_OTHER ? "" : dmtp_code_name(r->code);
-
-	(void)snprintf(s->reason, sizeof(s->reason), "%c %s %.*s", r->letter,
-	               *code != '\0' ? code : "-", (int)(r->text.len < 150 ? r->text.len : 150),
-	               r->text.len > 0 ? (const char *)r->text.data : "");
+	dmtp_response_words(r, s->reason, sizeof(s->reason));
 }
 
 /* --- AUTH --------------------------------------------------------------------- */

@@ -46,7 +46,10 @@ link_fail(struct link *l, int64_t now_ms, const char *text)
 	while (len > 0 && why[len - 1] == '\n')
 		len--;
 	buffer_clear(&l->error);
-	buffer_add(&l->error, why, len < 1000 ? len : 1000);
+	for (size_t i = 0; i < len && i < 1000;
+	     i++) /* libpq says some things in several lines */
+		buffer_add_u8(&l->error,
+		              why[i] == '\n' || why[i] == '\t' ? ' ' : (uint8_t)why[i]);
 	buffer_add_u8(&l->error, '\0');
 	if (l->backoff_ms == 0)
 		l->backoff_ms = BACKOFF_FIRST_MS;

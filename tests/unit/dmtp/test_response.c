@@ -303,6 +303,30 @@ test_at_most_a_thousand_events(void **state)
 	buffer_free(&b);
 }
 
+static void
+test_responses_in_words(void **state)
+{
+	struct dmtp_response r = { .letter = DMTP_X };
+	char out[64], small[12];
+
+	(void)state;
+	dmtp_response_words(&r, out, sizeof(out));
+	assert_string_equal(out, "X");
+	r = dmtp_response_make(DMTP_Z, DMTP_CODE_THROTTLED, 5);
+	r.text = SLICE("Later.");
+	dmtp_response_words(&r, out, sizeof(out));
+	assert_string_equal(out, "Z throttled: Later.");
+	r = (struct dmtp_response){ .letter = DMTP_E,
+		                    .code = DMTP_CODE_OTHER,
+		                    .code_raw = SLICE("of-theirs") };
+	dmtp_response_words(&r, out, sizeof(out));
+	assert_string_equal(out, "E of-theirs");
+	dmtp_response_words(&r, small, sizeof(small));
+	assert_string_equal(small, "E of-theirs");
+	dmtp_response_words(&r, small, 5);
+	assert_string_equal(small, "E of");
+}
+
 int
 main(void)
 {
@@ -316,6 +340,7 @@ main(void)
 		cmocka_unit_test(test_channels_go_around),
 		cmocka_unit_test(test_events_and_limits_go_around),
 		cmocka_unit_test(test_at_most_a_thousand_events),
+		cmocka_unit_test(test_responses_in_words),
 	};
 
 	return RUN(tests);
