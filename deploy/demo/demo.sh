@@ -49,18 +49,34 @@ free() { # the first of ten
 		if printf '%s\n' "$taken" | grep -qx $(($1 + i)); then return 1; fi
 	done
 }
+# A number with room for ten ports, all of them open to who is not root.
+base_good() {
+	case $1 in
+	'' | *[!0-9]* | 0* | ??????*) return 1 ;;
+	esac
+	[ "$1" -ge 1024 ] && [ $(($1 + 9)) -le 65535 ]
+}
 # One clone after the other chooses: the lock is kept until the ports are listened on.
 exec 8>"${TMPDIR:-/tmp}/tmtp-demo-ports.$(id -u)"
 flock 8
-if [ -n "${PORT_BASE:-}" ]; then
-	free "$PORT_BASE" || fail "one of the ten ports from $PORT_BASE on is taken"
-	echo "$PORT_BASE" >"$VAR/ports"
-elif [ ! -s "$VAR/ports" ] || ! free "$(cat "$VAR/ports")"; then
-	base=18400
-	until free $base; do base=$((base + 10)); done
-	echo "$base" >"$VAR/ports"
+base=$(cat "$VAR/ports" 2>/dev/null || true)
+if [ -n "$base" ] && ! base_good "$base"; then
+	say "What stands in $VAR/ports is no port to begin with: others are chosen."
+	base=
 fi
-base=$(cat "$VAR/ports")
+if [ -n "${PORT_BASE:-}" ]; then
+	base_good "$PORT_BASE" ||
+		fail "PORT_BASE=$PORT_BASE cannot be: it is the first of ten ports, a number from 1024 to 65526"
+	free "$PORT_BASE" || fail "one of the ten ports from $PORT_BASE on is taken"
+	base=$PORT_BASE
+elif [ -z "$base" ] || ! free "$base"; then
+	base=18400
+	until free $base; do
+		base=$((base + 10))
+		base_good $base || fail "no ten ports in a row are free from 18400 on"
+	done
+fi
+echo "$base" >"$VAR/ports"
 shop_https=$base shop_dmtps=$((base + 1)) shop_dmtp=$((base + 2)) shop_members=$((base + 3)) shop_metrics=$((base + 4))
 home_members=$((base + 5)) home_dmtps=$((base + 6)) home_dmtp=$((base + 7)) home_https=$((base + 8)) home_metrics=$((base + 9))
 
