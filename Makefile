@@ -215,9 +215,9 @@ FORMAT  ?= clang-format-14
 LINT_JOBS ?= $(shell nproc)
 
 .PHONY: format format-check lint cppcheck tidy
-format:
+format: packages-lint
 	@$(FORMAT) -i $(C_FILES)
-format-check:
+format-check: packages-lint
 	@$(FORMAT) --dry-run -Werror $(C_FILES)
 lint: packages-lint cppcheck tidy
 cppcheck:
