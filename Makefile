@@ -147,7 +147,7 @@ packages-build packages-run packages-test packages-bench packages-lint:
 # is a second make, after the packages are there.
 .PHONY: run
 run: packages-run
-	@$(MAKE) --no-print-directory -j$(shell nproc) all
+	@$(MAKE) --no-print-directory $(if $(V),,-s) -j$(shell nproc) all
 	@BUILD=$(BUILD) bash deploy/demo/demo.sh
 
 .PHONY: chaos chaos-short
