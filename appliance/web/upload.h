@@ -1,8 +1,9 @@
 /*
  * Bodies that are taken piece by piece, of routes with WEB_STREAM_BODY. The
- * handler is called before any of the body is read. It answers, and then the
- * body isn't read; or it takes the upload with web_upload_begin, at once or
- * later. Then pieces come, one at a time: while the owner has one nothing is
+ * handler is called before any of the body is read. It answers, and then no
+ * piece comes: of a body that is sent without asking (Expect) up to 16 MiB pass
+ * by unseen first, so that its sender hears the answer. Or it takes the upload
+ * with web_upload_begin, at once or later. Then pieces come, one at a time: while the owner has one nothing is
  * read, so that a client is as fast as what its octets go into, and a server
  * holds one piece of each upload.
  *
