@@ -199,6 +199,12 @@ void request_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
 void request_finish(struct web_request *req, unsigned status, struct MHD_Response *response);
 
 /*
+ * The owner's right to the request ends, on any thread: the daemon's thread goes on with it in
+ * this state, or nobody when the server gave up on it.
+ */
+void request_hand_over(struct web_request *req, enum request_state to);
+
+/*
  * The server gives up on a waiting request; true: mhd must now be resumed. Under the server's
  * lock.
  */

@@ -449,23 +449,14 @@ request_answer(struct web_request *req)
 }
 
 void
-request_finish(struct web_request *req, unsigned status, struct MHD_Response *response)
+request_hand_over(struct web_request *req, enum request_state to)
 {
 	struct MHD_Connection *mhd = req->mhd;
 	struct web_server *server = req->server;
 	int state = atomic_load(&req->state);
 
-	if (state == REQ_REPLIED) {
-		log_error("reply-twice", LOG_I("status", status));
-		if (response != NULL)
-			MHD_destroy_response(response);
-		return;
-	}
-	req->status = status;
-	req->response = response;
-	request_guard(req, true);
 	while (state != REQ_ABANDONED &&
-	       !atomic_compare_exchange_weak(&req->state, &state, REQ_REPLIED))
+	       !atomic_compare_exchange_weak(&req->state, &state, (int)to))
 		continue;
 	if (state == REQ_ABANDONED) {
 		request_unref(req);
@@ -475,6 +466,21 @@ request_finish(struct web_request *req, unsigned status, struct MHD_Response *re
 		MHD_resume_connection(mhd);
 		atomic_fetch_sub(&server->resuming, 1);
 	}
+}
+
+void
+request_finish(struct web_request *req, unsigned status, struct MHD_Response *response)
+{
+	if (atomic_load(&req->state) == REQ_REPLIED) {
+		log_error("reply-twice", LOG_I("status", status));
+		if (response != NULL)
+			MHD_destroy_response(response);
+		return;
+	}
+	req->status = status;
+	req->response = response;
+	request_guard(req, true);
+	request_hand_over(req, REQ_REPLIED);
 }
 
 bool

@@ -183,25 +183,6 @@ upload_on_access(struct web_request *req, const char *data, size_t *size)
 	return give_piece(req, true) == TURN_ANSWERED ? request_answer(req) : MHD_YES;
 }
 
-static void
-go(struct web_request *req)
-{
-	struct MHD_Connection *mhd = req->mhd;
-	struct web_server *server = req->server;
-	int state = atomic_load(&req->state);
-
-	while (state != REQ_ABANDONED &&
-	       !atomic_compare_exchange_weak(&req->state, &state, REQ_GO))
-		continue;
-	if (state == REQ_ABANDONED) {
-		request_unref(req);
-	} else if (state == REQ_WAITING) {
-		atomic_fetch_add(&server->resuming, 1);
-		MHD_resume_connection(mhd);
-		atomic_fetch_sub(&server->resuming, 1);
-	}
-}
-
 void
 web_upload_begin(struct web_request *req, size_t piece_octets, web_piece_fn *on_piece,
                  void *arg)
@@ -209,13 +190,13 @@ web_upload_begin(struct web_request *req, size_t piece_octets, web_piece_fn *on_
 	req->piece_octets = piece_octets;
 	req->on_piece = on_piece;
 	req->piece_arg = arg;
-	go(req);
+	request_hand_over(req, REQ_GO);
 }
 
 void
 web_upload_next(struct web_request *req)
 {
-	go(req);
+	request_hand_over(req, REQ_GO);
 }
 
 int64_t
