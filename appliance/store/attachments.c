@@ -80,14 +80,6 @@ bind_part(struct args *a, struct store_job *const *jobs, size_t n)
 	args_time(a, 4, p->keep_until_us);
 }
 
-static void
-rows_found(const PGresult *r, struct store_job *const *jobs, size_t n)
-{
-	(void)n;
-	if (PQntuples(r) == 0)
-		jobs[0]->rc = STORE_NOT_FOUND;
-}
-
 static const struct store_op part_run = {
 	.name = "attachment_part",
 	.sql = "WITH a AS (UPDATE tmtp.attachment SET keep_until = $5 "
@@ -307,13 +299,14 @@ rows_find(const PGresult *r, struct store_job *const *jobs, size_t n)
 
 static const struct store_op find_run = {
 	.name = "attachment_find",
+	/* clang-format off */
 	.sql =
-	    "SELECT i.ord, a.size, NOT EXISTS " NAMING("", "AND m.recalled_at IS NULL", "1") ", (SELECT count(*) > 1 OR bool_or(x.audience IN (1, 2)) FROM " NAMING(
-		"m.audience", "",
-		"2") " x) "
-		     "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bytea[]) AS i(ord, site_id, id, digest) "
-		     "JOIN tmtp.attachment a ON a.site_id = i.site_id AND a.attachment_id = i.id AND a.state = 1 "
-		     " AND a.digest = i.digest WHERE EXISTS " NAMING("", "", "1"),
+	    "SELECT i.ord, a.size, NOT EXISTS " NAMING("", "AND m.recalled_at IS NULL", "1")
+	    ", (SELECT count(*) > 1 OR bool_or(x.audience IN (1, 2)) FROM " NAMING("m.audience", "", "2") " x) "
+	    "FROM unnest($1::int4[], $2::int8[], $3::uuid[], $4::bytea[]) AS i(ord, site_id, id, digest) "
+	    "JOIN tmtp.attachment a ON a.site_id = i.site_id AND a.attachment_id = i.id AND a.state = 1 "
+	    " AND a.digest = i.digest WHERE EXISTS " NAMING("", "", "1"),
+	/* clang-format on */
 	.types = (const Oid[]){ T_INT4S, T_INT8S, T_UUIDS, T_BYTEAS, 0 },
 	.lane = STORE_READ,
 	.batch_max = 64,

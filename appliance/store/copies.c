@@ -69,36 +69,33 @@ _Static_assert(COPY_CROWD == 100, "CROWD_PLUS_1");
 
 static const struct store_op announce_run = {
 	.name = "copy_announce",
+	/* clang-format off */
 	.sql =
 	    "WITH n AS MATERIALIZED (SELECT * FROM tmtp.notification WHERE notification_id = $1), "
-	    "who AS MATERIALIZED (SELECT e.* FROM n CROSS JOIN LATERAL " ENTRIES(
-		"n", "",
-		"LIMIT " CROWD_PLUS_1) " e), "
-				       "rule AS MATERIALIZED (SELECT " ASLEEP " AS asleep), "
-				       "room AS MATERIALIZED (SELECT who.account_id FROM who, rule WHERE NOT rule.asleep AND $4 + "
-				       "  coalesce((SELECT sum(h.size) FROM tmtp.copy_holder h WHERE h.account_id = who.account_id), 0) <= $9), "
-				       "v AS MATERIALIZED (SELECT CASE WHEN $4 > $8 THEN '" COPY_TOO_LARGE
-				       "' WHEN rule.asleep THEN NULL "
-				       "  WHEN NOT EXISTS (SELECT FROM room) THEN '" COPY_NO_MEMBER_ROOM
-				       "' "
-				       "  WHEN $10 > 0 AND $4 + (SELECT coalesce(sum(c.size), 0) FROM tmtp.copy c WHERE c.state IN (0, 1)) > $10 "
-				       "  THEN '" COPY_NO_ROOM
-				       "' END AS reason, rule.asleep FROM rule), "
-				       "made AS (INSERT INTO tmtp.copy AS c (copy_id, sender_id, digest, size, state, reason, created_at) "
-				       "  SELECT $6, n.sender_id, $3, $4, CASE WHEN v.reason IS NOT NULL THEN 2 WHEN v.asleep THEN 3 ELSE 0 END, "
-				       "  v.reason, $7 FROM n, v "
-				       "  ON CONFLICT (sender_id, digest, size) DO UPDATE SET created_at = $7, "
-				       "   state = CASE WHEN c.state = 2 OR c.state = 3 AND excluded.state = 0 THEN excluded.state ELSE c.state END, "
-				       "   reason = CASE WHEN c.state IN (2, 3) THEN excluded.reason ELSE c.reason END, "
-				       "   attempts = CASE WHEN c.state IN (2, 3) THEN 0 ELSE c.attempts END, "
-				       "   wrong = CASE WHEN c.state IN (2, 3) THEN 0 ELSE c.wrong END, "
-				       "   not_before = CASE WHEN c.state IN (2, 3) THEN NULL ELSE c.not_before END "
-				       "  RETURNING copy_id, state), "
-				       "source AS (INSERT INTO tmtp.copy_source (copy_id, notification_id, number, uris) "
-				       "  SELECT copy_id, $1, $2, $5 FROM made ON CONFLICT DO NOTHING), "
-				       "held AS (INSERT INTO tmtp.copy_holder (account_id, copy_id, size) "
-				       "  SELECT room.account_id, made.copy_id, $4 FROM made, room WHERE made.state IN (0, 1) ON CONFLICT DO NOTHING) "
-				       "SELECT FROM made",
+	    "who AS MATERIALIZED (SELECT e.* FROM n CROSS JOIN LATERAL " ENTRIES("n", "", "LIMIT " CROWD_PLUS_1) " e), "
+	    "rule AS MATERIALIZED (SELECT " ASLEEP " AS asleep), "
+	    "room AS MATERIALIZED (SELECT who.account_id FROM who, rule WHERE NOT rule.asleep AND $4 + "
+	    "  coalesce((SELECT sum(h.size) FROM tmtp.copy_holder h WHERE h.account_id = who.account_id), 0) <= $9), "
+	    "v AS MATERIALIZED (SELECT CASE WHEN $4 > $8 THEN '" COPY_TOO_LARGE "' WHEN rule.asleep THEN NULL "
+	    "  WHEN NOT EXISTS (SELECT FROM room) THEN '" COPY_NO_MEMBER_ROOM "' "
+	    "  WHEN $10 > 0 AND $4 + (SELECT coalesce(sum(c.size), 0) FROM tmtp.copy c WHERE c.state IN (0, 1)) > $10 "
+	    "  THEN '" COPY_NO_ROOM "' END AS reason, rule.asleep FROM rule), "
+	    "made AS (INSERT INTO tmtp.copy AS c (copy_id, sender_id, digest, size, state, reason, created_at) "
+	    "  SELECT $6, n.sender_id, $3, $4, CASE WHEN v.reason IS NOT NULL THEN 2 WHEN v.asleep THEN 3 ELSE 0 END, "
+	    "  v.reason, $7 FROM n, v "
+	    "  ON CONFLICT (sender_id, digest, size) DO UPDATE SET created_at = $7, "
+	    "   state = CASE WHEN c.state = 2 OR c.state = 3 AND excluded.state = 0 THEN excluded.state ELSE c.state END, "
+	    "   reason = CASE WHEN c.state IN (2, 3) THEN excluded.reason ELSE c.reason END, "
+	    "   attempts = CASE WHEN c.state IN (2, 3) THEN 0 ELSE c.attempts END, "
+	    "   wrong = CASE WHEN c.state IN (2, 3) THEN 0 ELSE c.wrong END, "
+	    "   not_before = CASE WHEN c.state IN (2, 3) THEN NULL ELSE c.not_before END "
+	    "  RETURNING copy_id, state), "
+	    "source AS (INSERT INTO tmtp.copy_source (copy_id, notification_id, number, uris) "
+	    "  SELECT copy_id, $1, $2, $5 FROM made ON CONFLICT DO NOTHING), "
+	    "held AS (INSERT INTO tmtp.copy_holder (account_id, copy_id, size) "
+	    "  SELECT room.account_id, made.copy_id, $4 FROM made, room WHERE made.state IN (0, 1) ON CONFLICT DO NOTHING) "
+	    "SELECT FROM made",
+	/* clang-format on */
 	.types = (const Oid[]){ T_UUID, T_INT4, T_BYTEA, T_INT8, T_TEXT, T_UUID, T_TIMESTAMPTZ,
 	                        T_INT8, T_INT8, T_INT8, 0 },
 	.lane = STORE_WRITE,
@@ -122,15 +119,15 @@ bind_rouse(struct args *a, struct store_job *const *jobs, size_t n)
 
 static const struct store_op rouse_run = {
 	.name = "copy_rouse",
+	/* clang-format off */
 	.sql =
 	    "WITH s AS MATERIALIZED (SELECT c.copy_id FROM tmtp.copy_source s JOIN tmtp.copy c ON c.copy_id = s.copy_id "
 	    "  WHERE s.notification_id = $1 AND c.state = 3), "
 	    "n AS MATERIALIZED (SELECT k.* FROM tmtp.notification k WHERE k.notification_id = $1 "
 	    "  AND EXISTS (SELECT FROM s)), "
-	    "who AS MATERIALIZED (SELECT e.* FROM n CROSS JOIN LATERAL " ENTRIES(
-		"n", "",
-		"LIMIT " CROWD_PLUS_1) " e) "
-				       "UPDATE tmtp.copy c SET state = 0 FROM s WHERE c.copy_id = s.copy_id AND c.state = 3 AND NOT " ASLEEP,
+	    "who AS MATERIALIZED (SELECT e.* FROM n CROSS JOIN LATERAL " ENTRIES("n", "", "LIMIT " CROWD_PLUS_1) " e) "
+	    "UPDATE tmtp.copy c SET state = 0 FROM s WHERE c.copy_id = s.copy_id AND c.state = 3 AND NOT " ASLEEP,
+	/* clang-format on */
 	.types = (const Oid[]){ T_UUID, 0 },
 	.lane = STORE_WRITE,
 	.repeatable = true,
@@ -332,23 +329,22 @@ rows_sweep(const PGresult *r, struct store_job *const *jobs, size_t n)
 /* created_at is looked at in the DELETE itself: who names it at this moment moves it on. */
 static const struct store_op sweep_run = {
 	.name = "copy_sweep",
+	/* clang-format off */
 	.sql =
 	    "WITH page AS MATERIALIZED (SELECT copy_id FROM tmtp.copy WHERE copy_id > $1 ORDER BY copy_id LIMIT $2), "
-	    "wanted AS MATERIALIZED (SELECT p.copy_id FROM page p WHERE EXISTS (SELECT FROM tmtp.copy_source s " MESSAGE("n", "s.notification_id") "  WHERE s.copy_id = p.copy_id AND (n.state = 0 OR n.state = 1 AND EXISTS " ENTRIES(
-		"n", "AND " SHOWS("i", "n"),
-		"LIMIT 1") "))), "
-			   "gone AS (DELETE FROM tmtp.copy c WHERE c.copy_id IN (SELECT copy_id FROM page) "
-			   "  AND c.copy_id NOT IN (SELECT copy_id FROM wanted) AND c.created_at < $3 RETURNING 1), "
-			   "let_go AS (DELETE FROM tmtp.copy_holder h USING wanted w WHERE h.copy_id = w.copy_id AND NOT EXISTS "
-			   "  (SELECT FROM tmtp.copy_source s " MESSAGE(
-			       "n",
-			       "s.notification_id") "   CROSS JOIN LATERAL (SELECT k.* FROM tmtp.inbox k WHERE k.account_id = h.account_id "
-						    "    AND k.notification_id = s.notification_id LIMIT 1) i "
-						    "   WHERE s.copy_id = h.copy_id AND (n.state = 0 OR " SHOWS(
-							"i",
-							"n") "))) "
-							     "SELECT (SELECT count(*) FROM page), (SELECT count(*) FROM gone), "
-							     " (SELECT copy_id FROM page ORDER BY copy_id DESC LIMIT 1)",
+	    "wanted AS MATERIALIZED (SELECT p.copy_id FROM page p WHERE EXISTS (SELECT FROM tmtp.copy_source s "
+	    MESSAGE("n", "s.notification_id") "  WHERE s.copy_id = p.copy_id AND (n.state = 0 OR n.state = 1 AND EXISTS "
+	    ENTRIES("n", "AND " SHOWS("i", "n"), "LIMIT 1") "))), "
+	    "gone AS (DELETE FROM tmtp.copy c WHERE c.copy_id IN (SELECT copy_id FROM page) "
+	    "  AND c.copy_id NOT IN (SELECT copy_id FROM wanted) AND c.created_at < $3 RETURNING 1), "
+	    "let_go AS (DELETE FROM tmtp.copy_holder h USING wanted w WHERE h.copy_id = w.copy_id AND NOT EXISTS "
+	    "  (SELECT FROM tmtp.copy_source s " MESSAGE("n", "s.notification_id")
+	    "   CROSS JOIN LATERAL (SELECT k.* FROM tmtp.inbox k WHERE k.account_id = h.account_id "
+	    "    AND k.notification_id = s.notification_id LIMIT 1) i "
+	    "   WHERE s.copy_id = h.copy_id AND (n.state = 0 OR " SHOWS("i", "n") "))) "
+	    "SELECT (SELECT count(*) FROM page), (SELECT count(*) FROM gone), "
+	    " (SELECT copy_id FROM page ORDER BY copy_id DESC LIMIT 1)",
+	/* clang-format on */
 	.types = (const Oid[]){ T_UUID, T_INT8, T_TIMESTAMPTZ, 0 },
 	.lane = STORE_READ, /* it may take a while; nobody waits for it */
 	.bind = bind_sweep,

@@ -126,14 +126,6 @@ bind_grow(struct args *a, struct store_job *const *jobs, size_t n)
 	}
 }
 
-static void
-rows_changed(const PGresult *r, struct store_job *const *jobs, size_t n)
-{
-	(void)n;
-	if (PQntuples(r) == 0)
-		jobs[0]->rc = STORE_NOT_FOUND;
-}
-
 static size_t
 octets_grow(const struct store_job *job)
 {
@@ -157,7 +149,7 @@ static const struct store_op grow_run = {
 	.repeatable = true,
 	.octets = octets_grow,
 	.bind = bind_grow,
-	.rows = rows_changed,
+	.rows = rows_found,
 };
 
 void
@@ -196,7 +188,7 @@ static const struct store_op fail_run = {
 	.types = (const Oid[]){ T_UUID, T_BOOL, T_BOOL, T_TEXT, T_TIMESTAMPTZ, 0 },
 	.lane = STORE_WRITE,
 	.bind = bind_fail,
-	.rows = rows_changed,
+	.rows = rows_found,
 };
 
 void

@@ -50,6 +50,15 @@ rows_room(const PGresult *r, size_t size, struct store_job *job)
 	return room;
 }
 
+/* A store_op's rows when any row means that the thing was there. */
+static inline void
+rows_found(const PGresult *r, struct store_job *const *jobs, size_t n)
+{
+	(void)n;
+	if (PQntuples(r) == 0)
+		jobs[0]->rc = STORE_NOT_FOUND;
+}
+
 /* What a change of an administrator's answers as its one number. */
 enum row_verdict { ROW_FINE, ROW_NO_SUCH, ROW_TAKEN };
 
