@@ -94,8 +94,8 @@ export function faultsOf({ its, disks, clocks, hosts, dice, note }) {
 		await until("an open connection", () => busy().length > 0);
 		return n.one(busy());
 	};
-	// Each time is left when both roles that write times have seen it: what is seen of a clock is noted every other second, and
-	// what was written by one that nobody noted is waited for.
+	// Each time is left when both roles that write times have noted it in the database: so a process that is killed meanwhile,
+	// and saw neither jump itself, has to find out too.
 	const jumps = (name) => async () => {
 		for (const [seconds, noted] of [[3600, "> 3000"], [-420, "< -300"], [0, "> -60"]]) {
 			clocks[name](seconds);

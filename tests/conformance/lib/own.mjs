@@ -12,7 +12,7 @@ import { Authority } from "./authority.mjs";
 import { grantOf, textOf } from "./grant.mjs";
 
 const top = path.join(path.dirname(fileURLToPath(import.meta.url)), "../../..");
-const build = path.resolve(top, process.env.BUILD ?? "build");
+const build = path.resolve(top, process.env.BUILD || "build");
 const tmtpd = path.resolve(process.env.TMTPD ?? path.join(build, "tmtpd"));
 const tmtpctl = path.join(path.dirname(tmtpd), "tmtpctl");
 const account = process.getuid() === 0 ? "nobody" : os.userInfo().username;

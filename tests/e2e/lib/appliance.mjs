@@ -15,7 +15,7 @@ import { beginState } from "./state.mjs";
 import { freePorts, gone, patience, until } from "./wait.mjs";
 
 const top = path.join(path.dirname(fileURLToPath(import.meta.url)), "../../..");
-const build = path.resolve(top, process.env.BUILD ?? "build");
+const build = path.resolve(top, process.env.BUILD || "build");
 const tmtpd = path.resolve(process.env.TMTPD ?? path.join(build, "tmtpd"));
 const tmtpctl = path.join(path.dirname(tmtpd), "tmtpctl");
 export const root = process.getuid() === 0;
