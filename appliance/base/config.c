@@ -753,6 +753,7 @@ check_roles(struct loader *l)
 {
 	struct config *c = &l->out->config;
 	cfg_t *home = cfg_getsec(l->root, "home"), *relay = cfg_getsec(l->root, "relay");
+	const char *state = cfg_getstr(l->root, "state_directory"); /* NULL: not written */
 
 	if ((c->roles[ROLE_SITE] || c->roles[ROLE_RELAY] || c->roles[ROLE_HOME]) &&
 	    c->domains_count == 0)
@@ -784,6 +785,10 @@ check_roles(struct loader *l)
 	if (c->state_directory == NULL)
 		fail(l, line_of(l, l->root, "state_directory"),
 		     "state_directory is empty: name a directory");
+	else if (state != NULL && state[0] != '/')
+		/* It would be made absolute from the file's folder, and move with the file. */
+		fail(l, line_of(l, l->root, "state_directory"),
+		     "state_directory %s must be an absolute path, one that begins with /", state);
 }
 
 /* --- what follows from the machine ----------------------------------------- */

@@ -333,6 +333,7 @@ static const struct {
 	{ "database = \"postgres://db.test/tmtp?user=u&password=hunter2\"\n", 1,
 	  "holds a password" },
 	{ USER "state_directory = \"\"\n" SHOP, 2, "state_directory is empty" },
+	{ USER "state_directory = \"state\"\n" SHOP, 2, "must be an absolute path" },
 	{ "domain { }\n", 1, "" },
 	{ USER "domain \"Shop.test\" { }\n", 2, "\"Shop.test\" is not a domain" },
 	{ USER "domain \"shop..test\" { }\n", 2, "is not a domain" },
