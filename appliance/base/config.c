@@ -788,7 +788,8 @@ check_roles(struct loader *l)
 	else if (state != NULL && state[0] != '/')
 		/* It would be made absolute from the file's folder, and move with the file. */
 		fail(l, line_of(l, l->root, "state_directory"),
-		     "state_directory %s must be an absolute path, one that begins with /", state);
+		     "state_directory %s must be an absolute path, one that begins with /",
+		     state);
 }
 
 /* --- what follows from the machine ----------------------------------------- */
