@@ -88,6 +88,9 @@ enum ctl_exit ctl_open_store(struct ctl *ctl);
 /* Ends the connection and frees everything. */
 void ctl_close(struct ctl *ctl);
 
+/* " (is tmtpd running?)" when the database is the embedded one, else "". */
+const char *ctl_down_help(const struct ctl *ctl);
+
 /* The connection string of a database role into out, with a NUL. */
 enum ctl_exit ctl_conninfo(struct ctl *ctl, const char *role, struct buffer *out);
 

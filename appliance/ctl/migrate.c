@@ -7,6 +7,8 @@
 #include "store/audit.h"
 #include "store/migrate.h"
 
+#include <unistd.h>
+
 /* What is told of a run of migrations. */
 struct run {
 	struct ctl *ctl;
@@ -65,7 +67,8 @@ run_failed(struct ctl *ctl, enum store_rc rc, const struct run *run, const struc
 	const char *text = why->len > 1 ? (const char *)why->data : "no reason was given";
 
 	if (rc == STORE_DOWN)
-		return ctl_fail(ctl, CTL_DOWN, "database-down", "%s", text);
+		return ctl_fail(ctl, CTL_DOWN, "database-down", "%s%s", text,
+		                ctl_down_help(ctl));
 	if (json_array_size(run->applied) == 0)
 		return ctl_fail(ctl, CTL_REFUSED, "schema", "%s", text);
 	return ctl_fail(
@@ -138,6 +141,16 @@ config_json(const struct config *config)
 	                 config->database == NULL ? "embedded" : "external");
 }
 
+/* The embedded database is run from there; tmtpd would end over it, so it is said here. */
+static bool
+has_program(const char *directory, const char *name)
+{
+	char path[4096];
+
+	(void)snprintf(path, sizeof(path), "%s/%s", directory, name);
+	return access(path, X_OK) == 0;
+}
+
 static enum ctl_exit
 check_config(struct ctl *ctl)
 {
@@ -151,6 +164,12 @@ check_config(struct ctl *ctl)
 		{ NULL, NULL },
 	};
 
+	if (ctl->config->database == NULL && ctl->config->postgres_directory != NULL &&
+	    !(has_program(ctl->config->postgres_directory, "initdb") &&
+	      has_program(ctl->config->postgres_directory, "postgres")))
+		return ctl_fail(ctl, CTL_REFUSED, "config-invalid",
+		                "postgres_directory: there are no initdb and postgres in %s",
+		                ctl->config->postgres_directory);
 	return output_record(ctl, config_json(ctl->config), fields);
 }
 

@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 /* libpq asks whether the server runs; ours is run by tmtpd. */
-static const char *
-down_help(const struct ctl *ctl)
+const char *
+ctl_down_help(const struct ctl *ctl)
 {
 	return ctl->config->database == NULL ? " (is tmtpd running?)" : "";
 }
@@ -104,7 +104,7 @@ check_schema(struct ctl *ctl, const char *conninfo)
 	buffer_add_u8(&why, '\0');
 	if (state == MIGRATE_DOWN)
 		result = ctl_fail(ctl, CTL_DOWN, "database-down", "%s%s",
-		                  (const char *)why.data, down_help(ctl));
+		                  (const char *)why.data, ctl_down_help(ctl));
 	else if (state != MIGRATE_CURRENT)
 		result = ctl_fail(ctl, CTL_REFUSED, "schema", "%s", (const char *)why.data);
 	buffer_free(&why);
@@ -185,7 +185,7 @@ database_down(struct ctl *ctl)
 	buffer_add_u8(&why, '\0');
 	result = ctl_fail(ctl, CTL_DOWN, "database-down",
 	                  "the database went away, nothing was changed: %s%s",
-	                  (const char *)why.data, down_help(ctl));
+	                  (const char *)why.data, ctl_down_help(ctl));
 	buffer_free(&why);
 	return result;
 }
