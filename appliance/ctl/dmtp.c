@@ -63,30 +63,30 @@ judge_no_server(const struct look *look, struct verdict *v)
 
 	if (d->refused) {
 		(void)snprintf(v->text, SENTENCE,
-		               "because its DNS records say that it takes no "
+		               "its DNS records say that it takes no "
 		               "DMTP (the target \".\")");
 		(void)snprintf(v->advice, SENTENCE,
 		               "Nothing can be done here: the domain's "
 		               "owner decides that.");
 	} else if (d->count == 0) {
-		(void)snprintf(v->text, SENTENCE, "because %s", d->reason);
+		(void)snprintf(v->text, SENTENCE, "%s", d->reason);
 		(void)snprintf(v->advice, SENTENCE,
 		               "Look whether the name servers work (relay.nameservers in the "
 		               "configuration, otherwise those of /etc/resolv.conf), and try "
 		               "again.");
 	} else if (d->fallback && h->rc == RESOLVE_NO_NAME) {
-		(void)snprintf(v->text, SENTENCE, "because there is no such domain in DNS");
+		(void)snprintf(v->text, SENTENCE, "there is no such domain in DNS");
 		(void)snprintf(v->advice, SENTENCE, "Look whether %s is written right.",
 		               look->domain);
 	} else if (d->fallback && h->rc == RESOLVE_NO_RECORD) {
 		(void)snprintf(v->text, SENTENCE,
-		               "because it has neither SRV records for DMTP nor an address");
+		               "it has neither SRV records for DMTP nor an address");
 		(void)snprintf(v->advice, SENTENCE,
 		               "Ask its owner whether it takes DMTP; it needs an SRV record "
 		               "_dmtps._tcp.%s.",
 		               look->domain);
 	} else {
-		(void)snprintf(v->text, SENTENCE, "because no address was found for %s: %s",
+		(void)snprintf(v->text, SENTENCE, "no address was found for %s: %s",
 		               d->targets[0].host, h->why);
 		(void)snprintf(
 		    v->advice, SENTENCE,
@@ -172,10 +172,10 @@ judge_try(const struct look_try *t, struct verdict *v)
 	(void)server_text(t, server);
 	if (t->step == LOOK_CHECK)
 		(void)snprintf(v->text, SENTENCE,
-		               "because the certificate of %s does not stand the check: %s",
-		               server, t->why);
+		               "the certificate of %s does not stand the check: %s", server,
+		               t->why);
 	else
-		(void)snprintf(v->text, SENTENCE, "because %s fails: %s", server, t->why);
+		(void)snprintf(v->text, SENTENCE, "%s fails: %s", server, t->why);
 	advise(t, v->advice);
 }
 

@@ -12,14 +12,17 @@ static json_t *
 row_json(const struct peer_row *row)
 {
 	const struct peer_state *s = &row->state;
+	const char *state = peer_state_name(s, clock_wall_us());
+	/* A release keeps the last failure's words; of a domain that is well they are history. */
+	const char *reason = strcmp(state, "well") == 0 ? NULL : s->reason;
 
 	return json_pack(
 	    "{s:o, s:s, s:i, s:o, s:o, s:o, s:o, s:o}", "domain", output_text(row->domain),
-	    "state", peer_state_name(s, clock_wall_us()), "failures", s->failures,
-	    "failing_since", output_time(s->failing_since_us), "retry_at",
-	    output_time(s->retry_at_us), "sent", output_time(row->sent_us), "window",
+	    "state", state, "failures", s->failures, "failing_since",
+	    output_time(s->failing_since_us), "retry_at", output_time(s->retry_at_us), "sent",
+	    output_time(row->sent_us), "window",
 	    s->window_commands > 0 ? json_integer(s->window_commands) : json_null(), "reason",
-	    output_text(s->reason));
+	    output_text(reason));
 }
 
 static enum ctl_exit

@@ -75,7 +75,10 @@ read_target(struct ctl *ctl, char domain[static DMTP_DOMAIN_MAX + 1],
 	bool all = ctl_value(ctl, "all") != NULL;
 	enum ctl_exit result;
 
-	if (all == (only != NULL || message != NULL))
+	if (all && (only != NULL || message != NULL))
+		return ctl_usage(ctl, "%s: --all and --%s exclude each other",
+		                 ctl->command->name, only != NULL ? "domain" : "message");
+	if (!all && only == NULL && message == NULL)
 		return ctl_usage(ctl, "%s needs --domain, --message or both, or else --all",
 		                 ctl->command->name);
 	if (message != NULL &&

@@ -626,7 +626,10 @@ describe('messages, queue and peers', () => {
 		sql(`INSERT INTO tmtp.peer AS p (domain_id, held) SELECT domain_id, true FROM tmtp.domain WHERE name = 'home.test'
 			ON CONFLICT (domain_id) DO UPDATE SET held = true`);
 		assert.match(json(['queue', 'list']).batches[0].reason, /^the domain is held: tmtpctl peer release home\.test/);
-		sql(`UPDATE tmtp.peer SET held = false`);
+		sql(`UPDATE tmtp.peer SET held = false, failures = 0, reason = 'no such name', retry_at = now() - interval '1 s'`);
+		for (const peer of json(['peer', 'list']).peers)
+			assert.deepEqual([peer.state, peer.reason], ['well', null], 'an old reason is none');
+		sql(`UPDATE tmtp.peer SET reason = NULL`);
 	});
 
 	test('queue retry, hold, release and drop', () => {
@@ -647,7 +650,7 @@ describe('messages, queue and peers', () => {
 		assert.equal(sql('SELECT count(*) FROM tmtp.audit'), before_, 'what changes nothing is not audited');
 		for (const verb of ['retry', 'hold', 'release', 'drop']) {
 			fails(['queue', verb], 2, /--domain, --message or both, or else --all/);
-			fails(['queue', verb, '--all', '--domain', 'home.test'], 2, /or else --all/);
+			fails(['queue', verb, '--all', '--domain', 'home.test'], 2, /--all and --domain exclude each other/);
 			fails(['queue', verb, '--message', 'x'], 1, /not an id/);
 		}
 	});

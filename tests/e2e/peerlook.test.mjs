@@ -133,7 +133,7 @@ describe("tmtpctl dmtp", () => {
 		const seen = await look("home.test");
 		assert.equal(seen.code, 1);
 		assert.match(only(seen).reason, /refused/i);
-		assert.match(seen.verdict, /^home\.test cannot be reached: because host\.test .* fails: connection refused/i);
+		assert.match(seen.verdict, /^home\.test cannot be reached: host\.test .* fails: connection refused/i);
 		assert.match(seen.advice, new RegExp(`firewall.* port ${dead}`));
 	});
 
@@ -141,7 +141,7 @@ describe("tmtpctl dmtp", () => {
 		await zone();
 		const seen = await look("nobody.test");
 		assert.equal(seen.code, 1);
-		assert.equal(seen.verdict, "nobody.test cannot be reached: because there is no such domain in DNS.");
+		assert.equal(seen.verdict, "nobody.test cannot be reached: there is no such domain in DNS.");
 		assert.match(seen.advice, /written right/);
 	});
 
