@@ -121,6 +121,9 @@ on_parser_error(cfg_t *cfg, const char *fmt, va_list ap)
 		     "the file ends here, with something still open");
 	else if (strncmp(text, "no such option", 14) == 0)
 		fail(loader_now, cfg->line, "%s here (tmtpd --help-config lists them)", text);
+	else if (strncmp(text, "found duplicate title ", 22) == 0)
+		fail(loader_now, cfg->line,
+		     "%s has a section already: write one for each domain", text + 22);
 	else
 		fail(loader_now, cfg->line, "%s", text);
 }

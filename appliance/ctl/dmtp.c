@@ -619,13 +619,11 @@ read_timeout(struct ctl *ctl, int64_t *ms)
 {
 	const char *text = ctl_value(ctl, "timeout");
 	int64_t seconds = TIMEOUT_S;
-	enum ctl_exit result =
-	    text == NULL ? CTL_OK : input_duration(ctl, "timeout", text, &seconds);
 
-	if (result == CTL_OK && (seconds < 1 || seconds > TIMEOUT_MAX_S))
+	if (text != NULL && (!input_is_duration(text, &seconds) || seconds > TIMEOUT_MAX_S))
 		return ctl_usage(ctl, "--timeout takes 1s to %ds", TIMEOUT_MAX_S);
 	*ms = seconds * 1000;
-	return result;
+	return CTL_OK;
 }
 
 static enum ctl_exit

@@ -155,8 +155,8 @@ input_uuid(struct ctl *ctl, const char *text, struct uuid *out)
 
 /* --- Times ---------------------------------------------------------------- */
 
-static bool
-parse_duration(const char *text, int64_t *seconds)
+bool
+input_is_duration(const char *text, int64_t *seconds)
 {
 	static const struct {
 		char unit;
@@ -179,7 +179,7 @@ parse_duration(const char *text, int64_t *seconds)
 enum ctl_exit
 input_duration(struct ctl *ctl, const char *option, const char *text, int64_t *seconds)
 {
-	if (parse_duration(text, seconds))
+	if (input_is_duration(text, seconds))
 		return CTL_OK;
 	return ctl_usage(ctl, "--%s takes a number and a unit: 30s, 10m, 12h, 90d or 2w",
 	                 option);
@@ -192,7 +192,7 @@ input_past(struct ctl *ctl, const char *option, const char *text, int64_t *wall_
 	int64_t seconds;
 	const char *end;
 
-	if (parse_duration(text, &seconds)) {
+	if (input_is_duration(text, &seconds)) {
 		*wall_us = clock_wall_us() - seconds * 1000000;
 		return CTL_OK;
 	}

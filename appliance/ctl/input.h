@@ -46,7 +46,8 @@ enum ctl_exit input_label(struct ctl *ctl, const char *option, const char *text)
 /* The number of a --limit; absent (NULL): 100. */
 enum ctl_exit input_limit(struct ctl *ctl, const char *text, unsigned *out);
 
-/* "30s", "10m", "12h", "90d", "2w". */
+/* "30s", "10m", "12h", "90d", "2w"; never nothing. The first only looks, and says nothing. */
+bool input_is_duration(const char *text, int64_t *seconds);
 enum ctl_exit input_duration(struct ctl *ctl, const char *option, const char *text,
                              int64_t *seconds);
 

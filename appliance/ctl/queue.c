@@ -58,7 +58,7 @@ queue_list(struct ctl *ctl)
 	full = list.rows_n == list.limit;
 	queue_list_clear(&list);
 	(void)output_list(ctl, "batches", rows, columns,
-	                  list.dead ? "Nothing was given up." : "Nothing waits.");
+	                  list.dead ? "Nothing was given up or dropped." : "Nothing waits.");
 	if (full)
 		(void)fprintf(stderr, "There may be more: see --limit.\n");
 	return CTL_OK;
@@ -90,6 +90,44 @@ read_target(struct ctl *ctl, char domain[static DMTP_DOMAIN_MAX + 1],
 	return input_domain(ctl, only, domain);
 }
 
+/* Whether the target has batches that wait or are held, or else such as were given up or dropped. */
+static bool
+has_batches(struct ctl *ctl, const struct queue_change *change, bool dead)
+{
+	struct queue_list list = { .domain = change->domain,
+		                   .message_id = change->message_id,
+		                   .dead = dead,
+		                   .limit = 1 };
+	bool any = ctl_ask(ctl, store_queue_list, &list) == STORE_OK && list.rows_n > 0;
+
+	queue_list_clear(&list);
+	return any;
+}
+
+/* An action leaves of what is open only what it doesn't apply to, so one open batch tells all. */
+static const char *
+why_none(struct ctl *ctl, const struct queue_change *change)
+{
+	static const char *const open[] = {
+		[QUEUE_RETRY_NOW] =
+		    "It is being sent just now, and tried again by itself if that "
+		    "fails.",
+		[QUEUE_HOLD] = "It is held already.",
+		[QUEUE_RESUME] = "It isn't held: it waits, and is tried by itself.",
+		[QUEUE_DROP] = "It came a moment ago: try again.",
+	};
+
+	if (has_batches(ctl, change, false))
+		return open[change->action];
+	if (change->action == QUEUE_DROP)
+		return "Nothing of it waits, is held or was given up.";
+	if (!has_batches(ctl, change, true))
+		return "Nothing of it waits or was given up.";
+	return change->action == QUEUE_RETRY_NOW
+	           ? "It was dropped, and there is no way back."
+	           : "It was given up or dropped: tmtpctl queue list --dead shows which.";
+}
+
 static enum ctl_exit
 run_change(struct ctl *ctl, enum queue_action action, const char *sentence)
 {
@@ -107,7 +145,8 @@ run_change(struct ctl *ctl, enum queue_action action, const char *sentence)
 		return result;
 	record = json_pack("{s:I}", "changed", (json_int_t)change.changed);
 	if (change.changed == 0)
-		return output_done(ctl, record, "No batch was concerned.");
+		return output_done(ctl, record, "No batch was concerned. %s",
+		                   why_none(ctl, &change));
 	return output_done(ctl, record, "Batches: %" PRId64 ". They %s", change.changed,
 	                   sentence);
 }
@@ -156,7 +195,8 @@ const struct ctl_command queue_commands[] = {
 	      (const struct ctl_option[]){
 		  { "domain", "NAME", "only to this domain", false },
 		  { "message", "ID", "only what carries this message", false },
-		  { "dead", NULL, "those given up, instead of those that wait", false },
+		  { "dead", NULL, "those given up or dropped, instead of those that wait",
+	            false },
 		  { "limit", "N", "at most so many, 1 to 100000 (100)", false },
 		  { NULL, NULL, NULL, false } },
 	  .needs = NEEDS_STORE,

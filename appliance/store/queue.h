@@ -213,7 +213,7 @@ struct queue_list {
 	struct store_job job;
 	const char *domain;     /* only this peer's, or NULL */
 	struct uuid message_id; /* only this message's, unless all zero */
-	bool dead;              /* those given up, instead of those that wait */
+	bool dead;              /* those given up or dropped, instead of those that wait */
 	struct uuid oldest;
 	/* The row of the page before, unless all zero. */
 	struct uuid after_message;

@@ -92,7 +92,7 @@ static const struct store_op list_get = {
 	    "JOIN tmtp.message m ON m.site_id = b.site_id AND m.message_id = b.message_id "
 	    "LEFT JOIN tmtp.peer p ON p.domain_id = b.domain_id "
 	    "WHERE b.message_id >= $3 AND ($1::text IS NULL OR d.name = $1) "
-	    "AND CASE WHEN $2 THEN b.state = 2 ELSE b.state IN (0, 3) END "
+	    "AND CASE WHEN $2 THEN b.state IN (2, 4) ELSE b.state IN (0, 3) END "
 	    "AND ($5::uuid IS NULL OR b.message_id = $5) "
 	    "AND b.message_id >= $6 AND (b.message_id, b.batch_no, b.site_id) > ($6, $7, $8) "
 	    "ORDER BY b.message_id, b.batch_no, b.site_id LIMIT $4",

@@ -131,6 +131,7 @@ before(() => {
 	file('tmtp.conf', config(`host=${cluster} dbname=tmtp`));
 	file('down.conf', config(`host=${join(dir, 'nowhere')} dbname=tmtp`));
 	file('embedded.conf', config('embedded').replace('roles', `state_directory = "${dir}/state"\nroles`));
+	file('nope.conf', config('embedded').replace('roles', `state_directory = "${dir}/state"\npostgres_directory = "/nope"\nroles`));
 	file('bad.conf', 'no_such_option = 1\n');
 	file('password', 'correct horse\n');
 });
@@ -218,6 +219,7 @@ describe('configuration and schema', () => {
 		assert.deepEqual([c.ok, c.domains, c.database], [true, ['shop.test', 'home.test'], 'external']);
 		assert.equal(fails(['check-config'], 1, /no_such_option/, { conf: 'bad.conf' }), 'config-invalid');
 		assert.equal(fails(['check-config'], 1, /none\.conf/, { conf: 'none.conf' }), 'config-unreadable');
+		assert.equal(fails(['check-config'], 1, /no initdb and postgres in \/nope$/m, { conf: 'nope.conf' }), 'config-invalid');
 	});
 
 	test('without tables every command says to migrate', () => {
@@ -647,7 +649,20 @@ describe('messages, queue and peers', () => {
 		assert.equal(state(ids[1]), '0', 'only what was named');
 		const before_ = sql('SELECT count(*) FROM tmtp.audit');
 		assert.match(ok(['queue', 'drop', '--domain', 'gone.test']), /No batch/);
+		assert.match(ok(['queue', 'drop', '--message', ids[2]]), /No batch.* Nothing of it waits, is held or was given up/);
+		assert.match(ok(['queue', 'release', '--message', ids[1]]), /No batch.* isn't held: it waits/);
+		assert.match(ok(['queue', 'retry', '--message', ids[2]]), /No batch.* was dropped/);
+		const lease = (end) => sql(`UPDATE tmtp.batch SET leased_until = ${end} WHERE message_id = '${ids[1]}'`);
+		lease(`now() + '1 hour'`);
+		assert.match(ok(['queue', 'retry', '--message', ids[1], '--domain', 'home.test']), /No batch.* is being sent just now, and tried again by itself/);
+		lease('NULL');
 		assert.equal(sql('SELECT count(*) FROM tmtp.audit'), before_, 'what changes nothing is not audited');
+		ok(['queue', 'hold', '--message', ids[1]]);
+		assert.match(ok(['queue', 'hold', '--message', ids[1]]), /No batch.* is held already/);
+		ok(['queue', 'release', '--message', ids[1]]);
+		const { batches: dead } = json(['queue', 'list', '--dead']);
+		assert.deepEqual(dead.map((b) => [b.message, b.state, b.reason]), [[ids[2], 'dropped', 'dropped by an administrator']]);
+		assert.equal(json(['message', 'show', site, ids[2]]).dead, dead[0].recipients, 'as its message counts it');
 		for (const verb of ['retry', 'hold', 'release', 'drop']) {
 			fails(['queue', verb], 2, /--domain, --message or both, or else --all/);
 			fails(['queue', verb, '--all', '--domain', 'home.test'], 2, /--all and --domain exclude each other/);

@@ -260,7 +260,7 @@ describe("tmtpctl dmtp", () => {
 		const help = await run(["--help"]);
 		assert.equal(help.code, 0);
 		assert.match(help.stdout, /--timeout/);
-		for (const [code, ...args] of [[1, "no domain"], [2], [2, "a.test", "--timeout", "2h"], [2, "a.test", "b.test"]]) {
+		for (const [code, ...args] of [[1, "no domain"], [2], [2, "a.test", "--timeout", "2h"], [2, "a.test", "--timeout", "0s"], [2, "a.test", "b.test"]]) {
 			const seen = await run(args);
 			assert.equal(seen.code, code, args.join(" "));
 			assert.match(seen.stderr, /^tmtpctl: /);

@@ -335,6 +335,7 @@ static const struct {
 	{ USER "state_directory = \"\"\n" SHOP, 2, "state_directory is empty" },
 	{ USER "state_directory = \"state\"\n" SHOP, 2, "must be an absolute path" },
 	{ "domain { }\n", 1, "" },
+	{ USER SHOP "domain \"shop.test\" { }\n", 3, "'shop.test' has a section already" },
 	{ USER "domain \"Shop.test\" { }\n", 2, "\"Shop.test\" is not a domain" },
 	{ USER "domain \"shop..test\" { }\n", 2, "is not a domain" },
 	{ USER "domain \"shop.test.\" { }\n", 2, "is not a domain" },

@@ -888,7 +888,9 @@ test_administrators_see_what_waits_and_what_is_dead(void **state)
 	    "shop@s1.test>d9.test 10/0; shop@s1.test>d9.test 13/3; "
 	    "shop@s2.test>d8.test 10/0 no route; shop@s2.test>d8.test 13/3 no route");
 	assert_string_equal(list("d9.test", false, 1), "shop@s1.test>d9.test 10/0");
-	assert_string_equal(list("d8.test", true, 10), "shop@s2.test>d8.test 12/2 parked");
+	assert_string_equal(
+	    list("d8.test", true, 10),
+	    "shop@s2.test>d8.test 12/2 parked; shop@s2.test>d8.test 14/4 no route");
 	assert_string_equal(list("d7.test", false, 10), "");
 }
 
