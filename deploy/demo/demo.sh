@@ -34,9 +34,9 @@ if ! reachable "$VAR" || [ ${#VAR} -gt 60 ]; then
 	VAR=/var/tmp/tmtp-demo-$(printf %s "$here" | cksum | cut -d' ' -f1)
 fi
 mkdir -p "$VAR"
-chmod 755 "$VAR"
 owner=$(stat -c %u "$VAR")
-[ "$owner" -eq "$(id -u)" ] || fail "$VAR belongs to somebody else"
+[ "$owner" -eq "$(id -u)" ] || fail "$VAR belongs to somebody else: choose another folder with VAR=..."
+chmod 755 "$VAR"
 if [ "$(id -u)" -eq 0 ]; then user=nobody; else user=$(id -un); fi
 
 exec 9>"$VAR/lock"
@@ -205,24 +205,28 @@ exec 8>&-
 # --- 1. the administrators' part ------------------------------------------------------------
 shop() { tmtpctl --config "$VAR/shop.conf" "$@"; }
 home() { tmtpctl --config "$VAR/home.conf" "$@"; }
-if [ ! -s "$VAR/password" ]; then
-	(umask 077 && openssl rand -hex 12 >"$VAR/password")
-fi
-[ -s "$VAR/site.key" ] || (umask 077 && openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 \
-	-out "$VAR/site.key" 2>/dev/null)
+make_password() { (umask 077 && rm -f "$VAR/password" && openssl rand -hex 12 >"$VAR/password"); }
+make_key() { # KID
+	(umask 077 && rm -f "$VAR/site.key" && openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 \
+		-out "$VAR/site.key" 2>/dev/null)
+	openssl pkey -in "$VAR/site.key" -pubout 2>/dev/null |
+		shop key add shop@shop.test --kid "$1" --algorithm ES256 --public-key - >/dev/null
+}
+valid_kids() { shop --json key list shop@shop.test | jq -r '.keys[] | select(.revoked == null).kid'; }
+[ -s "$VAR/password" ] || make_password
 if ! shop site show shop@shop.test >/dev/null 2>&1; then
 	shop site create shop@shop.test --title "The Shop" >/dev/null
 	shop channel create shop@shop.test orders --title "Your orders" >/dev/null
 	shop channel create shop@shop.test news --title "News" >/dev/null
-	openssl pkey -in "$VAR/site.key" -pubout 2>/dev/null |
-		shop key add shop@shop.test --kid web1 --algorithm ES256 --public-key - >/dev/null
+	make_key web1
 fi
+kid=$(valid_kids | tail -n 1)
 if ! home --json account list | jq -e '.. | strings | select(. == "ann@home.test")' >/dev/null 2>&1; then
 	home account create ann@home.test --password-file "$VAR/password" >/dev/null
 fi
 say "1. The site shop@shop.test with its channels and key; the account ann@home.test."
 
-jwt() { tmtpctl token jwt shop@shop.test --kid web1 --key "$VAR/site.key" --expires 1h; }
+jwt() { tmtpctl token jwt shop@shop.test --kid "$kid" --key "$VAR/site.key" --expires 1h; }
 site() { # METHOD PATH [JSON]
 	if [ $# -gt 2 ]; then
 		get shop.test $shop_https "$2" -X "$1" -H "Authorization: Bearer $token" \
@@ -249,9 +253,28 @@ until_true() { # WHAT, then a command that says yes
 		sleep 0.1
 	done
 }
-token=$(jwt)
-login=$(get home.test $home_members /v1/login -H 'Content-Type: application/json' \
-	-d "{\"address\": \"ann@home.test\", \"password\": \"$(cat "$VAR/password")\"}" | jq -r .token)
+# The key and the password are files beside the databases: who lost one gets another.
+token=
+lets_in() { token=$(jwt 2>/dev/null) && site GET /v1/channels >"$work/answer" 2>/dev/null; }
+if ! lets_in; then
+	old=$(valid_kids)
+	kid=web$(($(shop --json key list shop@shop.test | jq '.keys | length') + 1))
+	make_key "$kid"
+	for id in $old; do shop key revoke shop@shop.test --kid "$id" >/dev/null; done
+	say "   $VAR/site.key was lost or another's: a new key was made, $kid."
+	lets_in || fail "the shop does not take its new key: $(cat "$work/answer")"
+fi
+log_in() {
+	get home.test $home_members /v1/login -H 'Content-Type: application/json' \
+		-d "{\"address\": \"ann@home.test\", \"password\": \"$(cat "$VAR/password")\"}" >"$work/answer" 2>/dev/null &&
+		login=$(jq -r .token "$work/answer")
+}
+if ! log_in; then
+	make_password
+	home account password ann@home.test --password-file "$VAR/password" >/dev/null
+	say "   $VAR/password was lost or another's: Ann has a new one."
+	log_in || fail "home.test does not take Ann's new password: $(cat "$work/answer")"
+fi
 
 # --- 2. registering, inviting, accepting ---------------------------------------------------------
 holds() { [ "$(site GET /v1/channels/orders/members/ann@home.test 2>/dev/null | jq -r .state)" = granted ]; }
@@ -297,10 +320,11 @@ Both appliances run. Ctrl-C stops them.
 
   websites' API    https://shop.test:$shop_https     (127.0.0.1)
   members' API     https://home.test:$home_members     (127.0.0.1)
+                   No name server knows these names: curl needs --resolve, as below.
   CA               $VAR/ca.pem
   member           ann@home.test, password in $VAR/password
-  the site's key   $VAR/site.key (kid web1); a token for an hour:
-                   $BUILD/tmtpctl token jwt shop@shop.test --kid web1 --key $VAR/site.key --expires 1h
+  the site's key   $VAR/site.key (kid $kid); a token for an hour:
+                   $BUILD/tmtpctl token jwt shop@shop.test --kid $kid --key $VAR/site.key --expires 1h
   administration   $BUILD/tmtpctl --config $VAR/shop.conf --help     (sites)
                    $BUILD/tmtpctl --config $VAR/home.conf --help     (accounts)
   logs             $VAR/shop.log $VAR/home.log
@@ -309,7 +333,7 @@ Push one yourself:
 
   curl --cacert $VAR/ca.pem --resolve shop.test:$shop_https:127.0.0.1 \\
     https://shop.test:$shop_https/v1/channels/orders/messages \\
-    -H "Authorization: Bearer \$($BUILD/tmtpctl token jwt shop@shop.test --kid web1 --key $VAR/site.key)" \\
+    -H "Authorization: Bearer \$($BUILD/tmtpctl token jwt shop@shop.test --kid $kid --key $VAR/site.key)" \\
     -H 'Content-Type: application/json' \\
     -d '{"to": "ann@home.test", "subject": "Hello", "message": "From the command line."}'
 
