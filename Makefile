@@ -237,8 +237,11 @@ $(BUILD)/tmtp.conf.5: deploy/tmtp.conf.5.sh $(BUILD)/tmtpd
 # systemd looks into /usr/lib and /usr/local/lib; another PREFIX wants another UNITS.
 UNITS ?= $(PREFIX)/lib
 DOC   := $(PREFIX)/share/doc/tmtp
-PAGES := README.md CHANGELOG.md LICENSE deploy/README.md schema/README.md schema/roles.sql \
-         appliance/site/API.md appliance/home/API.md appliance/panel/API.md appliance/dmtp/PROTOCOL.md
+PAGES := README.md CHANGELOG.md CONTRIBUTING.md LICENSE deploy/README.md deploy/tmtp.conf.sample \
+         schema/README.md schema/roles.sql \
+         appliance/site/API.md appliance/home/API.md appliance/panel/API.md appliance/dmtp/PROTOCOL.md \
+         tests/bench/README.md tests/chaos/README.md tests/conformance/README.md tests/vectors/README.md \
+         tests/e2e/ADVERSARY.md
 
 .PHONY: install
 install: all $(BUILD)/tmtp.conf.5

@@ -22,6 +22,7 @@ files() { # of a prefix
 		$1/sbin/tmtpd
 		$1/share/bash-completion/completions/tmtpctl
 		$1/share/doc/tmtp/CHANGELOG.md
+		$1/share/doc/tmtp/CONTRIBUTING.md
 		$1/share/doc/tmtp/LICENSE
 		$1/share/doc/tmtp/README.md
 		$1/share/doc/tmtp/appliance/dmtp/PROTOCOL.md
@@ -29,9 +30,15 @@ files() { # of a prefix
 		$1/share/doc/tmtp/appliance/panel/API.md
 		$1/share/doc/tmtp/appliance/site/API.md
 		$1/share/doc/tmtp/deploy/README.md
+		$1/share/doc/tmtp/deploy/tmtp.conf.sample
 		$1/share/doc/tmtp/nginx.conf.sample
 		$1/share/doc/tmtp/schema/README.md
 		$1/share/doc/tmtp/schema/roles.sql
+		$1/share/doc/tmtp/tests/bench/README.md
+		$1/share/doc/tmtp/tests/chaos/README.md
+		$1/share/doc/tmtp/tests/conformance/README.md
+		$1/share/doc/tmtp/tests/e2e/ADVERSARY.md
+		$1/share/doc/tmtp/tests/vectors/README.md
 		$1/share/doc/tmtp/tmtp.conf.sample
 		$1/share/man/man1/tmtpctl.1
 		$1/share/man/man5/tmtp.conf.5
@@ -65,6 +72,14 @@ done
 "$build/tmtpd" --list-config | cut -f1 | sed 's/.*\.//' | while read -r name; do
 	grep -q "^\.BR $name " "$dir/usr/local.d/usr/local/share/man/man5/tmtp.conf.5" || echo "$name"
 done | grep . && wrong "tmtp.conf.5 lacks these"
+
+# A page leads to other pages; the sources that the tests' pages show are not installed.
+(cd "$dir/usr/local.d/usr/local/share/doc/tmtp" && find . -name '*.md' | while read -r page; do
+	grep -oE '\]\([^)#`]+' "$page" | sed 's/^](//' | grep -vE '^https?:|\.mjs$' | while read -r link; do
+		[ -e "$(dirname "$page")/$link" ] || echo "$page leads to $link, which is not installed"
+	done
+done) >"$dir/links"
+[ ! -s "$dir/links" ] || wrong "$(cat "$dir/links")"
 
 # The commands that README.md tells name what is there.
 for path in $(sed -n '/^## Setting it up/,/^## /p' README.md | grep -oE '/usr/local/[^ ]*'); do

@@ -52,7 +52,7 @@ static const struct option options[] = {
 	{ SEC_GLOBAL, "roles", KIND(VALUE_ROLES), AT(config, roles), false,
 	  "site relay home panel", "What this machine does, one process each." },
 	{ SEC_GLOBAL, "state_directory", KIND(VALUE_PATH), AT(config, state_directory), false,
-	  "/var/lib/tmtp", "Where the embedded database lives." },
+	  "/var/lib/tmtp", "Where the embedded database lives: an absolute path." },
 	{ SEC_GLOBAL, "database", KIND(VALUE_CONNINFO), AT(config, database), false, "embedded",
 	  "\"embedded\" runs a PostgreSQL of our own; anything else is a connection string for "
 	  "yours, "
