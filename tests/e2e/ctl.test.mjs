@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash, createHmac, createPublicKey, generateKeyPairSync, verify } from 'node:crypto';
-import { chmodSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, chmodSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname, tmpdir, userInfo } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -698,6 +698,9 @@ describe('what goes wrong around it', () => {
 		for (const args of [['site', 'list'], ['migrate'], ['queue', 'drop', '--all']])
 			assert.equal(fails(args, 3, /nowhere/, { conf: 'down.conf' }), 'database-down');
 		assert.equal(fails(['site', 'list'], 3, /start tmtpd/, { conf: 'embedded.conf' }), 'database-down');
+		mkdirSync(join(dir, 'state/postgres'), { recursive: true });
+		for (const args of [['site', 'list'], ['migrate']])
+			assert.equal(fails(args, 3, /\(is tmtpd running\?\)/, { conf: 'embedded.conf' }), 'database-down');
 	});
 
 	test('a database that hangs is not waited for without end', () => {
