@@ -106,6 +106,8 @@ describe("the panel's API", () => {
 		assert.equal(await change("drop", { message }), 1);
 		assert.equal(await audited(), `on-call queue-drop ${message}`);
 		assert.deepEqual((await queue(`?message=${message}`)).batches, []);
+		assert.deepEqual((await queue("?state=dead")).batches.map((batch) => [batch.message, batch.state, batch.reason]),
+			[[message, "dropped", "dropped by an administrator"]]);
 		assert.equal((await site.counts(message)).dead, 1);
 	});
 
@@ -126,7 +128,7 @@ describe("the panel's API", () => {
 		const id = await site.push("orders", ann.address, "Tried again");
 		await until("a failed try", async () => (await queue(`?message=${id}`)).batches[0]?.reason);
 		await its.shop.sql(`UPDATE tmtp.batch SET state = 2, done_at = now(), reason = 'given up' WHERE message_id = '${id}'`);
-		assert.deepEqual((await queue("?state=dead")).batches.map((batch) => [batch.message, batch.state]), [[id, "dead"]]);
+		assert.deepEqual((await queue(`?state=dead&message=${id}`)).batches.map((batch) => [batch.message, batch.state]), [[id, "dead"]]);
 		its.toHome.restore();
 		assert.equal(await change("retry", { domain: "home.test" }), 1);
 		await ann.has("Tried again");
