@@ -103,7 +103,7 @@ struct config_relay {
 	unsigned sessions_per_domain;
 	unsigned expire_after_s;
 	unsigned retry_min_s, retry_max_s; /* min <= max */
-	unsigned connect_timeout_s;
+	unsigned connect_timeout_s, reply_timeout_s;
 	struct config_addresses
 	    nameservers; /* empty: resolv.conf's. Port 53 when none is written */
 	bool auth; /* prove our domains by a published key where a certificate doesn't do */

@@ -564,7 +564,11 @@ take_events(struct session *s)
 static bool
 make_client(struct session *s, enum dmtp_client_mode mode)
 {
-	struct dmtp_client_options options = { .mode = mode, .keep_alive = true };
+	const struct config_relay *config = &s->peer->relay->config->relay;
+	struct dmtp_client_options options = { .mode = mode,
+		                               .keep_alive = true,
+		                               .reply_timeout_ms =
+		                                   (int64_t)config->reply_timeout_s * 1000 };
 
 	s->client = dmtp_client_new(&options, now_ms(s));
 	if (s->client == NULL)

@@ -186,6 +186,25 @@ describe("a peer that can't take everything at once", () => {
 	});
 });
 
+describe("a home server that takes commands and says nothing", () => {
+	const its = pairOfItsOwn({ prepare: async () => ({ shop: { relay: "reply_timeout_s = 2" } }) });
+
+	test("counts as failed after the time that it has for an answer; what it didn't answer arrives once when it speaks again", async () => {
+		const site = await its.shop.makeSite("shop", ["orders"]), ann = await its.home.makeAccount("ann");
+		await ann.hold(site, "orders");
+		await site.settled(await site.push("orders", ann.address, "Before")); // a session is open
+		const from = its.shop.now;
+		its.toHome.hold("down");
+		const id = await site.push("orders", ann.address, "Into silence");
+		await its.shop.line(/^event=session-ended .*peer=home\.test .*reason=no-reply/, from);
+		await its.shop.line(/^event=peer-failed .*peer=home\.test /, from);
+		its.toHome.restore();
+		assert.equal((await site.settled(id)).delivered, 1);
+		await ann.has("Into silence");
+		assert.equal((await ann.entries()).filter((e) => e.subject === "Into silence").length, 1);
+	});
+});
+
 describe("GRANTs that got lost", () => {
 	const its = pairOfItsOwn();
 	let site, ann, bob;
