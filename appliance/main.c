@@ -10,6 +10,7 @@
 #include "panel/role.h"
 #include "relay/role.h"
 #include "site/role.h"
+#include "store/embedded.h"
 #include "supervisor.h"
 
 #include <getopt.h>
@@ -59,7 +60,8 @@ check(const char *path)
 	bool good;
 
 	buffer_init(&error, 4096);
-	good = config_load(path, &config, &error) == CONFIG_OK;
+	good =
+	    config_load(path, &config, &error) == CONFIG_OK && embedded_check(config, &error);
 	if (good)
 		(void)puts("ok");
 	else

@@ -5,9 +5,8 @@
 #include "base/clock.h"
 #include "base/id.h"
 #include "store/audit.h"
+#include "store/embedded.h"
 #include "store/migrate.h"
-
-#include <unistd.h>
 
 /* What is told of a run of migrations. */
 struct run {
@@ -141,16 +140,6 @@ config_json(const struct config *config)
 	                 config->database == NULL ? "embedded" : "external");
 }
 
-/* The embedded database is run from there; tmtpd would end over it, so it is said here. */
-static bool
-has_program(const char *directory, const char *name)
-{
-	char path[4096];
-
-	(void)snprintf(path, sizeof(path), "%s/%s", directory, name);
-	return access(path, X_OK) == 0;
-}
-
 static enum ctl_exit
 check_config(struct ctl *ctl)
 {
@@ -163,13 +152,19 @@ check_config(struct ctl *ctl)
 		{ "database", "Database" },
 		{ NULL, NULL },
 	};
+	enum ctl_exit result = CTL_OK;
+	struct buffer why;
+	bool good;
 
-	if (ctl->config->database == NULL && ctl->config->postgres_directory != NULL &&
-	    !(has_program(ctl->config->postgres_directory, "initdb") &&
-	      has_program(ctl->config->postgres_directory, "postgres")))
-		return ctl_fail(ctl, CTL_REFUSED, "config-invalid",
-		                "postgres_directory: there are no initdb and postgres in %s",
-		                ctl->config->postgres_directory);
+	buffer_init(&why, 4096);
+	good = embedded_check(ctl->config, &why);
+	buffer_add_u8(&why, '\0');
+	if (!good)
+		result =
+		    ctl_fail(ctl, CTL_REFUSED, "config-invalid", "%s", (const char *)why.data);
+	buffer_free(&why);
+	if (result != CTL_OK)
+		return result;
 	return output_record(ctl, config_json(ctl->config), fields);
 }
 

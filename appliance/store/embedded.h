@@ -37,6 +37,13 @@ enum embedded_rc embedded_start(const struct config *config,
                                 const struct embedded_patience *patience, struct embedded **out,
                                 struct buffer *error) __attribute__((warn_unused_result));
 
+/*
+ * What of the configuration only the machine can tell: that postgres_directory, where it is
+ * written and used, has the programs. False: error holds a sentence.
+ */
+bool embedded_check(const struct config *config, struct buffer *error)
+    __attribute__((warn_unused_result));
+
 /* False when the postmaster has ended, and reaps it; *status is waitpid(2)'s. */
 bool embedded_alive(struct embedded *e, int *status);
 

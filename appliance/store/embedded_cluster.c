@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "store/embedded.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -132,18 +133,26 @@ programs_in_path(void)
 }
 
 bool
+embedded_check(const struct config *config, struct buffer *error)
+{
+	const char *named = config->postgres_directory;
+
+	if (config->database != NULL || named == NULL || has_programs(named))
+		return true;
+	buffer_add_fmt(error, "postgres_directory: there are no initdb and postgres in %s",
+	               named);
+	return false;
+}
+
+bool
 cluster_find_programs(struct cluster *c, struct buffer *error)
 {
 	const char *named = c->config->postgres_directory;
 	int version = data_version(c->data);
 
-	if (named != NULL) {
-		if (has_programs(named) && (c->programs = strdup(named)) != NULL)
-			return true;
-		buffer_add_fmt(
-		    error, "postgres_directory: there are no initdb and postgres in %s", named);
-		return false;
-	}
+	if (named != NULL)
+		return embedded_check(c->config, error) &&
+		       (c->programs = strdup(named)) != NULL;
 	c->programs = packaged_programs(version > 0 ? version : 0);
 	if (c->programs == NULL)
 		c->programs = programs_in_path();

@@ -536,6 +536,9 @@ describe("refusals", () => {
 
 	test("PostgreSQL that isn't there", async () => {
 		place.write("postgres_directory = \"/nonexistent\"");
+		const checked = spawnSync(program, ["-c", place.conf, "--check"], { encoding: "utf8" });
+		assert.equal(checked.status, 1);
+		assert.match(checked.stderr, /no initdb and postgres in \/nonexistent/);
 		await place.start().refused(/no initdb and postgres in \/nonexistent/);
 		place.write();
 	});
