@@ -155,7 +155,7 @@ chaos: packages-test
 	@$(MAKE) --no-print-directory all
 	@CLIENTS=$${CLIENTS:-16} CALM_S=$${CALM_S:-15} BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
 chaos-short: all
-	@TMPDIR=$(TEST_TMP) SEED=$${SEED:-1} MESSAGES=$${MESSAGES:-200} BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
+	@TMPDIR=$(TEST_TMP) SEED=$${SEED:-1} MESSAGES=$${MESSAGES:-80} BUILD=$(abspath $(BUILD)) TMTPD=$(abspath $(BUILD))/tmtpd node tests/chaos/chaos.mjs
 
 TEST_TMP = $(shell sh tests/tmpdir.sh)
 

@@ -1,6 +1,7 @@
 // What was accepted, against what became of it: from both databases, and from the website's API for what failed.
 export class Ledger {
 	accepted = new Map(); // message id -> { subject, to: Set of addresses }
+	deliveries = 0;       // one for each address of each
 	byKey = new Map();    // idempotency key -> message id
 	givenUp = new Set(); // "address id", with a reason
 	abandoned = new Map(); // idempotency key -> { subject, to }: nobody waited for the answer
@@ -13,6 +14,8 @@ export class Ledger {
 			throw new Error(`key ${key} made two messages: ${before} and ${id}`);
 		this.byKey.set(key, id);
 		this.abandoned.delete(key); // the answer came first
+		if (!this.accepted.has(id))
+			this.deliveries += to.length;
 		this.accepted.set(id, { subject, to: new Set(to) });
 	}
 
@@ -33,10 +36,6 @@ export class Ledger {
 		}
 		const ids = (await shop.sql("SELECT message_id FROM tmtp.message WHERE audience < 3 AND recalls IS NULL")).split("\n").filter(Boolean);
 		return { found, unknown: ids.filter((id) => !this.accepted.has(id)).map((id) => `${id} is stored, and nobody pushed it`) };
-	}
-
-	get deliveries() {
-		return [...this.accepted.values()].reduce((sum, m) => sum + m.to.size, 0);
 	}
 
 	// { accepted, deliveries, arrived, dead: {reason: n}, given_up: {stored, not_stored}, and lists of what is wrong }
