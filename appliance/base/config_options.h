@@ -141,8 +141,8 @@ static const struct option options[] = {
 	  "14400", "The longest such wait." },
 	{ SEC_RELAY, "connect_timeout_s", NUMBER(1, 300), AT(config_relay, connect_timeout_s),
 	  false, "30", "How long one target of a domain may take to answer." },
-	{ SEC_RELAY, "reply_timeout_s", NUMBER(1, 3600), AT(config_relay, reply_timeout_s), false,
-	  "60",
+	{ SEC_RELAY, "reply_timeout_s", NUMBER(1, 3600), AT(config_relay, reply_timeout_s),
+	  false, "60",
 	  "How long a server that was sent commands may say nothing at all; then it counts as failed, "
 	  "and what it didn't answer is sent again." },
 	{ SEC_RELAY, "nameservers", KIND(VALUE_SERVERS), AT(config_relay, nameservers), false,

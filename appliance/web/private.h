@@ -73,10 +73,23 @@ void tls_set_unref(struct tls_set **set);
 /* The pair whose names match the client's SNI, else the first. */
 gnutls_certificate_retrieve_function3 tls_choose;
 
+/* --- handshake.c ----------------------------------------------------------- */
+
+struct web_conn;
+struct web_server;
+
+/* On a new connection of a server with TLS. */
+void handshake_begin(struct web_conn *conn);
+
+/* Before the daemon starts; false: no thread or descriptor. Ended once no handshake waits. */
+bool handshakes_start(struct web_server *server) __attribute__((warn_unused_result));
+void handshakes_stop(struct web_server *server);
+
 /* --- server.c -------------------------------------------------------------- */
 
 enum conn_phase {
-	CONN_HEADERS, /* handshake, waiting for a request, or reading its headers */
+	CONN_HANDSHAKE, /* of TLS */
+	CONN_HEADERS,   /* waiting for a request, or reading its headers */
 	CONN_BODY,
 	CONN_REPLY /* the handler has it, or the answer is on its way */
 };
@@ -88,6 +101,7 @@ struct web_conn {
 	struct tls_set *tls; /* a reference while a handshake may use it; NULL without TLS */
 	struct web_request *req; /* reused; changes under the server's lock */
 	int fd;
+	bool handshaken, waited;  /* see handshake.c; on the daemon's thread alone */
 	_Atomic int phase;        /* enum conn_phase */
 	_Atomic int64_t since_ms; /* of the phase */
 	char peer[INET6_ADDRSTRLEN];
@@ -103,11 +117,14 @@ struct web_server {
 	uint16_t port;
 	int listen_fd; /* -1 once the daemon owns it */
 	_Atomic bool draining;
-	_Atomic bool refusing;   /* no handler is called any more */
-	_Atomic size_t active;   /* requests begun and not completed */
-	_Atomic size_t pending;  /* of them, those with a handler: may be suspended */
-	_Atomic size_t resuming; /* threads inside MHD_resume_connection */
-	_Atomic size_t fetching; /* downloads that wait for octets: suspended */
+	_Atomic bool refusing;     /* no handler is called any more */
+	_Atomic size_t active;     /* requests begun and not completed */
+	_Atomic size_t pending;    /* of them, those with a handler: may be suspended */
+	_Atomic size_t resuming;   /* threads inside MHD_resume_connection */
+	_Atomic size_t fetching;   /* downloads that wait for octets: suspended */
+	_Atomic size_t handshakes; /* those that wait for their client: suspended */
+	int handshake_epoll, handshake_stop;
+	pthread_t handshake_thread;
 
 	pthread_mutex_t lock; /* of what follows; nothing is called back under it */
 	pthread_cond_t wake;

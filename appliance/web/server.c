@@ -107,7 +107,7 @@ conn_name_peer(struct web_conn *conn)
 	}
 }
 
-/* Without memory the context stays NULL, and the first request closes the connection. */
+/* Without memory the context stays NULL, and the connection ends. */
 static void
 conn_open(struct web_server *server, struct MHD_Connection *mhd, void **context)
 {
@@ -116,13 +116,18 @@ conn_open(struct web_server *server, struct MHD_Connection *mhd, void **context)
 	    MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
 
 	*context = conn;
-	if (conn == NULL)
+	if (conn == NULL) {
+		if (info != NULL)
+			(void)shutdown(info->connect_fd, SHUT_RDWR);
 		return;
+	}
 	conn->server = server;
 	conn->mhd = mhd;
 	conn->fd = info == NULL ? -1 : info->connect_fd;
 	conn_name_peer(conn);
-	web_conn_enter(conn, CONN_HEADERS);
+	web_conn_enter(conn, server->has_tls ? CONN_HANDSHAKE : CONN_HEADERS);
+	if (server->has_tls && conn->fd >= 0)
+		handshake_begin(conn);
 	metrics_connections(1);
 	pthread_mutex_lock(&server->lock);
 	conn->next = server->conns;
@@ -176,6 +181,7 @@ conn_trickles(const struct web_server *server, struct web_conn *conn, int64_t no
 	switch (atomic_load_explicit(&conn->phase, memory_order_relaxed)) {
 	case CONN_HEADERS:
 		return age > server->idle_ms + server->request_ms;
+	case CONN_HANDSHAKE:
 	case CONN_BODY:
 		return age > server->request_ms;
 	default:
@@ -233,6 +239,102 @@ keeper_run(void *arg)
 	}
 	pthread_mutex_unlock(&server->lock);
 	return NULL;
+}
+
+/* --- stopping -------------------------------------------------------------- */
+
+void
+web_server_drain(struct web_server *s)
+{
+	atomic_store(&s->draining, true);
+}
+
+size_t
+web_server_active(const struct web_server *s)
+{
+	return atomic_load(&s->active);
+}
+
+/*
+ * Answers waiting requests with 503. A connection found here is suspended and so
+ * can't go away before it is resumed, which happens outside the lock.
+ */
+static void
+server_abandon_waiting(struct web_server *s)
+{
+	struct MHD_Connection *found[64];
+	size_t n;
+
+	do {
+		n = 0;
+		pthread_mutex_lock(&s->lock);
+		for (struct web_conn *c = s->conns; c != NULL && n < 64; c = c->next) {
+			if (c->req != NULL && request_abandon(c->req))
+				found[n++] = c->mhd;
+		}
+		pthread_mutex_unlock(&s->lock);
+		for (size_t i = 0; i < n; i++)
+			MHD_resume_connection(found[i]);
+	} while (n == 64);
+}
+
+/* All connections, or only those that have never asked for anything: a handshake may wait. */
+static void
+server_cut(struct web_server *s, bool all)
+{
+	pthread_mutex_lock(&s->lock);
+	for (struct web_conn *c = s->conns; c != NULL; c = c->next) {
+		if (c->fd >= 0 && (all || c->req == NULL))
+			(void)shutdown(c->fd, SHUT_RDWR);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+/*
+ * Until every request is completed, or grace_ms and a second are over. After
+ * grace_ms what waits is answered with 503; who doesn't even take that is cut.
+ * Looks again every two milliseconds: this happens once in a process's life.
+ */
+static void
+server_wait(struct web_server *s, unsigned grace_ms)
+{
+	const struct timespec pause = { .tv_nsec = 2000000 };
+	int64_t waited_ms = 0;
+
+	while (atomic_load(&s->active) > 0 && waited_ms < (int64_t)grace_ms + 1000) {
+		if (waited_ms >= (int64_t)grace_ms) {
+			atomic_store(&s->refusing, true);
+			stream_close_all(s, true);
+			server_abandon_waiting(s);
+		}
+		(void)nanosleep(&pause, NULL);
+		waited_ms += 2;
+	}
+	if (atomic_load(&s->active) > 0)
+		server_cut(s, true);
+}
+
+/* Until nothing is suspended, nor can be again: stopping before would abort the process. */
+static void
+server_settle(struct web_server *s)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+
+	atomic_store(&s->refusing, true);
+	while (atomic_load(&s->pending) > 0 || atomic_load(&s->resuming) > 0 ||
+	       atomic_load(&s->fetching) > 0 || atomic_load(&s->handshakes) > 0) {
+		server_abandon_waiting(s);
+		server_cut(s, false);
+		(void)nanosleep(&pause, NULL);
+	}
+}
+
+static void
+server_end_daemon(struct web_server *s)
+{
+	MHD_stop_daemon(s->daemon);
+	if (s->has_tls)
+		handshakes_stop(s);
 }
 
 /* --- starting -------------------------------------------------------------- */
@@ -403,6 +505,7 @@ server_make(void)
 	if (s == NULL)
 		return NULL;
 	s->listen_fd = -1;
+	s->handshake_epoll = s->handshake_stop = -1;
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_condattr_init(&attr);
 	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -443,15 +546,22 @@ server_prepare(struct web_server *s, const struct web_options *o,
 	rc = server_listen(s, o->listen, error);
 	if (rc != WEB_OK)
 		return rc;
+	if (s->has_tls && !handshakes_start(s)) {
+		(void)snprintf(error, WEB_ERROR_TEXT, "no thread");
+		return WEB_START;
+	}
 	if (!server_start_daemon(s, o)) {
 		(void)snprintf(error, WEB_ERROR_TEXT, "the HTTP server doesn't start: %s",
 		               strerror(errno));
+		if (s->has_tls)
+			handshakes_stop(s);
 		return WEB_START;
 	}
 	s->listen_fd = -1;
 	if (pthread_create(&s->keeper, NULL, keeper_run, s) != 0) {
 		(void)snprintf(error, WEB_ERROR_TEXT, "no thread");
-		MHD_stop_daemon(s->daemon);
+		server_settle(s);
+		server_end_daemon(s);
 		return WEB_START;
 	}
 	return WEB_OK;
@@ -509,92 +619,6 @@ web_server_reload_tls(struct web_server *s, const struct web_cert *certs, size_t
 	return WEB_OK;
 }
 
-/* --- stopping -------------------------------------------------------------- */
-
-void
-web_server_drain(struct web_server *s)
-{
-	atomic_store(&s->draining, true);
-}
-
-size_t
-web_server_active(const struct web_server *s)
-{
-	return atomic_load(&s->active);
-}
-
-/*
- * Answers waiting requests with 503. A connection found here is suspended and so
- * can't go away before it is resumed, which happens outside the lock.
- */
-static void
-server_abandon_waiting(struct web_server *s)
-{
-	struct MHD_Connection *found[64];
-	size_t n;
-
-	do {
-		n = 0;
-		pthread_mutex_lock(&s->lock);
-		for (struct web_conn *c = s->conns; c != NULL && n < 64; c = c->next) {
-			if (c->req != NULL && request_abandon(c->req))
-				found[n++] = c->mhd;
-		}
-		pthread_mutex_unlock(&s->lock);
-		for (size_t i = 0; i < n; i++)
-			MHD_resume_connection(found[i]);
-	} while (n == 64);
-}
-
-static void
-server_cut_all(struct web_server *s)
-{
-	pthread_mutex_lock(&s->lock);
-	for (struct web_conn *c = s->conns; c != NULL; c = c->next) {
-		if (c->fd >= 0)
-			(void)shutdown(c->fd, SHUT_RDWR);
-	}
-	pthread_mutex_unlock(&s->lock);
-}
-
-/*
- * Until every request is completed, or grace_ms and a second are over. After
- * grace_ms what waits is answered with 503; who doesn't even take that is cut.
- * Looks again every two milliseconds: this happens once in a process's life.
- */
-static void
-server_wait(struct web_server *s, unsigned grace_ms)
-{
-	const struct timespec pause = { .tv_nsec = 2000000 };
-	int64_t waited_ms = 0;
-
-	while (atomic_load(&s->active) > 0 && waited_ms < (int64_t)grace_ms + 1000) {
-		if (waited_ms >= (int64_t)grace_ms) {
-			atomic_store(&s->refusing, true);
-			stream_close_all(s, true);
-			server_abandon_waiting(s);
-		}
-		(void)nanosleep(&pause, NULL);
-		waited_ms += 2;
-	}
-	if (atomic_load(&s->active) > 0)
-		server_cut_all(s);
-}
-
-/* Until nothing is suspended, nor can be again: stopping before would abort the process. */
-static void
-server_settle(struct web_server *s)
-{
-	const struct timespec pause = { .tv_nsec = 1000000 };
-
-	atomic_store(&s->refusing, true);
-	while (atomic_load(&s->pending) > 0 || atomic_load(&s->resuming) > 0 ||
-	       atomic_load(&s->fetching) > 0) {
-		server_abandon_waiting(s);
-		(void)nanosleep(&pause, NULL);
-	}
-}
-
 static void
 server_stop_keeper(struct web_server *s)
 {
@@ -623,6 +647,6 @@ web_server_stop(struct web_server **server, unsigned grace_ms)
 	server_wait(s, grace_ms);
 	server_settle(s);
 	server_stop_keeper(s);
-	MHD_stop_daemon(s->daemon);
+	server_end_daemon(s);
 	server_free(s);
 }

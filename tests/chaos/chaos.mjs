@@ -65,7 +65,7 @@ function giveClock(name) {
 		fs.renameSync(`${file}.new`, file);
 	};
 	clocks[name](0);
-	its[name].env = { LD_PRELOAD: `${FAKETIME}:libc.so.6`, FAKETIME_TIMESTAMP_FILE: file, FAKETIME_CACHE_DURATION: "1", FAKETIME_DONT_FAKE_MONOTONIC: "1" };
+	its[name].env = { LD_PRELOAD: `${FAKETIME}:libc.so.6`, FAKETIME_TIMESTAMP_FILE: file, FAKETIME_CACHE_DURATION: "1", FAKETIME_DONT_FAKE_MONOTONIC: "1", FAKETIME_WAIT_MS: "5" };
 }
 
 // Where there are hosts, each finds the other by its name.

@@ -1,4 +1,6 @@
-/* HTTPS: certificates by SNI, their replacement at run time, what is refused. */
+/* HTTPS: certificates by SNI, their replacement at run time, what is refused, handshakes that wait. */
+#include "base/buffer.h"
+#include "base/metric.h"
 #include "web/http.h"
 #include "web/reply.h"
 #include "web/request.h"
@@ -6,6 +8,7 @@
 
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -101,10 +104,8 @@ client_serial(struct tls_client *c)
 }
 
 static void
-client_open(struct tls_client *c, const char *sni, const char *priorities)
+client_prepare(struct tls_client *c, const char *sni, const char *priorities)
 {
-	int rc;
-
 	c->fd = http_connect(web_server_port(server));
 	assert_true(c->fd >= 0);
 	assert_true(gnutls_init(&c->session, GNUTLS_CLIENT) >= 0);
@@ -114,6 +115,14 @@ client_open(struct tls_client *c, const char *sni, const char *priorities)
 	if (sni != NULL)
 		(void)gnutls_server_name_set(c->session, GNUTLS_NAME_DNS, sni, strlen(sni));
 	gnutls_transport_set_int(c->session, c->fd);
+}
+
+static void
+client_open(struct tls_client *c, const char *sni, const char *priorities)
+{
+	int rc;
+
+	client_prepare(c, sni, priorities);
 	do
 		rc = gnutls_handshake(c->session);
 	while (rc < 0 && !gnutls_error_is_fatal(rc));
@@ -310,6 +319,148 @@ test_plain_http_and_silence_on_the_tls_port_do_no_harm(void **state)
 	http_close(silent);
 }
 
+/* Handshakes that the server holds for their clients, as it says in its metrics. */
+static int
+handshakes_waiting(void)
+{
+	struct buffer text;
+	const char *line;
+	int n;
+
+	buffer_init(&text, 1 << 20);
+	metric_write_all(&text);
+	buffer_add_u8(&text, '\0');
+	line = strstr((const char *)text.data, "\ntmtp_http_handshakes ");
+	n = line == NULL ? -1 : atoi(strchr(line, ' '));
+	buffer_free(&text);
+	return n;
+}
+
+static bool
+become_waiting(int wanted)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+
+	for (int i = 0; i < 5000 && handshakes_waiting() != wanted; i++)
+		(void)nanosleep(&pause, NULL);
+	return handshakes_waiting() == wanted;
+}
+
+static int64_t
+processor_ms(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* They would take both of the server's threads all the time. */
+static void
+test_handshakes_that_say_nothing_cost_nothing(void **state)
+{
+	static const char half[] =
+	    "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03half of a hello";
+	const struct timespec pause = { .tv_nsec = 300000000 };
+	int fd[12];
+	int64_t before;
+
+	(void)state;
+	for (size_t i = 0; i < 12; i++) {
+		fd[i] = http_connect(web_server_port(server));
+		if (i % 3 > 0)
+			assert_true(write(fd[i], half, i % 3 == 1 ? 1 : sizeof(half) - 1) > 0);
+	}
+	assert_true(become_waiting(12));
+	before = processor_ms();
+	(void)nanosleep(&pause, NULL);
+	assert_true(processor_ms() - before < 100);
+	assert_int_equal(serial_for("a.example"), 1);
+	for (size_t i = 0; i < 12; i++)
+		(void)close(fd[i]);
+	assert_true(become_waiting(0));
+}
+
+/* What the session sends goes out octet by octet. */
+static ssize_t
+dribble(gnutls_transport_ptr_t ptr, const void *data, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		if (send((int)(intptr_t)ptr, (const char *)data + i, 1, MSG_NOSIGNAL) != 1)
+			return -1;
+	}
+	return (ssize_t)len;
+}
+
+static void
+test_a_handshake_that_comes_octet_by_octet_succeeds(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct tls_client c;
+		int rc, one = 1;
+
+		client_prepare(&c, "a.example",
+		               i == 0 ? "NORMAL" : "NORMAL:-VERS-ALL:+VERS-TLS1.2");
+		(void)setsockopt(c.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+		gnutls_transport_set_push_function(c.session, dribble);
+		do
+			rc = gnutls_handshake(c.session);
+		while (rc < 0 && !gnutls_error_is_fatal(rc));
+		assert_int_equal(rc, 0);
+		assert_int_equal(client_ask(&c), 200);
+		client_close(&c);
+	}
+	assert_true(become_waiting(0));
+}
+
+static void
+test_a_handshake_that_takes_too_long_is_cut(void **state)
+{
+	struct web_cert certs[1] = { { path("a.pem"), path("a.key") } };
+	struct web_options o = { .listen = "127.0.0.1:0",
+		                 .threads = 1,
+		                 .request_s = 1,
+		                 .certs = certs,
+		                 .n_certs = 1 };
+	struct web_server *brief;
+	char error[WEB_ERROR_TEXT], octet;
+	int fd;
+
+	(void)state;
+	assert_int_equal(web_server_start(&o, &brief, error), WEB_OK);
+	fd = http_connect(web_server_port(brief));
+	assert_true(become_waiting(1));
+	assert_int_equal(read(fd, &octet, 1), 0);
+	assert_true(become_waiting(0));
+	(void)close(fd);
+	web_server_stop(&brief, 0);
+}
+
+static void
+test_a_server_stops_while_handshakes_wait(void **state)
+{
+	struct web_cert certs[1] = { { path("a.pem"), path("a.key") } };
+	struct web_options o = {
+		.listen = "127.0.0.1:0", .threads = 2, .certs = certs, .n_certs = 1
+	};
+	struct web_server *s;
+	char error[WEB_ERROR_TEXT], octet;
+	int fd[20];
+
+	(void)state;
+	assert_int_equal(web_server_start(&o, &s, error), WEB_OK);
+	for (size_t i = 0; i < 20; i++)
+		fd[i] = http_connect(web_server_port(s));
+	assert_true(become_waiting(20));
+	web_server_stop(&s, 0);
+	assert_int_equal(handshakes_waiting(), 0);
+	for (size_t i = 0; i < 20; i++) {
+		assert_true(read(fd[i], &octet, 1) <= 0);
+		(void)close(fd[i]);
+	}
+}
+
 static void
 test_a_server_without_tls_cannot_reload(void **state)
 {
@@ -359,6 +510,10 @@ main(void)
 		T(test_handshakes_while_certificates_change),
 		T(test_old_protocols_are_refused),
 		T(test_plain_http_and_silence_on_the_tls_port_do_no_harm),
+		T(test_handshakes_that_say_nothing_cost_nothing),
+		T(test_a_handshake_that_comes_octet_by_octet_succeeds),
+		T(test_a_handshake_that_takes_too_long_is_cut),
+		T(test_a_server_stops_while_handshakes_wait),
 		T(test_a_server_without_tls_cannot_reload),
 	};
 
