@@ -55,7 +55,7 @@ digest_run_end(struct digest_run *run, uint8_t out[static DIGEST_LEN])
 void
 digest_run_save(const struct digest_run *run, uint8_t out[static DIGEST_SAVED])
 {
-	for (unsigned i = 0; i < DIGEST_SAVED; i++)
+	for (size_t i = 0; i < DIGEST_SAVED; i++)
 		out[i] = (uint8_t)(run->state.state[i / 4] >> (24 - 8 * (i % 4)));
 }
 
@@ -64,7 +64,7 @@ digest_run_restore(struct digest_run *run, const uint8_t saved[static DIGEST_SAV
                    uint64_t octets)
 {
 	digest_run_init(run);
-	for (unsigned i = 0; i < DIGEST_SAVED / 4; i++)
+	for (size_t i = 0; i < DIGEST_SAVED / 4; i++)
 		run->state.state[i] = (uint32_t)saved[4 * i] << 24 |
 		                      (uint32_t)saved[4 * i + 1] << 16 |
 		                      (uint32_t)saved[4 * i + 2] << 8 | saved[4 * i + 3];

@@ -110,8 +110,7 @@ why_none(struct ctl *ctl, const struct queue_change *change)
 {
 	static const char *const open[] = {
 		[QUEUE_RETRY_NOW] =
-		    "It is being sent just now, and tried again by itself if that "
-		    "fails.",
+		    "It is being sent, and tried again by itself if that fails.",
 		[QUEUE_HOLD] = "It is held already.",
 		[QUEUE_RESUME] = "It isn't held: it waits, and is tried by itself.",
 		[QUEUE_DROP] = "It came a moment ago: try again.",

@@ -440,6 +440,7 @@ copies_free(struct copies **copies)
 	*copies = NULL;
 	loop_timer_cancel(&all->look);
 	while (!TAILQ_EMPTY(&all->all))
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): copying_free takes it out of the list */
 		copying_free(TAILQ_FIRST(&all->all));
 	free(all);
 }

@@ -380,38 +380,52 @@ make_cluster(const struct cluster *c, struct buffer *error)
 	return true;
 }
 
-/* "postgres (PostgreSQL) 15.8 (Debian ...)": 15; 0 when it doesn't say. */
+/*
+ * "postgres (PostgreSQL) 15.8 (Debian ...)" is 15. A preloaded library may have written lines
+ * of its own before. 0: error says what there was instead.
+ */
 static int
-program_version(const struct cluster *c)
+program_version(const struct cluster *c, struct buffer *error)
 {
 	char program[4096];
 	const char *argv[] = { program, "-V", NULL };
 	static const char said[] = "postgres (PostgreSQL) ";
+	const char *at = NULL;
 	struct buffer output;
 	long major = 0;
+	int rc;
 
 	(void)snprintf(program, sizeof(program), "%s/postgres", c->programs);
 	buffer_init(&output, OUTPUT_MAX);
-	if (run_program(argv, "", &output) == 0) {
-		buffer_add_u8(&output, '\0');
-		if (!output.failed &&
-		    strncmp((const char *)output.data, said, sizeof(said) - 1) == 0)
-			major = strtol((const char *)output.data + sizeof(said) - 1, NULL, 10);
+	rc = run_program(argv, "", &output);
+	buffer_add_u8(&output, '\0');
+	if (rc == 0 && !output.failed)
+		at = strstr((const char *)output.data, said);
+	if (at != NULL)
+		major = strtol(at + sizeof(said) - 1, NULL, 10);
+	if (major <= 0 || major >= INT_MAX) {
+		major = 0;
+		buffer_add_fmt(error,
+		               "%s does not say its version (it ended with %d): ", program, rc);
+		output.len -= output.len > 0;
+		add_output(error, &output);
 	}
 	buffer_free(&output);
-	return major > 0 && major < INT_MAX ? (int)major : 0;
+	return (int)major;
 }
 
 static bool
 check_version(const struct cluster *c, struct buffer *error)
 {
-	int program = program_version(c), data = data_version(DATA);
+	int program = program_version(c, error), data = data_version(DATA);
 
+	if (program == 0)
+		return false;
 	if (program < CLUSTER_VERSION_MIN)
 		buffer_add_fmt(error,
-		               "%s/postgres is not PostgreSQL %d or newer: name another with "
-		               "postgres_directory",
-		               c->programs, CLUSTER_VERSION_MIN);
+		               "%s/postgres is PostgreSQL %d, and %d or newer is needed: name "
+		               "another with postgres_directory",
+		               c->programs, program, CLUSTER_VERSION_MIN);
 	else if (data < 0)
 		buffer_add_fmt(error,
 		               "%s is no database that can be read (no PG_VERSION): restore it "

@@ -52,6 +52,15 @@ function unmountDisks() {
 	}
 }
 
+// libfaketime's, of processes that were killed: one that gets the same id later would not start.
+function sweepSharedMemory() {
+	for (const name of fs.readdirSync("/dev/shm")) {
+		const pid = /^(?:sem\.)?faketime_(?:sem|shm)_(\d+)$/.exec(name)?.[1];
+		if (pid !== undefined && !fs.existsSync(`/proc/${pid}`))
+			fs.rmSync(`/dev/shm/${name}`, { force: true });
+	}
+}
+
 // A clock of its own, that jumps. libfaketime and jemalloc wait for each other while a program starts; the C library before both
 // takes the allocator's place.
 function giveClock(name) {
@@ -65,6 +74,8 @@ function giveClock(name) {
 		fs.renameSync(`${file}.new`, file);
 	};
 	clocks[name](0);
+	sweepSharedMemory();
+	setInterval(sweepSharedMemory, 1000).unref();
 	its[name].env = { LD_PRELOAD: `${FAKETIME}:libc.so.6`, FAKETIME_TIMESTAMP_FILE: file, FAKETIME_CACHE_DURATION: "1", FAKETIME_DONT_FAKE_MONOTONIC: "1", FAKETIME_WAIT_MS: "5" };
 }
 

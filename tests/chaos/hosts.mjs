@@ -8,6 +8,8 @@ import { NameServer } from "../e2e/lib/nameserver.mjs";
 import { alive, freePorts, until } from "../e2e/lib/wait.mjs";
 
 const INSIDE = "CHAOS_INSIDE";
+// What is killed leaves its shared memory behind, and mounts: here they are the run's own, and end with it.
+const OWN_MEMORY = "mount -t tmpfs -o mode=1777 tmpfs /dev/shm";
 const NAMESERVER = "192.0.2.53";
 
 function told(error) {
@@ -25,7 +27,7 @@ function refusal() {
 	if (process.getuid() !== 0)
 		return "it needs root";
 	try {
-		run("unshare", "--net", "sh", "-ec", "ip link set lo up && ip link add name a type veth peer name b");
+		run("unshare", "--net", "--mount", "sh", "-ec", `${OWN_MEMORY}; ip link set lo up; ip link add name a type veth peer name b`);
 		return undefined;
 	} catch (error) {
 		return told(error);
@@ -34,7 +36,7 @@ function refusal() {
 
 // Runs the same program again, in the hub: resolves to its exit code. What ends us ends it.
 function again() {
-	const child = spawn("unshare", ["--net", process.execPath, ...process.argv.slice(1)], { stdio: "inherit", env: { ...process.env, [INSIDE]: "1" } });
+	const child = spawn("unshare", ["--net", "--mount", "sh", "-ec", `${OWN_MEMORY}; exec "$0" "$@"`, process.execPath, ...process.argv.slice(1)], { stdio: "inherit", env: { ...process.env, [INSIDE]: "1" } });
 	for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"])
 		process.on(signal, () => child.kill(signal));
 	return new Promise((resolve, reject) => child.on("error", reject).on("exit", (code) => resolve(code ?? 1)));

@@ -473,7 +473,7 @@ describe("pushes", () => {
 		const sockets = Array.from({ length: 1000 }, () => net.connect(port, "127.0.0.1"));
 		const answers = sockets.map((socket) => new Promise((resolve, reject) => socket.on("error", reject).on("data", (text) => resolve(String(text)))));
 		await Promise.all(sockets.map((socket) => new Promise((resolve) => socket.write(head + body.slice(0, -1), resolve))));
-		await pause(200);
+		await until("all but their last octets to be read", () => unread() === 0);
 		const go = async () => {
 			freezeDatabase("SIGSTOP");
 			try {

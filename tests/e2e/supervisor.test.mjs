@@ -534,6 +534,21 @@ describe("refusals", () => {
 		other.remove();
 	});
 
+	test("PostgreSQL that doesn't say its version, and one that says something else before it", async () => {
+		const other = await Place.make(), bin = path.join(other.dir, "bin"), real = execFileSync("sh", ["-c", "ls -d /usr/lib/postgresql/*/bin | tail -n 1"], { encoding: "utf8" }).trim();
+		const postgres = (script) => fs.writeFileSync(path.join(bin, "postgres"), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+		fs.mkdirSync(bin);
+		fs.symlinkSync(path.join(real, "initdb"), path.join(bin, "initdb"));
+		other.write(`postgres_directory = "${bin}"`);
+		postgres("echo out of order >&2; exit 3");
+		await other.start().refused(/bin\/postgres does not say its version \(it ended with 3\): out of order/);
+		postgres("echo 'postgres (PostgreSQL) 14.2'");
+		await other.start().refused(/bin\/postgres is PostgreSQL 14, and 15 or newer is needed/);
+		postgres(`echo 'a library is preloaded' >&2; exec ${real}/postgres "$@"`);
+		await (await other.ready()).stop();
+		other.remove();
+	});
+
 	test("PostgreSQL that isn't there", async () => {
 		place.write("postgres_directory = \"/nonexistent\"");
 		const checked = spawnSync(program, ["-c", place.conf, "--check"], { encoding: "utf8" });
