@@ -294,10 +294,17 @@ read_post(struct ben_reader *r, struct dmtp_post *p)
 	scan_rcpts(r, p);
 }
 
-static bool
-date_in_bounds(int64_t date, int64_t now_s)
+#define NO_FORM "A value is not of its form."
+
+/* NULL: it is within POST's bounds. */
+static const char *
+date_fault(int64_t date, int64_t now_s)
 {
-	return date >= now_s - DMTP_PAST_S && date <= now_s + DMTP_FUTURE_S;
+	if (date > now_s + DMTP_FUTURE_S)
+		return "The date is more than an hour ahead: one of the two clocks is wrong.";
+	if (date < now_s - DMTP_PAST_S)
+		return "The date is more than 30 days old.";
+	return NULL;
 }
 
 static bool
@@ -314,39 +321,81 @@ may_be_offered(struct slice channel)
 	       !slice_eq_str(channel, "smtp");
 }
 
-static bool
-post_values_valid(const struct dmtp_post *p, int64_t now_s)
+static const char *
+recall_fault(const struct dmtp_post *p)
 {
 	bool recall = p->recall.len > 0;
 
-	return !p->values_bad && is_address(p->from) && dmtp_id_valid(p->id) &&
-	       date_in_bounds(p->date, now_s) && p->digest.len == DMTP_DIGEST_LEN &&
-	       p->size >= 1 && p->rcpt_count >= 1 && recall == (p->uri_count == 0) &&
-	       (p->key.len > 0) == (p->signature.len > 0) &&
-	       (p->key.len == 0 ||
-	        (dmtp_id_valid(p->key) && p->signature.len == DMTP_SIGNATURE_LEN)) &&
-	       (!p->invites || may_be_offered(p->channel)) &&
-	       !(recall && p->replaces.len > 0) && earlier_id_valid(p->recall, p->id) &&
-	       earlier_id_valid(p->replaces, p->id);
+	if (recall != (p->uri_count == 0))
+		return "A message has uris, a recall has none.";
+	if (recall && p->replaces.len > 0)
+		return "A recall replaces nothing.";
+	if (!earlier_id_valid(p->recall, p->id) || !earlier_id_valid(p->replaces, p->id))
+		return "recall and replaces name the id of another message.";
+	return NULL;
+}
+
+static const char *
+key_fault(const struct dmtp_post *p)
+{
+	if ((p->key.len > 0) != (p->signature.len > 0))
+		return "key and signature go together.";
+	if (p->key.len > 0 &&
+	    !(dmtp_id_valid(p->key) && p->signature.len == DMTP_SIGNATURE_LEN))
+		return "key or signature is not of its form.";
+	return NULL;
+}
+
+/* What is wrong with the values, NULL when nothing is. */
+static const char *
+post_fault(const struct dmtp_post *p, int64_t now_s)
+{
+	const char *why;
+
+	if (p->values_bad)
+		return "A value is not of its form, or rcpts do not go together.";
+	if (!is_address(p->from))
+		return "from is no address.";
+	if (!dmtp_id_valid(p->id))
+		return "id is not of its form.";
+	if ((why = date_fault(p->date, now_s)) != NULL)
+		return why;
+	if (p->digest.len != DMTP_DIGEST_LEN)
+		return "digest is not as long as SHA-256.";
+	if (p->size < 1)
+		return "size is at least 1.";
+	if (p->rcpt_count < 1)
+		return "rcpts is empty.";
+	if (p->invites && !may_be_offered(p->channel))
+		return "channel is nothing to invite to.";
+	return (why = key_fault(p)) != NULL ? why : recall_fault(p);
 }
 
 static struct dmtp_verdict
 refuse(enum dmtp_code code)
 {
-	return (struct dmtp_verdict){ DMTP_E, code };
+	return (struct dmtp_verdict){ DMTP_E, code, NULL };
+}
+
+static struct dmtp_verdict
+malformed(const char *why)
+{
+	return (struct dmtp_verdict){ DMTP_E, DMTP_CODE_MALFORMED, why };
 }
 
 static struct dmtp_verdict
 check_post(const struct dmtp_post *p, const struct dmtp_limits *limits, int64_t now_s)
 {
+	const char *why = post_fault(p, now_s);
+
 	if (p->rcpt_count > limits->rcpts || p->uri_count > limits->uris)
 		return refuse(DMTP_CODE_LIMIT);
-	if (!post_values_valid(p, now_s))
-		return refuse(DMTP_CODE_MALFORMED);
+	if (why != NULL)
+		return malformed(why);
 	if ((uint64_t)p->size > limits->message_octets)
 		return refuse(DMTP_CODE_TOO_LARGE);
 	if (p->has_expires && p->expires < now_s)
-		return (struct dmtp_verdict){ DMTP_K, DMTP_CODE_NONE };
+		return (struct dmtp_verdict){ DMTP_K, DMTP_CODE_NONE, NULL };
 	return DMTP_VERDICT_PASS;
 }
 
@@ -375,8 +424,10 @@ check_channels(const struct dmtp_channels *c, const struct dmtp_limits *limits)
 {
 	if (c->user_count > limits->rcpts)
 		return refuse(DMTP_CODE_LIMIT);
-	if (!is_address(c->from) || c->since.len > DMTP_CURSOR_MAX)
-		return refuse(DMTP_CODE_MALFORMED);
+	if (!is_address(c->from))
+		return malformed("from is no address.");
+	if (c->since.len > DMTP_CURSOR_MAX)
+		return malformed("since is longer than any cursor.");
 	return DMTP_VERDICT_PASS;
 }
 
@@ -427,9 +478,9 @@ dmtp_grant_next(struct ben_reader *it, struct dmtp_grant *out)
 static struct dmtp_verdict
 check_grant(const struct dmtp_grant *g, int64_t now_s)
 {
-	if (g->values_bad || !date_in_bounds(g->date, now_s))
-		return refuse(DMTP_CODE_MALFORMED);
-	return DMTP_VERDICT_PASS;
+	const char *why = g->values_bad ? NO_FORM : date_fault(g->date, now_s);
+
+	return why == NULL ? DMTP_VERDICT_PASS : malformed(why);
 }
 
 /* --- RECEIPT ------------------------------------------------------------- */
@@ -492,7 +543,7 @@ check_receipt(const struct dmtp_receipt *c, const struct dmtp_limits *limits)
 {
 	if (c->event_count > limits->rcpts)
 		return refuse(DMTP_CODE_LIMIT);
-	return c->values_bad ? refuse(DMTP_CODE_MALFORMED) : DMTP_VERDICT_PASS;
+	return c->values_bad ? malformed(NO_FORM) : DMTP_VERDICT_PASS;
 }
 
 /* --- PRESENCE ------------------------------------------------------------ */
@@ -541,9 +592,10 @@ check_presence(const struct dmtp_presence *p, const struct dmtp_limits *limits, 
 {
 	if (p->rcpt_count > limits->rcpts)
 		return refuse(DMTP_CODE_LIMIT);
-	if (p->values_bad || p->since > now_s + DMTP_FUTURE_S ||
-	    p->until > now_s + DMTP_FUTURE_S)
-		return refuse(DMTP_CODE_MALFORMED);
+	if (p->values_bad)
+		return malformed(NO_FORM);
+	if (p->since > now_s + DMTP_FUTURE_S || p->until > now_s + DMTP_FUTURE_S)
+		return malformed("since or until is more than an hour ahead.");
 	return DMTP_VERDICT_PASS;
 }
 
@@ -647,7 +699,7 @@ dmtp_command_check(const struct dmtp_command *c, const struct dmtp_limits *limit
                    bool verified, int64_t now_s)
 {
 	if (c->verb == DMTP_AUTH)
-		return c->auth.values_bad ? refuse(DMTP_CODE_MALFORMED) : DMTP_VERDICT_PASS;
+		return c->auth.values_bad ? malformed(NO_FORM) : DMTP_VERDICT_PASS;
 	if (!verified)
 		return refuse(DMTP_CODE_UNVERIFIED_SENDER);
 	switch (c->verb) {

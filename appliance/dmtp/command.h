@@ -142,8 +142,9 @@ struct slice dmtp_command_from(const struct dmtp_command *c);
 struct dmtp_verdict {
 	enum dmtp_letter letter;
 	enum dmtp_code code;
+	const char *why; /* which value is wrong, for people; NULL: the code says it all */
 };
-#define DMTP_VERDICT_PASS ((struct dmtp_verdict){ 0, DMTP_CODE_NONE })
+#define DMTP_VERDICT_PASS ((struct dmtp_verdict){ 0, DMTP_CODE_NONE, NULL })
 
 /*
  * What can be judged without a database, in the order in which codes win:

@@ -47,14 +47,19 @@ command_response_down(void)
 
 void
 command_tell_refused(const struct dmtp_session *s, enum dmtp_verb verb, struct slice from,
-                     enum dmtp_code code)
+                     enum dmtp_code code, const char *detail)
 {
 	metric_add(&commands_refused, 1);
 	if (code == DMTP_CODE_UNVERIFIED_SENDER)
 		metric_add(&commands_unverified, 1);
-	log_info("command-refused", LOG_S("address", dmtp_session_address(s)),
-	         LOG_S("verb", dmtp_verb_name(verb)), LOG_B("from", from),
-	         LOG_S("reason", dmtp_code_name(code)));
+	if (detail == NULL)
+		log_info("command-refused", LOG_S("address", dmtp_session_address(s)),
+		         LOG_S("verb", dmtp_verb_name(verb)), LOG_B("from", from),
+		         LOG_S("reason", dmtp_code_name(code)));
+	else
+		log_info("command-refused", LOG_S("address", dmtp_session_address(s)),
+		         LOG_S("verb", dmtp_verb_name(verb)), LOG_B("from", from),
+		         LOG_S("reason", dmtp_code_name(code)), LOG_S("detail", detail));
 }
 
 static void
@@ -64,8 +69,11 @@ refuse(struct dmtp_session *s, uint64_t seq, const struct dmtp_command *command,
 	struct dmtp_response r =
 	    dmtp_response_make(v.letter, v.code, v.letter == DMTP_Z ? 60 : 0);
 
+	if (v.why != NULL)
+		r.text = slice_str(v.why);
 	if (v.letter != DMTP_K)
-		command_tell_refused(s, command->verb, dmtp_command_from(command), v.code);
+		command_tell_refused(s, command->verb, dmtp_command_from(command), v.code,
+		                     v.why);
 	dmtp_session_reply(s, seq, &r);
 }
 
@@ -467,7 +475,9 @@ take_since(struct dmtp_session *s, uint64_t seq, const struct dmtp_channels *cha
 	}
 	if (channels->since.len > 0 && !uuid_parse(channels->since, &c->job.since)) {
 		free(c);
-		refuse(s, seq, &command, (struct dmtp_verdict){ DMTP_E, DMTP_CODE_MALFORMED });
+		refuse(s, seq, &command,
+		       (struct dmtp_verdict){ DMTP_E, DMTP_CODE_MALFORMED,
+		                              "since is no cursor of ours." });
 		return;
 	}
 	c->session = s;
@@ -528,7 +538,7 @@ command_handle(struct dmtp_session *s, const struct dmtp_server_event *event)
 {
 	const struct dmtp_command *c = &event->command;
 	struct slice from = dmtp_domain_of(dmtp_command_from(c));
-	struct dmtp_verdict v = { DMTP_E, DMTP_CODE_UNKNOWN_COMMAND };
+	struct dmtp_verdict v = { DMTP_E, DMTP_CODE_UNKNOWN_COMMAND, NULL };
 
 	if (c->verb == DMTP_POST || c->verb == DMTP_CHANNELS || c->verb == DMTP_GRANT ||
 	    c->verb == DMTP_AUTH || c->verb == DMTP_PRESENCE || c->verb == DMTP_RECEIPT)

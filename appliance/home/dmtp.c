@@ -412,7 +412,7 @@ on_command_refused(void *arg, enum dmtp_verb verb, enum dmtp_code code)
 {
 	const struct dmtp_session *s = arg;
 
-	command_tell_refused(s, verb, SLICE(""), code);
+	command_tell_refused(s, verb, SLICE(""), code, NULL);
 }
 
 static bool

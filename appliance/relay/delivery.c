@@ -448,6 +448,12 @@ refuse_whole(struct post *post, const struct dmtp_response *r)
 
 	dmtp_response_words(r, d->reason, sizeof(d->reason));
 	if (r->letter == DMTP_E && dmtp_code_speaks(r->code) != DMTP_SPEAKS_SESSION) {
+		char id[UUID_TEXT];
+
+		uuid_format(&d->batch->message_id, id);
+		log_warn("notification-refused", LOG_S("peer", d->pair->names.domain),
+		         LOG_S("message", id), LOG_I("recipients", post->n),
+		         LOG_S("reason", d->reason));
 		fail_all(post, r);
 		d->any_answered = true;
 		d->reason[0] = '\0';

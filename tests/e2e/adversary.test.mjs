@@ -89,7 +89,7 @@ describe("an adversary", () => {
 		assert.equal(await entries(), before_ + 1);
 		const { answer, at } = await once(shop, "POST", note({ date: seconds() - 31 * 86400 }));
 		assert.deepEqual(code(answer), ["E", "malformed"]);
-		await its.home.line(new RegExp(`^event=command-refused .*address=${at} .*from=shop@shop\\.test reason=malformed`), from);
+		await its.home.line(new RegExp(`^event=command-refused .*address=${at} .*from=shop@shop\\.test reason=malformed detail="The date is more than 30 days old\\."`), from);
 		assert.equal(await entries(), before_ + 1);
 	});
 

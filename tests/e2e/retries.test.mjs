@@ -186,6 +186,24 @@ describe("a peer that can't take everything at once", () => {
 	});
 });
 
+describe("a home server that refuses a whole notification", () => {
+	const its = pairOfItsOwn();
+
+	test("is heard: its own words are in the log, and the website is told the reason of each recipient", async () => {
+		const site = await its.shop.makeSite("shop", ["orders"]), ann = await its.home.makeAccount("ann");
+		await ann.hold(site, "orders");
+		await its.shop.ctl(["peer", "hold", "home.test"]);
+		const id = await site.push("orders", ann.address, "From the future"), from = its.shop.now, there = its.home.now;
+		await its.shop.sql(`UPDATE tmtp.message SET date_s = date_s + 7200 WHERE message_id = '${id}'`); // as a clock that is wrong
+		await its.shop.ctl(["peer", "release", "home.test"]);
+		assert.equal((await site.settled(id)).failed, 1);
+		assert.match(await its.shop.line(/^event=notification-refused /, from), new RegExp(`peer=home\\.test message=${id} recipients=1 reason="E malformed: The date is more than an hour ahead`));
+		assert.match(await its.home.line(/^event=command-refused /, there), /detail="The date is more than an hour ahead: one of the two clocks is wrong\."/);
+		assert.deepEqual((await site.get(`/v1/messages/${id}/recipients`)).recipients.map(({ state, reason }) => [state, reason]), [["failed", "malformed"]]);
+		assert.deepEqual(await ann.subjects(), []);
+	});
+});
+
 describe("a home server that takes commands and says nothing", () => {
 	const its = pairOfItsOwn({ prepare: async () => ({ shop: { relay: "reply_timeout_s = 2" } }) });
 

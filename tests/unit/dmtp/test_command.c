@@ -357,6 +357,54 @@ test_post_date_is_at_most_30_days_old_and_1_hour_ahead(void **state)
 	assert_int_equal(judge_at(text, true, NOW - 3601), DMTP_CODE_MALFORMED);
 }
 
+static const char *
+why_at(const char *text, int64_t now_s)
+{
+	struct dmtp_command c;
+
+	assert_int_equal(decode(text, &c), DMTP_CODE_NONE);
+	return dmtp_command_check(&c, &limits, true, now_s).why;
+}
+
+static void
+test_what_is_wrong_is_said(void **state)
+{
+	static const struct {
+		const char *text;
+		int64_t now_s;
+		const char *why; /* a part of it */
+	} table[] = {
+		{ POST_HEAD RCPTS POST_TAIL, NOW - 3601, "an hour ahead" },
+		{ POST_HEAD RCPTS POST_TAIL, NOW + 30 * 86400 + 1, "30 days old" },
+		{ POST_HEAD RCPTS "6:recall2:n0" POST_TAIL, NOW, "a recall has none" },
+		{ POST_HEAD RCPTS "6:recall2:n14:sizei100eee", NOW, "another message" },
+		{ POST_HEAD RCPTS "6:recall2:n08:replaces2:n24:sizei100eee", NOW,
+		  "replaces nothing" },
+		{ POST_HEAD "5:rcptsle" POST_TAIL, NOW, "rcpts is empty" },
+		{ POST_HEAD RCPTS "9:signature64:" SIGNATURE_S POST_TAIL, NOW, "go together" },
+		{ POST_HEAD RCPTS "4:sizei0e4:urisl21:https://a.example/m/xeee", NOW,
+		  "size is" },
+		{ "l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D
+		  "4:from9:a.example2:id2:n1" RCPTS POST_TAIL,
+		  NOW, "from is no address" },
+		{ "l4:POSTd4:datei1800000000e6:digest32:" DIGEST_D
+		  "4:from14:shop@a.example2:id0:" RCPTS POST_TAIL,
+		  NOW, "id is not" },
+		{ "l4:POSTd4:datei1800000000e6:digest31:ddddddddddddddddddddddddddddddd"
+		  "4:from14:shop@a.example2:id2:n1" RCPTS POST_TAIL,
+		  NOW, "digest is not" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(table); i++) {
+		const char *why = why_at(table[i].text, table[i].now_s);
+
+		if (why == NULL || strstr(why, table[i].why) == NULL)
+			fail_msg("%zu: %s", i, why == NULL ? "nothing" : why);
+	}
+	assert_null(why_at(POST_HEAD RCPTS POST_TAIL, NOW));
+}
+
 static void
 test_post_expired_is_k_and_dropped(void **state)
 {
@@ -880,6 +928,7 @@ main(void)
 		cmocka_unit_test(test_post_values),
 		cmocka_unit_test(test_post_invite_with_its_channel),
 		cmocka_unit_test(test_post_date_is_at_most_30_days_old_and_1_hour_ahead),
+		cmocka_unit_test(test_what_is_wrong_is_said),
 		cmocka_unit_test(test_post_expired_is_k_and_dropped),
 		cmocka_unit_test(test_which_code_wins),
 		cmocka_unit_test(test_post_is_written_as_it_is_read),

@@ -253,11 +253,13 @@ test_marks_read_unread_and_drop(void **state)
 	assert_int_equal(mark(2, 1, INBOX_READ, NOW), STORE_OK);
 }
 
-/* Several marks of one entry, and of many, in one batch. */
+/* Several marks of one entry, and of many, in one batch: all but the first, which waits for a lock. */
 static void
 test_marks_in_one_batch(void **state)
 {
+	struct store *single = cluster_store("tmtp_home", 1);
 	struct inbox_mark m[40];
+	PGconn *pg;
 
 	(void)state;
 	for (int i = 0; i < 10; i++) {
@@ -265,6 +267,7 @@ test_marks_in_one_batch(void **state)
 		if (i < 9)
 			entry(1, i, "2");
 	}
+	pg = cluster_hold("LOCK TABLE tmtp.inbox");
 	for (int i = 0; i < 40; i++) {
 		static const unsigned marks[] = { INBOX_READ, INBOX_UNREAD, INBOX_READ,
 			                          INBOX_DROP };
@@ -275,9 +278,13 @@ test_marks_in_one_batch(void **state)
 		m[i].mark = marks[i / 10];
 		if (i >= 30 && i % 2 == 0)
 			m[i].mark = INBOX_UNREAD;
-		SUBMIT(store_inbox_mark, home, &m[i]);
+		SUBMIT(store_inbox_mark, single, &m[i]);
+		if (i == 0)
+			cluster_blocked();
 	}
+	cluster_release(pg);
 	waiting_all();
+	store_stop(&single, 1000);
 	for (int i = 0; i < 40; i++)
 		assert_int_equal(m[i].job.rc, i % 10 == 9 ? STORE_NOT_FOUND : STORE_OK);
 	assert_int_equal(
