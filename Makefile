@@ -194,6 +194,11 @@ asan: packages-test
 	    UBSAN_OPTIONS=print_stacktrace=1 \
 	    $(MAKE) --no-print-directory BUILD=$(BUILD)-asan SAN="$(ASAN_FLAGS)" OPT="-O1 -g" unit fuzz-replay conformance e2e
 
+# Unit tests under the thread sanitizer: what several threads share.
+.PHONY: tsan
+tsan: packages-test
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-tsan SAN=-fsanitize=thread OPT="-O1 -g" unit
+
 # The codec's line coverage by its unit tests and the fuzz seeds; VERBOSE=1 shows the lines that didn't run.
 COVERAGE_LEAST ?= 95
 .PHONY: coverage coverage-run
@@ -266,7 +271,7 @@ install-check: all
 
 .PHONY: clean
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-coverage
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-coverage $(BUILD)-tsan
 
 .PHONY: help
 help:
@@ -281,6 +286,7 @@ help:
 	@echo 'make coverage    the line coverage of the codec; less than $(COVERAGE_LEAST) % fails. VERBOSE=1 shows what is missing'
 	@echo 'make bench       measures: one JSON line a figure; BENCH="accept relay" only those'
 	@echo 'make fuzz        fuzzes what strangers send; FUZZ_SECONDS, FUZZ_TARGETS'
+	@echo 'make tsan        unit tests under the thread sanitizer'
 	@echo 'make lint        clang-tidy and cppcheck'
 	@echo 'make format      rewrites the C files with clang-format; format-check only looks'
 	@echo 'make layers      fails on an include against the arrows'

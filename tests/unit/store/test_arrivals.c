@@ -65,6 +65,8 @@ grant_of(int account, int sender, int channel)
 	static uint8_t grants[10][10][4][20];
 	uint8_t *g = grants[account][sender][channel];
 
+	if (g[0] != 0) /* made, and perhaps being read */
+		return g;
 	g[0] = 0xaa;
 	g[1] = (uint8_t)account;
 	g[2] = (uint8_t)sender;

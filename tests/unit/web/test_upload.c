@@ -437,8 +437,8 @@ test_who_stops_sending_is_cut(void **state)
 	send_octets(c, 0, 2500);
 	assert_false(http_read_head(c, &answer));
 	assert_in_range(clock_mono_ms() - start_ms, 900, 9000);
-	assert_int_equal(seen.pieces, 2);
 	WAIT(seen.freed == 1);
+	assert_int_equal(seen.pieces, 2);
 	http_close(c);
 }
 
