@@ -18,7 +18,7 @@ PKG_LIBS   := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
 
 OPT     ?= -O2 -g
 CFLAGS  ?= $(OPT)
-WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wformat=2 \
+WARN    := -Wall -Wextra -Wpedantic -Wno-overlength-strings -Wshadow -Wconversion -Wsign-conversion -Wformat=2 \
            -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wimplicit-fallthrough
 HARDEN  := $(if $(SAN),,-D_FORTIFY_SOURCE=3) -fstack-protector-strong -fPIE
 ALL_CFLAGS := -std=c11 -D_GNU_SOURCE -Iappliance -I$(BUILD)/gen $(PKG_CFLAGS) $(WARN) $(WERROR) \

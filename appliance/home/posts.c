@@ -523,14 +523,15 @@ submit(struct post *p) /* NOLINT(misc-no-recursion): see keys_give */
 	p->arrival.lease_until_us = p->arrival.now_us + PICKUP_LEASE_US;
 	p->arrival.want_accounts = live_any(home->live);
 	p->arrival.slot = home->slot;
-	for (size_t i = 0; i < p->invites_n; i++) {
-		p->parts++;
-		submit_invite(&p->invites[i]);
-	}
+	/* A message is an entry or an invitation, and never both: those who granted come first. */
 	if (p->arrival.rcpts_n > 0) {
 		p->parts++;
 		home_later(&p->later, home, &p->arrival.job, on_arrived, p);
 		store_arrival(home->store, &p->arrival);
+	}
+	for (size_t i = 0; i < p->invites_n; i++) {
+		p->parts++;
+		submit_invite(&p->invites[i]);
 	}
 	part_done(p); /* of this call */
 }

@@ -5,6 +5,14 @@
 #include "store/arrivals.h"
 #include "store/op.h"
 
+/*
+ * The channel that a notification is of. An invitation is of none that is granted ("invite" is
+ * no channel's name), so that nobody who is posted the same octets gets it as an entry.
+ */
+#define CHANNEL_OF(nid)                                                           \
+	"(SELECT CASE WHEN o.recipient IS NULL THEN o.channel ELSE 'invite' END " \
+	"FROM tmtp.notification o WHERE o.notification_id = " nid ")"
+
 /* Parameters $1 to $18 of one arrival, in the order of arrival_many's types. */
 #define ARRIVAL_MANY_TYPES                                                                     \
 	T_TEXT, T_TEXT, T_BYTEA, T_INT8, T_INT8, T_TIMESTAMPTZ, T_TEXT, T_TEXT, T_BYTEA,       \

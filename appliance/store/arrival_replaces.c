@@ -40,9 +40,10 @@ bind_replacing(struct args *a, struct store_job *const *jobs, size_t n)
  * coming late it must not be seen. What stood in a thread named after this very
  * message, because it came first, moves into the root's.
  */
-static const struct store_op replacing = {
-	.name = "arrival_replacing",
-	/* clang-format off */
+static const struct store_op
+    replacing = {
+	    .name = "arrival_replacing",
+	    /* clang-format off */
 	.sql =
 	    "WITH c AS (SELECT max(sender_id) AS sender_id, max(domain_id) AS domain_id "
 	    " FROM tmtp.sender WHERE address = $1), "
@@ -50,7 +51,7 @@ static const struct store_op replacing = {
 	    " FROM unnest($11, $12, $13) AS r(idx, grant_id, vars) "
 	    LOOK("g", "tmtp.open_grant k WHERE k.grant_id = r.grant_id AND k.sender_id = (SELECT sender_id FROM c)")
 	    "), "
-	    "one AS (SELECT c.*, (SELECT min(channel) FROM looked) AS channel, "
+	    "met AS (SELECT c.*, "
 	    "  p.notification_id IS NULL OR p.size = 0 AS unposted, "
 	    "  coalesce(p.size > 0 AND (p.digest <> $3 OR p.size <> $4 OR p.sender_id <> c.sender_id), false) "
 	    "   AS conflict, "
@@ -63,7 +64,8 @@ static const struct store_op replacing = {
 	    LOOK("d", "tmtp.notification_digest k WHERE k.digest = $3 AND k.sender_id = c.sender_id")
 	    LOOK("r", "tmtp.posted k WHERE k.domain_id = c.domain_id AND k.id = $19 AND k.sender_id = c.sender_id")
 	    "), "
-	    "good AS (SELECT * FROM one WHERE NOT conflict AND channel IS NOT NULL), "
+	    "one AS (SELECT met.*, coalesce(" CHANNEL_OF("met.nid") ", (SELECT min(channel) FROM looked)) AS channel FROM met), "
+	    "good AS (SELECT * FROM one WHERE NOT conflict AND EXISTS (SELECT FROM looked l WHERE l.channel = one.channel)), "
 	    "counted AS (UPDATE tmtp.arrival_count SET recipients = recipients + $17 WHERE slot = $16), "
 	    "dg AS (INSERT INTO tmtp.notification_digest (digest, sender_id, notification_id) "
 	    " SELECT $3, sender_id, nid FROM good WHERE is_new ON CONFLICT DO NOTHING RETURNING 1), "
@@ -103,13 +105,13 @@ static const struct store_op replacing = {
 	    " CASE WHEN (SELECT is_new::int + unposted::int + no_root::int FROM good) "
 	    "   <> (SELECT count(*) FROM dg) + (SELECT count(*) FROM ps) "
 	    "  THEN tmtp.race() END, (SELECT count(*) FROM ib), false FROM one",
-	/* clang-format on */
-	.types = (const Oid[]){ ARRIVAL_MANY_TYPES, T_TEXT, T_UUID, 0 },
-	.lane = STORE_ARRIVE,
-	.repeatable = true,
-	.bind = bind_replacing,
-	.rows = arrival_rows_many,
-};
+	    /* clang-format on */
+	    .types = (const Oid[]){ ARRIVAL_MANY_TYPES, T_TEXT, T_UUID, 0 },
+	    .lane = STORE_ARRIVE,
+	    .repeatable = true,
+	    .bind = bind_replacing,
+	    .rows = arrival_rows_many,
+    };
 
 const struct store_op *const arrival_replacing = &replacing;
 

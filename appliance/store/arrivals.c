@@ -135,7 +135,9 @@ static const struct store_op arrival_one = {
 	    "WITH line AS MATERIALIZED (SELECT c.*, s.sender_id, s.domain_id, g.account_id, g.channel, "
 	    "  p.notification_id AS old_nid, coalesce(p.awaited, false) AS awaited, " DIFFERS " AS conflict, "
 	    "  coalesce(p.notification_id, d.notification_id, c.fresh_id) AS nid, "
-	    "  p.notification_id IS NULL AND d.notification_id IS NULL AS is_new, $15 AS lease "
+	    "  p.notification_id IS NULL AND d.notification_id IS NULL AS is_new, $15 AS lease, "
+	    "  coalesce(CASE WHEN coalesce(p.notification_id, d.notification_id) IS NOT NULL "
+	    "   THEN " CHANNEL_OF("coalesce(p.notification_id, d.notification_id)") " = g.channel END, true) AS fits "
 	    " FROM unnest($1::int4[], $2::text[], $3::text[], $4::bytea[], $5::int8[], $6::int8[], "
 	    "  $7::timestamptz[], $8::text[], $9::text[], $10::bytea[], $11::uuid[], $12::bytea[], "
 	    "  $13::bytea[], $14::timestamptz[]) AS c(ord, sender, id, digest, size, date_s, expires_at, "
@@ -145,12 +147,13 @@ static const struct store_op arrival_one = {
 	    LOOK("p", "tmtp.posted k WHERE k.domain_id = s.domain_id AND k.id = c.id")
 	    LOOK("d", "tmtp.notification_digest k WHERE k.digest = c.digest AND k.sender_id = s.sender_id")
 	    "), "
-	    "good AS MATERIALIZED (SELECT * FROM line WHERE account_id IS NOT NULL AND NOT conflict AND NOT awaited), "
+	    "good AS MATERIALIZED (SELECT * FROM line WHERE account_id IS NOT NULL AND fits "
+	    " AND NOT conflict AND NOT awaited), "
 	    COUNT_IT INSERT_NEW("good")
 	    "ib AS (INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at, variables) "
 	    " SELECT account_id, nid, arrived_at, vars FROM good ON CONFLICT DO NOTHING "
 	    " RETURNING account_id, notification_id) "
-	    "SELECT l.ord, l.account_id, l.conflict, l.nid, l.is_new, "
+	    "SELECT l.ord, CASE WHEN l.fits THEN l.account_id END, l.conflict, l.nid, l.is_new, "
 	    " (l.account_id, l.nid) IN (SELECT account_id, notification_id FROM ib), "
 	    " CASE WHEN l.is_new THEN 0 ELSE coalesce((SELECT n.state::int4 FROM tmtp.notification n "
 	    "  WHERE n.notification_id = l.nid), 0) END, l.channel, " NO_RACE("good") ", l.awaited FROM line l",
@@ -306,8 +309,10 @@ static const struct
 	    " FROM unnest($11::int4[], $12::bytea[], $13::bytea[]) AS r(idx, grant_id, vars) "
 	    LOOK("g", "tmtp.open_grant k WHERE k.grant_id = r.grant_id " "AND k.sender_id = (SELECT sender_id FROM c)")
 	    "), "
-	    "one AS MATERIALIZED (SELECT known.*, (SELECT min(channel) FROM looked) AS channel FROM known), "
-	    "good AS MATERIALIZED (SELECT * FROM one WHERE NOT conflict AND NOT awaited AND channel IS NOT NULL), "
+	    "one AS MATERIALIZED (SELECT known.*, coalesce(CASE WHEN nid <> $10 THEN " CHANNEL_OF("known.nid") " END, "
+	    "  (SELECT min(channel) FROM looked)) AS channel FROM known), "
+	    "good AS MATERIALIZED (SELECT * FROM one WHERE NOT conflict AND NOT awaited "
+	    " AND EXISTS (SELECT FROM looked l WHERE l.channel = one.channel)), "
 	    COUNT_IT INSERT_NEW("good")
 	    "ib AS (INSERT INTO tmtp.inbox (account_id, notification_id, arrived_at, variables) "
 	    " SELECT l.account_id, good.nid, $14, l.vars FROM good JOIN looked l ON l.channel = good.channel "

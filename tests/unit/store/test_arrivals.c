@@ -498,6 +498,46 @@ test_grants_of_several_channels_are_of_one(void **state)
 	assert_int_equal(count("inbox"), 2);
 }
 
+/* Its octets again, under another id or the same, to a grant of another channel, alone or with others. */
+static void
+test_a_message_is_of_one_channel(void **state)
+{
+	(void)state;
+	grants(1, 5, 1);
+	grants(2, 5, 2);
+	grants(3, 5, 1);
+	for (int same_id = 0; same_id < 2; same_id++) {
+		for (int n_rcpts = 1; n_rcpts <= 2; n_rcpts++) {
+			int n = 1 + 2 * same_id + n_rcpts;
+			struct an_arrival x;
+
+			make(&x, n);
+			to(&x, grant_of(1, 5, 1));
+			arrive(&x);
+			assert_false(x.rcpts[0].closed);
+			arrival_clear(A(&x));
+			make(&x, n);
+			if (!same_id)
+				x.a.id = SLICE("another");
+			x.a.fresh_id = uuid_floor(NOW + 1000 * (int64_t)(n + 100));
+			to(&x, grant_of(2, 5, 2));
+			if (n_rcpts == 2)
+				to(&x, grant_of(3, 5, 1));
+			arrive(&x);
+			assert_int_equal(x.a.outcome, ARRIVAL_STORED);
+			assert_true(x.rcpts[0].closed);
+			if (n_rcpts == 2)
+				assert_false(x.rcpts[1].closed);
+			arrival_clear(A(&x));
+			cluster_sql("DELETE FROM tmtp.posted WHERE id = 'another'");
+		}
+	}
+	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.inbox WHERE account_id = 2"),
+	                 0);
+	assert_int_equal(cluster_int("SELECT count(*) FROM tmtp.inbox WHERE account_id = 3"),
+	                 2);
+}
+
 /* --- Two processes ------------------------------------------------------- */
 
 static PGconn *
@@ -704,6 +744,44 @@ static void
 answers(int state)
 {
 	cluster_sql("UPDATE tmtp.consent SET state = %d WHERE state = 0", state);
+}
+
+/* Nor does an entry become an invitation: that is dropped. */
+static void
+test_an_invitation_is_nobodys_entry(void **state)
+{
+	struct arrival_invite v;
+	struct an_arrival x;
+
+	(void)state;
+	grants(1, 5, 1);
+	grants(2, 5, 1);
+	for (int n_rcpts = 1; n_rcpts <= 2; n_rcpts++) {
+		make(&x, 50 + n_rcpts);
+		v = an_invite("shop@shop.test", "shop.test", n_rcpts == 1 ? "m3" : "m4",
+		              "sale");
+		v.digest = x.a.digest;
+		assert_int_equal(RUN(store_arrival_invite, home, &v), STORE_OK);
+		assert_true(v.shown);
+		for (int i = 1; i <= n_rcpts; i++)
+			to(&x, grant_of(i, 5, 1));
+		arrive(&x);
+		assert_int_equal(x.a.outcome, ARRIVAL_STORED);
+		for (int i = 0; i < n_rcpts; i++)
+			assert_true(x.rcpts[i].closed);
+		assert_int_equal(x.a.accounts_n, 0);
+		arrival_clear(A(&x));
+	}
+	assert_int_equal(count("inbox"), 0);
+	make(&x, 60);
+	to(&x, grant_of(1, 5, 1));
+	arrive(&x);
+	arrival_clear(A(&x));
+	v = an_invite("shop@shop.test", "shop.test", "m5", "sale");
+	v.digest = x.a.digest;
+	assert_int_equal(RUN(store_arrival_invite, home, &v), STORE_OK);
+	assert_false(v.shown);
+	assert_int_equal(count("inbox"), 1);
 }
 
 static void
@@ -1199,9 +1277,11 @@ main(void)
 		cmocka_unit_test_setup(test_the_same_message_under_another_id_is_one_entry,
 		                       empty),
 		cmocka_unit_test_setup(test_grants_of_several_channels_are_of_one, empty),
+		cmocka_unit_test_setup(test_a_message_is_of_one_channel, empty),
 		cmocka_unit_test_setup(test_two_processes_meet_at_a_message, empty),
 		cmocka_unit_test_setup(test_two_processes_get_the_same_posts, empty),
 		cmocka_unit_test_setup(test_a_second_run_says_nothing_of_the_first, empty),
+		cmocka_unit_test_setup(test_an_invitation_is_nobodys_entry, empty),
 		cmocka_unit_test_setup(test_a_first_invitation_makes_all_its_rows, empty),
 		cmocka_unit_test_setup(test_nobody_leaves_no_trace, empty),
 		cmocka_unit_test_setup(test_one_unanswered_for_a_registrable_domain, empty),
