@@ -291,6 +291,18 @@ show_holders(struct pick *p)
 	store_arrival_holders(home->store, &c->job);
 }
 
+/* What was fetched and is all right, but for whom it is to. */
+static void
+tell_unseen(const struct pick *p)
+{
+	char id[UUID_TEXT];
+
+	uuid_format(&p->info.notification_id, id);
+	log_warn(
+	    "message-unseen", LOG_S("sender", p->info.sender), LOG_S("notification", id),
+	    LOG_S("reason", "its \"to\" is neither the channel nor a member who was sent it"));
+}
+
 /* --- The end of a pickup ---------------------------------------------------------------- */
 
 static void
@@ -305,6 +317,8 @@ on_finished(void *arg)
 	if (p->finish.job.rc != STORE_OK && p->finish.job.rc != STORE_NOT_FOUND)
 		log_warn("pickup-unrecorded", LOG_S("sender", p->info.sender),
 		         LOG_S("reason", store_rc_text(p->finish.job.rc)));
+	if (p->finish.job.rc == STORE_OK && p->finish.unseen)
+		tell_unseen(p);
 	if (!verified) {
 		HASH_DEL(pickups->picks, p);
 		pick_free(p);

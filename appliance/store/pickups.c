@@ -153,6 +153,7 @@ rows_pickup_finish(const PGresult *r, struct store_job *const *jobs, size_t n)
 		struct pickup_finish *f = (struct pickup_finish *)jobs[row_i32(r, row, 0)];
 
 		f->only_account = row_i64(r, row, 1);
+		f->unseen = row_bool(r, row, 2);
 		f->job.rc = STORE_OK;
 	}
 }
@@ -174,7 +175,9 @@ static const struct store_op pickup_finish_run = {
 	    "  $7::timestamptz[], $8::text[], $9::text[]) AS u(ord, notification_id, state, verified_at, body, "
 	    "  reason, not_before, only_domain, only_name)) i "
 	    /* not "= 0", which would lead the planner to the index of all that is pending */
-	    "WHERE n.notification_id = i.notification_id AND n.state < 1 RETURNING i.ord, i.only::int8",
+	    "WHERE n.notification_id = i.notification_id AND n.state < 1 RETURNING i.ord, i.only::int8, "
+	    " i.only <> 0 AND NOT EXISTS (SELECT FROM tmtp.inbox b WHERE b.account_id = i.only "
+	    "  AND b.notification_id = i.notification_id)",
 	.types = (const Oid[]){ T_INT4S, T_UUIDS, T_INT4S, T_TIMESTAMPTZS, T_BYTEAS, T_TEXTS,
 	                        T_TIMESTAMPTZS, T_TEXTS, T_TEXTS, 0 },
 	.lane = STORE_ARRIVE,

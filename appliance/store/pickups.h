@@ -54,6 +54,7 @@ struct pickup_finish {
 	int64_t now_us, not_before_us; /* PICKUP_AGAIN */
 	int64_t
 	    only_account; /* out, 0: all who have an entry; -1: no such member, so it failed */
+	bool unseen;      /* out: that one has no entry, so nobody sees it */
 };
 
 void store_pickup_finish(struct store *store, struct pickup_finish *finish);

@@ -377,10 +377,10 @@ describe("an adversary", () => {
 		const lies = { longer: ({ octets, post }) => ({ octets, post: { ...post, size: post.size - 1 } }), shorter: ({ octets, post }) => ({ octets, post: { ...post, size: post.size + 1 } }),
 			digest: ({ octets, post }) => ({ octets, post: { ...post, digest: random(32) } }), altered: ({ octets, post }) => ({ octets: Buffer.from(octets.toString("latin1").replace("Lie", "Lye"), "latin1"), post }),
 			date: ({ octets, post }) => ({ octets, post: { ...post, date: post.date - 1 } }) };
-		const say = async (message, uri) => {
+		const say = async (message, uri, told = /^event=pickup-failed .*sender=shop@wild\.test .*attempts=1$/) => {
 			const from = its.home.now;
 			assert.deepEqual((await once(wild, "POST", { ...message.post, uris: [uri] })).answer, ["K"]);
-			assert.match(await its.home.line(/^event=pickup-failed .*sender=shop@wild\.test/, from), /reason=("[^"]+"|\S+)/);
+			assert.match(await its.home.line(told, from), /reason=("[^"]+"|\S+)/);
 		};
 		const made = (more) => compose({ from: "shop@wild.test", to: "orders.shop@wild.test", subject: "Lie", uris: [], rcpts: [wildGrant], ...more });
 		for (const lie of Object.values(lies)) {
@@ -388,9 +388,11 @@ describe("an adversary", () => {
 			await say(told, its.origin.put("wild.test", told.octets));
 		}
 		// Octets that say another sender, or another recipient, than the notification.
-		for (const more of [{ from: "other@wild.test" }, { to: "orders.shop@shop.test" }]) {
-			const told = made(more);
-			await say({ post: { ...told.post, from: "shop@wild.test" } }, its.origin.put("wild.test", told.octets));
+		const other = made({ from: "other@wild.test" });
+		await say({ post: { ...other.post, from: "shop@wild.test" } }, its.origin.put("wild.test", other.octets));
+		for (const to of ["orders.shop@shop.test", "shop@wild.test", "nobody@home.test"]) {
+			const told = made({ to });
+			await say(told, its.origin.put("wild.test", told.octets), /^event=message-unseen .*sender=shop@wild\.test /);
 		}
 		const honest = made({ subject: "Truth" });
 		await once(wild, "POST", { ...honest.post, uris: [its.origin.put("wild.test", honest.octets)] });

@@ -1111,7 +1111,9 @@ test_pickups_end_verified_failed_withdrawn_or_later(void **state)
 	assert_string_equal(notification_text(3), "3 because");
 	assert_string_equal(notification_text(4), "1 the body 2 5");
 	assert_int_equal(f[1].only_account, 0);
+	assert_false(f[1].unseen);
 	assert_int_equal(f[4].only_account, 2);
+	assert_true(f[4].unseen); /* she was sent nothing */
 	assert_int_equal(cluster_int("SELECT state FROM tmtp.notification WHERE size = 15"), 1);
 	/* Run again after a lost answer: as it was. */
 	f[1].body = SLICE("other");
@@ -1130,6 +1132,7 @@ test_a_message_to_a_member_who_is_not_here_failed(void **state)
 	f.only_name = SLICE("nobody");
 	assert_int_equal(RUN(store_pickup_finish, home, &f), STORE_OK);
 	assert_int_equal(f.only_account, -1);
+	assert_true(f.unseen);
 	assert_string_equal(cluster_text("SELECT concat_ws(' ', state, reason, body IS NULL) "
 	                                 "FROM tmtp.notification"),
 	                    "2 to t");
@@ -1139,6 +1142,29 @@ test_a_message_to_a_member_who_is_not_here_failed(void **state)
 	f.only_name = SLICE("nobody");
 	assert_int_equal(RUN(store_pickup_finish, home, &f), STORE_OK);
 	assert_string_equal(notification_text(2), "2 because");
+}
+
+static void
+test_a_message_to_one_of_those_who_got_it_is_seen(void **state)
+{
+	struct pickup_finish f;
+	struct an_arrival x;
+
+	(void)state;
+	grants(2, 5, 1);
+	make(&x, 1);
+	to(&x, grant_of(2, 5, 1));
+	arrive(&x);
+	f = (struct pickup_finish){ .notification_id = x.a.notification_id,
+		                    .end = PICKUP_VERIFIED,
+		                    .body = SLICE("body"),
+		                    .now_us = NOW,
+		                    .only_domain = SLICE("home.test"),
+		                    .only_name = SLICE("m2") };
+	assert_int_equal(RUN(store_pickup_finish, home, &f), STORE_OK);
+	assert_int_equal(f.only_account, 2);
+	assert_false(f.unseen);
+	arrival_clear(A(&x));
 }
 
 static void
@@ -1295,6 +1321,8 @@ main(void)
 		cmocka_unit_test_setup(test_pickups_end_verified_failed_withdrawn_or_later,
 		                       empty),
 		cmocka_unit_test_setup(test_a_message_to_a_member_who_is_not_here_failed,
+		                       empty),
+		cmocka_unit_test_setup(test_a_message_to_one_of_those_who_got_it_is_seen,
 		                       empty),
 		cmocka_unit_test_setup(test_holders_are_those_asked_for_with_an_entry, empty),
 		cmocka_unit_test_setup(test_channels_of_users, empty),
