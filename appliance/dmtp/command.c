@@ -377,6 +377,14 @@ refuse(enum dmtp_code code)
 	return (struct dmtp_verdict){ DMTP_E, code, NULL };
 }
 
+#define TOO_MANY_RCPTS "More of them in one command than the greeting's limit for rcpts."
+
+static struct dmtp_verdict
+over(const char *why)
+{
+	return (struct dmtp_verdict){ DMTP_E, DMTP_CODE_LIMIT, why };
+}
+
 static struct dmtp_verdict
 malformed(const char *why)
 {
@@ -388,12 +396,17 @@ check_post(const struct dmtp_post *p, const struct dmtp_limits *limits, int64_t 
 {
 	const char *why = post_fault(p, now_s);
 
-	if (p->rcpt_count > limits->rcpts || p->uri_count > limits->uris)
-		return refuse(DMTP_CODE_LIMIT);
+	if (p->rcpt_count > limits->rcpts)
+		return over(TOO_MANY_RCPTS);
+	if (p->uri_count > limits->uris)
+		return over("More uris than the greeting's limits allow.");
 	if (why != NULL)
 		return malformed(why);
 	if ((uint64_t)p->size > limits->message_octets)
-		return refuse(DMTP_CODE_TOO_LARGE);
+		return (struct dmtp_verdict){
+			DMTP_E, DMTP_CODE_TOO_LARGE,
+			"size is more than the greeting's limit for a message."
+		};
 	if (p->has_expires && p->expires < now_s)
 		return (struct dmtp_verdict){ DMTP_K, DMTP_CODE_NONE, NULL };
 	return DMTP_VERDICT_PASS;
@@ -423,7 +436,7 @@ static struct dmtp_verdict
 check_channels(const struct dmtp_channels *c, const struct dmtp_limits *limits)
 {
 	if (c->user_count > limits->rcpts)
-		return refuse(DMTP_CODE_LIMIT);
+		return over(TOO_MANY_RCPTS);
 	if (!is_address(c->from))
 		return malformed("from is no address.");
 	if (c->since.len > DMTP_CURSOR_MAX)
@@ -542,7 +555,7 @@ static struct dmtp_verdict
 check_receipt(const struct dmtp_receipt *c, const struct dmtp_limits *limits)
 {
 	if (c->event_count > limits->rcpts)
-		return refuse(DMTP_CODE_LIMIT);
+		return over(TOO_MANY_RCPTS);
 	return c->values_bad ? malformed(NO_FORM) : DMTP_VERDICT_PASS;
 }
 
@@ -591,7 +604,7 @@ static struct dmtp_verdict
 check_presence(const struct dmtp_presence *p, const struct dmtp_limits *limits, int64_t now_s)
 {
 	if (p->rcpt_count > limits->rcpts)
-		return refuse(DMTP_CODE_LIMIT);
+		return over(TOO_MANY_RCPTS);
 	if (p->values_bad)
 		return malformed(NO_FORM);
 	if (p->since > now_s + DMTP_FUTURE_S || p->until > now_s + DMTP_FUTURE_S)
