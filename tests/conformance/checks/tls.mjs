@@ -40,6 +40,13 @@ check("5.2", "under TLS 1.2 a renegotiation is refused", async (t) => {
 	assert.ok(error, "a renegotiation was accepted");
 });
 
+// A session as OpenSSL writes it, without what newer versions of Node put before it.
+function plainSession(ticket) {
+	const at = ticket.findIndex((octet, i) => octet === 0x30 && ticket[i + 1] === 0x82 && i + 4 + ticket.readUInt16BE(i + 2) === ticket.length);
+	assert.ok(at >= 0, "Node's session holds none of OpenSSL's");
+	return ticket.subarray(at);
+}
+
 check("5.2", "no early data: tickets don't allow it", async (t) => {
 	const session = t.connect({ more: { minVersion: "TLSv1.3" } });
 	const tickets = [];
@@ -47,7 +54,7 @@ check("5.2", "no early data: tickets don't allow it", async (t) => {
 	await session.greet();
 	await expectAlive(session);
 	for (const ticket of tickets) {
-		const text = execFileSync("openssl", ["sess_id", "-inform", "DER", "-noout", "-text"], { input: ticket, stdio: ["pipe", "pipe", "ignore"] }).toString();
+		const text = execFileSync("openssl", ["sess_id", "-inform", "DER", "-noout", "-text"], { input: plainSession(ticket), stdio: ["pipe", "pipe", "ignore"] }).toString();
 		assert.match(text, /Max Early Data: 0\b/);
 	}
 });
