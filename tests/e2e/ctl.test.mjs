@@ -235,7 +235,7 @@ describe('configuration and schema', () => {
 		assert.match(ok(['migrate']), /nothing was to be done/);
 		assert.deepEqual(json(['migrate']), { applied: [], migrations: names.length, state: 'current' });
 		const { audit } = json(['audit', 'list']);
-		assert.deepEqual(audit.map((a) => [a.action, a.subject]), names.toReversed().map((name) => ['migrate', name]));
+		assert.deepEqual(audit.map((a) => [a.action, a.subject]), [...names].reverse().map((name) => ['migrate', name]));
 	});
 
 	test('migrate as JSON names what it applied', () => {
@@ -576,7 +576,7 @@ describe('messages, queue and peers', () => {
 	});
 
 	test('message list is newest first and pages', () => {
-		assert.deepEqual(json(['message', 'list', site]).messages.map((m) => m.id), ids.toReversed?.() ?? [...ids].reverse());
+		assert.deepEqual(json(['message', 'list', site]).messages.map((m) => m.id), [...ids].reverse());
 		const page = json(['message', 'list', site, '--limit', '2']);
 		assert.equal(page.next, ids[1]);
 		assert.deepEqual(json(['message', 'list', site, '--before', page.next]).messages.map((m) => m.id), [ids[0]]);
