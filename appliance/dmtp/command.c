@@ -377,7 +377,7 @@ refuse(enum dmtp_code code)
 	return (struct dmtp_verdict){ DMTP_E, code, NULL };
 }
 
-#define TOO_MANY_RCPTS "More of them in one command than the greeting's limit for rcpts."
+#define TOO_MANY_RCPTS "More entries in one command than the greeting's limit rcpts allows."
 
 static struct dmtp_verdict
 over(const char *why)

@@ -241,7 +241,7 @@ keeper_run(void *arg)
 	return NULL;
 }
 
-/* --- stopping -------------------------------------------------------------- */
+/* --- letting go of requests and handshakes ----------------------------------- */
 
 void
 web_server_drain(struct web_server *s)
@@ -278,7 +278,7 @@ server_abandon_waiting(struct web_server *s)
 	} while (n == 64);
 }
 
-/* All connections, or only those that have never asked for anything: a handshake may wait. */
+/* All connections, or only those without a request: their handshake may be waiting. */
 static void
 server_cut(struct web_server *s, bool all)
 {
@@ -618,6 +618,8 @@ web_server_reload_tls(struct web_server *s, const struct web_cert *certs, size_t
 	tls_set_unref(&old);
 	return WEB_OK;
 }
+
+/* --- ending --------------------------------------------------------------- */
 
 static void
 server_stop_keeper(struct web_server *s)
