@@ -160,7 +160,7 @@ check_command(const struct block *b)
 {
 	const struct dmtp_limits limits = DMTP_LIMITS_DEFAULT;
 	struct slice octets = flush_copy(get(b, "octets"));
-	struct dmtp_verdict v = { DMTP_E, DMTP_CODE_NONE };
+	struct dmtp_verdict v = { DMTP_E, DMTP_CODE_NONE, NULL };
 	bool verified = !slice_eq_str(get(b, "verified"), "no");
 	struct dmtp_command c;
 	char answer[64];
