@@ -66,7 +66,9 @@ pull(gnutls_transport_ptr_t arg, void *data, size_t len)
 	ssize_t n = recv(conn->fd, data, len, 0);
 	int error = errno;
 
-	if (n < 0 && error == EAGAIN && !conn->handshaken && !wait_to_read(conn))
+	if (n > 0)
+		conn->heard = true;
+	else if (n < 0 && error == EAGAIN && !conn->handshaken && !wait_to_read(conn))
 		error = ECONNABORTED;
 	errno = error;
 	return n;

@@ -101,7 +101,9 @@ struct web_conn {
 	struct tls_set *tls; /* a reference while a handshake may use it; NULL without TLS */
 	struct web_request *req; /* reused; changes under the server's lock */
 	int fd;
-	bool handshaken, waited;  /* see handshake.c; on the daemon's thread alone */
+	bool handshaken, waited, heard; /* see handshake.c; on the daemon's thread alone */
+	bool began, unanswered;   /* a request, ever and now; on the daemon's thread alone */
+	_Atomic bool cut;         /* by the keeper */
 	_Atomic int phase;        /* enum conn_phase */
 	_Atomic int64_t since_ms; /* of the phase */
 	char peer[INET6_ADDRSTRLEN];
@@ -139,6 +141,14 @@ struct web_server {
 
 struct web_conn *conn_of(struct MHD_Connection *mhd);
 void web_conn_enter(struct web_conn *conn, enum conn_phase phase);
+
+/* --- refused.c ------------------------------------------------------------- */
+
+/* A line of the daemon's logger, without its newline. */
+void refused_hear(const char *line);
+
+/* A connection is over; on the daemon's thread. */
+void refused_close(const struct web_conn *conn);
 
 /* --- request.c ------------------------------------------------------------- */
 

@@ -444,6 +444,8 @@ request_answer(struct web_request *req)
 	if (!abandoned && atomic_load(&req->server->draining))
 		(void)MHD_add_response_header(response, "Connection", "close");
 	rc = MHD_queue_response(req->mhd, status, response);
+	if (rc == MHD_YES)
+		req->conn->unanswered = false;
 	MHD_destroy_response(response);
 	return rc;
 }
@@ -580,7 +582,11 @@ request_take_body(struct web_request *req, const char *data, size_t len)
 	}
 	req->overflow = true;
 	req->body_dropped += len;
-	return req->body_dropped > DROP_MAX ? MHD_NO : MHD_YES;
+	if (req->body_dropped <= DROP_MAX)
+		return MHD_YES;
+	req->problem = &web_payload_too_large; /* it listens to no answer: closed without one */
+	request_log(req, 413);
+	return MHD_NO;
 }
 
 enum MHD_Result

@@ -145,6 +145,7 @@ conn_close(struct web_server *server, void **context)
 	*context = NULL;
 	if (conn == NULL)
 		return;
+	refused_close(conn);
 	pthread_mutex_lock(&server->lock);
 	if (conn->prev != NULL)
 		conn->prev->next = conn->next;
@@ -194,8 +195,10 @@ static void
 keeper_cut(struct web_server *server, int64_t now_ms)
 {
 	for (struct web_conn *c = server->conns; c != NULL; c = c->next) {
-		if (c->fd >= 0 && conn_trickles(server, c, now_ms))
+		if (c->fd >= 0 && conn_trickles(server, c, now_ms)) {
+			atomic_store(&c->cut, true);
 			(void)shutdown(c->fd, SHUT_RDWR);
+		}
 	}
 }
 
@@ -426,11 +429,10 @@ server_listen(struct web_server *s, const char *text, char error[static WEB_ERRO
 	return WEB_OK;
 }
 
-/* The daemon's own remarks are about single clients: for debugging only. */
 __attribute__((format(printf, 2, 0))) static void
 on_daemon_log(void *cls, const char *fmt, va_list ap)
 {
-	char line[256];
+	char line[512];
 	size_t len;
 
 	(void)cls;
@@ -438,7 +440,20 @@ on_daemon_log(void *cls, const char *fmt, va_list ap)
 	len = strlen(line);
 	while (len > 0 && line[len - 1] == '\n')
 		line[--len] = '\0';
-	log_debug("http-daemon", LOG_S("text", line));
+	refused_hear(line);
+}
+
+/* The request line has been read; so that a connection knows that it owes an answer. */
+static void *
+on_request_line(void *cls, const char *uri, struct MHD_Connection *mhd)
+{
+	struct web_conn *conn = conn_of(mhd);
+
+	(void)cls;
+	(void)uri;
+	if (conn != NULL)
+		conn->began = conn->unanswered = true;
+	return NULL;
 }
 
 /*
@@ -491,8 +506,9 @@ server_start_daemon(struct web_server *s, const struct web_options *o)
 	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, memory < 2048 ? (size_t)2048 : memory,
 	    MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)(s->idle_ms / 1000),
 	    MHD_OPTION_NOTIFY_COMPLETED, request_on_completed, s, MHD_OPTION_NOTIFY_CONNECTION,
-	    on_connection, s, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, NULL,
-	    MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_ARRAY, more, MHD_OPTION_END);
+	    on_connection, s, MHD_OPTION_URI_LOG_CALLBACK, on_request_line, NULL,
+	    MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, NULL, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+	    MHD_OPTION_ARRAY, more, MHD_OPTION_END);
 	return s->daemon != NULL;
 }
 

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/mailbox.h"
 #include "web/http.h"
+#include "web/lines.h"
 #include "web/reply.h"
 #include "web/request.h"
 #include "web/server.h"
@@ -621,6 +622,17 @@ test_more_connections_than_the_daemons_default(void **state)
 }
 
 static void
+assert_next_line_has(const char *event, const char *reason, const char *client)
+{
+	char line[512];
+
+	assert_true(lines_next(line, sizeof(line)));
+	if (strstr(line, event) == NULL || strstr(line, reason) == NULL ||
+	    strstr(line, client) == NULL)
+		fail_msg("%s", line);
+}
+
+static void
 trickle_until_cut(const char *start_with, const char *drop)
 {
 	struct http_client *c = http_open(port);
@@ -646,9 +658,61 @@ test_who_trickles_is_cut(void **state)
 	o.idle_s = 1;
 	o.request_s = 1;
 	start(o);
+	lines_begin();
 	trickle_until_cut("GET /v1/channels/x HTTP/1.1\r\nHost: a\r\nX: ", "x");
+	assert_next_line_has("event=connection-cut", "reason=too-slow", "client=127.0.0.1");
 	trickle_until_cut("POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n\r\n",
 	                  "x");
+	assert_next_line_has("event=connection-cut", "reason=too-slow", "client=127.0.0.1");
+	lines_end();
+}
+
+/* Even what the daemon refuses by itself; the client's address is the test's own. */
+static void
+test_each_refusal_leaves_a_line_that_says_who_and_why(void **state)
+{
+	static const struct {
+		const char *request, *reason;
+		int status;
+	} table[] = {
+		{ "GET /v1/channels/x HTTP/1.1\r\n\r\n", "Host: header required", 400 },
+		{ "GET /v1/channels/x HTTP/1.1\r\nHost: a\r\nX y\r\n\r\n", "Request malformed",
+		  400 },
+		{ "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+		  "Request malformed", 400 },
+		{ "POST /v1/body HTTP/1.1\r\nHost: a\r\nContent-Length: "
+		  "99999999999999999999999\r\n\r\n",
+		  "Request content too large", 413 },
+		{ "POST /v1/body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+		  "chunked\r\n\r\nxyz\r\n",
+		  "Request malformed", 400 },
+		{ "GET / HTTP/x\r\nHost: a\r\n\r\n", "Request malformed", 400 },
+		{ "nonsense\r\n\r\n", "no-request", 0 },
+		{ "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n", "not-found", 404 },
+	};
+	struct http_client *idle = http_open(port);
+
+	(void)state;
+	/* One that was answered and stays: it isn't taken for a refused one. */
+	assert_true(http_send(idle, "GET /v1/channels/x HTTP/1.1\r\nHost: a\r\n\r\n"));
+	assert_true(http_read(idle, &answer, false));
+	lines_begin();
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct http_client *c = http_open(port);
+		char status[64] = "event=connection-refused";
+
+		assert_true(http_send(c, table[i].request));
+		assert_true(http_read(c, &answer, false) == (table[i].status != 0));
+		if (table[i].status != 0) {
+			assert_int_equal(answer.status, table[i].status);
+			(void)snprintf(status, sizeof(status),
+			               "event=request-refused status=%d", table[i].status);
+		}
+		http_close(c);
+		assert_next_line_has(status, table[i].reason, "client=127.0.0.1");
+	}
+	lines_end();
+	http_close(idle);
 }
 
 /* --- replies from elsewhere ------------------------------------------------ */
@@ -1154,6 +1218,7 @@ main(void)
 		T(test_requests_that_are_none_are_refused),
 		T(test_garbage_does_no_harm),
 		T(test_more_connections_than_the_daemons_default),
+		T(test_each_refusal_leaves_a_line_that_says_who_and_why),
 		T(test_who_trickles_is_cut),
 		T(test_a_reply_of_another_thread_before_and_after_the_handler_returned),
 		T(test_pipelined_requests_are_answered_in_order),

@@ -2,6 +2,7 @@
 #include "base/buffer.h"
 #include "base/metric.h"
 #include "web/http.h"
+#include "web/lines.h"
 #include "web/reply.h"
 #include "web/request.h"
 #include "web/server.h"
@@ -310,11 +311,17 @@ static void
 test_plain_http_and_silence_on_the_tls_port_do_no_harm(void **state)
 {
 	struct http_client *silent = http_open(web_server_port(server));
+	char line[256];
 
 	(void)state;
+	lines_begin();
 	assert_int_equal(http_ask(web_server_port(server),
 	                          "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n", &answer),
 	                 0);
+	assert_true(lines_next(line, sizeof(line)));
+	lines_end();
+	assert_non_null(strstr(line, "event=connection-refused reason=tls-handshake "
+	                             "client=127.0.0.1"));
 	assert_int_equal(serial_for("a.example"), 1);
 	http_close(silent);
 }
