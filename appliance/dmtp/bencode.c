@@ -237,6 +237,7 @@ ben_reader_init(struct ben_reader *r, struct slice values)
 {
 	r->at = values.data;
 	r->end = values.len == 0 ? values.data : values.data + values.len;
+	r->key = NULL;
 	r->bad = false;
 }
 
@@ -417,6 +418,8 @@ ben_find(struct ben_reader *r, const char *key)
 {
 	struct slice wanted = slice_str(key);
 
+	if (!r->bad)
+		r->key = key;
 	while (ben_more(r)) {
 		const uint8_t *before = r->at;
 		struct slice found = ben_get_str(r);

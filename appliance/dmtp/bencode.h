@@ -58,6 +58,7 @@ enum ben_kind { BEN_END, BEN_INT, BEN_STR, BEN_LIST, BEN_DICT };
  */
 struct ben_reader {
 	const uint8_t *at, *end;
+	const char *key; /* that ben_find was last asked for; once bad, where it went wrong */
 	bool bad;
 };
 

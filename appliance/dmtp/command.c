@@ -660,6 +660,7 @@ dmtp_command_decode(struct slice element, struct dmtp_command *out)
 	struct ben_reader r;
 	struct slice verb;
 
+	out->wrong = NULL;
 	ben_reader_init(&r, element);
 	ben_enter_list(&r);
 	verb = ben_get_str(&r);
@@ -670,20 +671,29 @@ dmtp_command_decode(struct slice element, struct dmtp_command *out)
 		return DMTP_CODE_UNKNOWN_COMMAND;
 	if (c.verb != DMTP_STARTTLS && c.verb != DMTP_NOOP && c.verb != DMTP_QUIT)
 		read_argument(&r, &c);
-	if (r.bad)
+	if (r.bad) {
+		out->wrong = r.key;
 		return DMTP_CODE_MALFORMED;
+	}
 	*out = c;
 	return DMTP_CODE_NONE;
 }
 
-enum dmtp_verb
-dmtp_command_verb(struct slice element)
+struct slice
+dmtp_command_verb_sent(struct slice element)
 {
 	struct ben_reader r;
 
 	ben_reader_init(&r, element);
 	ben_enter_list(&r);
-	return (enum dmtp_verb)find_name(verb_names, COUNT(verb_names), ben_get_str(&r));
+	return ben_get_str(&r);
+}
+
+enum dmtp_verb
+dmtp_command_verb(struct slice element)
+{
+	return (enum dmtp_verb)find_name(verb_names, COUNT(verb_names),
+	                                 dmtp_command_verb_sent(element));
 }
 
 struct slice

@@ -114,6 +114,7 @@ struct dmtp_auth {
 
 struct dmtp_command {
 	enum dmtp_verb verb;
+	const char *wrong; /* after MALFORMED: the key where it went wrong, or NULL */
 	union {
 		struct dmtp_post post;
 		struct dmtp_channels channels;
@@ -127,13 +128,16 @@ struct dmtp_command {
 /*
  * One complete canonical element. Answers DMTP_CODE_NONE (out is filled and
  * borrows from element), DMTP_CODE_MALFORMED (the shape is wrong) or
- * DMTP_CODE_UNKNOWN_COMMAND; then out is untouched.
+ * DMTP_CODE_UNKNOWN_COMMAND; then out is untouched but for wrong.
  */
 enum dmtp_code dmtp_command_decode(struct slice element, struct dmtp_command *out)
     __attribute__((warn_unused_result));
 
 /* The verb of a complete element, whatever follows it; UNKNOWN also when there is none. */
 enum dmtp_verb dmtp_command_verb(struct slice element);
+
+/* The same as it was sent, of any octets; empty when there is none. */
+struct slice dmtp_command_verb_sent(struct slice element);
 
 /* The "from" of a command, or AUTH's domain; empty for the others. Borrows as the command does. */
 struct slice dmtp_command_from(const struct dmtp_command *c);

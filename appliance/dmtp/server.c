@@ -7,6 +7,7 @@
 
 #include "dmtp/stream.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define READ_AHEAD 65536    /* octets taken beyond one command */
@@ -49,7 +50,7 @@ struct dmtp_server {
 	unsigned ext;
 	uint32_t noops, bad_commands, auth_failures;
 	bool secured, plain_allowed, tls_offered;
-	void (*refused)(void *arg, enum dmtp_verb verb, enum dmtp_code code); /* or NULL */
+	void (*refused)(void *arg, const struct dmtp_refusal *refusal); /* or NULL */
 	void *refused_arg;
 	bool behind; /* the caller holds octets that were not taken */
 	bool eof, paused, x_said, x_due, handshake_told, close_told;
@@ -284,26 +285,45 @@ take_place(struct dmtp_server *s, enum dmtp_verb verb, uint64_t *seq)
 	return true;
 }
 
-/* The machine's own answer to a command. */
+/* The machine's own answers to a command. */
 static void
-answer_self(struct dmtp_server *s, enum dmtp_verb verb, enum dmtp_letter letter,
-            enum dmtp_code code)
+accept_self(struct dmtp_server *s, enum dmtp_verb verb)
 {
-	struct dmtp_response r = dmtp_response_make(letter, code, 0);
+	const struct dmtp_response k = dmtp_response_make(DMTP_K, DMTP_CODE_NONE, 0);
 	uint64_t seq;
 
-	if (letter == DMTP_E && s->refused != NULL)
-		s->refused(s->refused_arg, verb, code);
 	if (take_place(s, verb, &seq))
-		answer(s, seq, &r);
+		answer(s, seq, &k);
+}
+
+static void
+refuse_self(struct dmtp_server *s, struct slice element, enum dmtp_code code, const char *why)
+{
+	const struct dmtp_refusal refusal = { .verb = dmtp_command_verb_sent(element),
+		                              .code = code,
+		                              .why = why };
+	struct dmtp_response e = dmtp_response_make(DMTP_E, code, 0);
+	uint64_t seq;
+
+	if (why != NULL)
+		e.text = slice_str(why);
+	if (s->refused != NULL)
+		s->refused(s->refused_arg, &refusal);
+	if (take_place(s, dmtp_command_verb(element), &seq))
+		answer(s, seq, &e);
 }
 
 /* --- commands --------------------------------------------------------------- */
 
 static void
-on_bad(struct dmtp_server *s, enum dmtp_verb verb, enum dmtp_code code)
+on_bad(struct dmtp_server *s, struct slice element, enum dmtp_code code, const char *wrong)
 {
-	answer_self(s, verb, DMTP_E, code);
+	char why[96];
+
+	if (wrong != NULL)
+		(void)snprintf(why, sizeof(why), "\"%s\" is missing, or not of its type.",
+		               wrong);
+	refuse_self(s, element, code, wrong == NULL ? NULL : why);
 	if (++s->bad_commands >= DMTP_BAD_COMMANDS && s->phase != OVER)
 		end_after_replies(s, DMTP_CLOSE_BAD_COMMANDS, true);
 }
@@ -316,17 +336,21 @@ reply_unwritten(const struct dmtp_server *s)
 
 /* CVE-2011-0411: what stands behind STARTTLS was not protected, whoever wrote it. */
 static void
-on_starttls(struct dmtp_server *s)
+on_starttls(struct dmtp_server *s, struct slice element)
 {
 	if (inlet_waiting(&s->in) > 0 || s->behind) {
 		end_now(s, DMTP_CLOSE_INJECTED);
 		return;
 	}
 	if (!s->tls_offered || s->phase != READY || reply_unwritten(s)) {
-		answer_self(s, DMTP_STARTTLS, DMTP_E, DMTP_CODE_NOT_NOW);
+		refuse_self(s, element, DMTP_CODE_NOT_NOW,
+		            s->secured ? "TLS is on already."
+		            : !s->tls_offered
+		                ? "The greeting didn't offer TLS."
+		                : "A reply is still to come, or the session ends.");
 		return;
 	}
-	answer_self(s, DMTP_STARTTLS, DMTP_K, DMTP_CODE_NONE);
+	accept_self(s, DMTP_STARTTLS);
 	if (s->phase == OVER)
 		return;
 	s->phase = TURNING;
@@ -335,13 +359,14 @@ on_starttls(struct dmtp_server *s)
 }
 
 static void
-on_noop(struct dmtp_server *s)
+on_noop(struct dmtp_server *s, struct slice element)
 {
 	if (s->noops < s->limits.noops) {
 		s->noops++;
-		answer_self(s, DMTP_NOOP, DMTP_K, DMTP_CODE_NONE);
+		accept_self(s, DMTP_NOOP);
 	} else {
-		answer_self(s, DMTP_NOOP, DMTP_E, DMTP_CODE_LIMIT);
+		refuse_self(s, element, DMTP_CODE_LIMIT,
+		            "More in a row than the greeting's limit noops allows.");
 	}
 }
 
@@ -371,11 +396,12 @@ on_caller_command(struct dmtp_server *s, struct slice element, struct dmtp_serve
 	enum dmtp_verb verb = out->command.verb;
 
 	if (!s->secured && !s->plain_allowed) {
-		answer_self(s, verb, DMTP_E, DMTP_CODE_TLS_REQUIRED);
+		refuse_self(s, element, DMTP_CODE_TLS_REQUIRED, NULL);
 		return STEP_AGAIN;
 	}
 	if (verb == DMTP_AUTH && s->auth_failures >= DMTP_AUTH_FAILURES) {
-		answer_self(s, verb, DMTP_E, DMTP_CODE_UNVERIFIED_SENDER);
+		refuse_self(s, element, DMTP_CODE_UNVERIFIED_SENDER,
+		            "Too many of this session failed before.");
 		return STEP_AGAIN;
 	}
 	if (!take_place(s, verb, &out->seq))
@@ -394,21 +420,22 @@ on_element(struct dmtp_server *s, struct slice element, struct dmtp_server_event
 	if (verb != DMTP_NOOP)
 		s->noops = 0;
 	if (verb == DMTP_STARTTLS) {
-		on_starttls(s);
+		on_starttls(s, element);
 		return STEP_AGAIN;
 	}
 	if (verb == DMTP_VERB_UNKNOWN || offered(s, verb))
 		code = dmtp_command_decode(element, &out->command);
 	if (code != DMTP_CODE_NONE) {
-		on_bad(s, verb, code);
+		on_bad(s, element, code,
+		       code == DMTP_CODE_MALFORMED ? out->command.wrong : NULL);
 		return STEP_AGAIN;
 	}
 	switch (verb) {
 	case DMTP_NOOP:
-		on_noop(s);
+		on_noop(s, element);
 		return STEP_AGAIN;
 	case DMTP_QUIT:
-		answer_self(s, verb, DMTP_K, DMTP_CODE_NONE);
+		accept_self(s, verb);
 		if (s->phase != OVER)
 			end_after_replies(s, DMTP_CLOSE_QUIT, false);
 		return STEP_AGAIN;
@@ -433,8 +460,12 @@ read_element(struct dmtp_server *s, struct dmtp_server_event *out)
 		end_after_replies(s, DMTP_CLOSE_EOF, false);
 		return STEP_AGAIN;
 	default:
-		answer_self(s, DMTP_VERB_UNKNOWN, DMTP_E,
-		            rc == BEN_BAD ? DMTP_CODE_MALFORMED : DMTP_CODE_TOO_LARGE);
+		if (rc == BEN_BAD)
+			refuse_self(s, (struct slice){ 0 }, DMTP_CODE_MALFORMED,
+			            "No canonical bencode.");
+		else
+			refuse_self(s, (struct slice){ 0 }, DMTP_CODE_TOO_LARGE,
+			            "Longer than the greeting's limit command allows.");
 		if (s->phase != OVER)
 			end_after_replies(
 			    s, rc == BEN_BAD ? DMTP_CLOSE_MALFORMED : DMTP_CLOSE_TOO_LARGE,

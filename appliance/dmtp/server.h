@@ -15,12 +15,19 @@
 
 struct dmtp_server;
 
+/* Gone when the call returns. */
+struct dmtp_refusal {
+	struct slice verb; /* as it was sent: of any octets; empty when there was none */
+	enum dmtp_code code;
+	const char *why; /* for people, or NULL: the code says it all */
+};
+
 struct dmtp_server_options {
 	struct dmtp_greeting greeting; /* copied; its tls counts in plaintext only */
 	bool secured;                  /* TLS from the first octet, handshake done */
 	bool plain_allowed;            /* a pinned route: commands are served without TLS too */
 	/* Told, from within next, of each command that is answered with E without becoming an event. May be NULL. */
-	void (*refused)(void *arg, enum dmtp_verb verb, enum dmtp_code code);
+	void (*refused)(void *arg, const struct dmtp_refusal *refusal);
 	void *arg;
 };
 

@@ -30,6 +30,8 @@
  */
 #define SETTLED_US INT64_C(5000000)
 
+#define VERB_SHOWN 32 /* octets of one that nobody knows */
+
 METRIC_DEFINE(commands_refused, METRIC_COUNTER, "tmtp_dmtp_commands_refused_total", NULL,
               "Commands of other servers that were refused.");
 
@@ -46,19 +48,21 @@ command_response_down(void)
 }
 
 void
-command_tell_refused(const struct dmtp_session *s, enum dmtp_verb verb, struct slice from,
+command_tell_refused(const struct dmtp_session *s, struct slice verb, struct slice from,
                      enum dmtp_code code, const char *detail)
 {
+	if (verb.len > VERB_SHOWN)
+		verb.len = VERB_SHOWN;
 	metric_add(&commands_refused, 1);
 	if (code == DMTP_CODE_UNVERIFIED_SENDER)
 		metric_add(&commands_unverified, 1);
 	if (detail == NULL)
 		log_info("command-refused", LOG_S("address", dmtp_session_address(s)),
-		         LOG_S("verb", dmtp_verb_name(verb)), LOG_B("from", from),
+		         LOG_B("verb", verb), LOG_B("from", from),
 		         LOG_S("reason", dmtp_code_name(code)));
 	else
 		log_info("command-refused", LOG_S("address", dmtp_session_address(s)),
-		         LOG_S("verb", dmtp_verb_name(verb)), LOG_B("from", from),
+		         LOG_B("verb", verb), LOG_B("from", from),
 		         LOG_S("reason", dmtp_code_name(code)), LOG_S("detail", detail));
 }
 
@@ -72,8 +76,8 @@ refuse(struct dmtp_session *s, uint64_t seq, const struct dmtp_command *command,
 	if (v.why != NULL)
 		r.text = slice_str(v.why);
 	if (v.letter != DMTP_K)
-		command_tell_refused(s, command->verb, dmtp_command_from(command), v.code,
-		                     v.why);
+		command_tell_refused(s, slice_str(dmtp_verb_name(command->verb)),
+		                     dmtp_command_from(command), v.code, v.why);
 	dmtp_session_reply(s, seq, &r);
 }
 

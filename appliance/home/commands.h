@@ -14,7 +14,7 @@ void command_handle(struct dmtp_session *s, const struct dmtp_server_event *even
  * One line in the log and one more in the metric: who was refused what, and why. from may be
  * empty; detail is what the code doesn't say, or NULL.
  */
-void command_tell_refused(const struct dmtp_session *s, enum dmtp_verb verb, struct slice from,
+void command_tell_refused(const struct dmtp_session *s, struct slice verb, struct slice from,
                           enum dmtp_code code, const char *detail);
 
 /* "Z storage": the database is not available. */

@@ -408,11 +408,9 @@ greeting(const struct dmtp_session *s)
 
 /* What has no shape, is unknown, or comes out of turn: nothing else hears of it. */
 static void
-on_command_refused(void *arg, enum dmtp_verb verb, enum dmtp_code code)
+on_command_refused(void *arg, const struct dmtp_refusal *refusal)
 {
-	const struct dmtp_session *s = arg;
-
-	command_tell_refused(s, verb, SLICE(""), code, NULL);
+	command_tell_refused(arg, refusal->verb, SLICE(""), refusal->code, refusal->why);
 }
 
 static bool

@@ -11,12 +11,24 @@
 #define MALFORMED \
 	"l1:Ed4:code9:malformed4:text64:This is no well-formed command, or a value in it is not allowed.ee"
 #define UNKNOWN "l1:Ed4:code15:unknown-command4:text31:This command is not known here.ee"
-#define NOT_NOW "l1:Ed4:code7:not-now4:text43:This command is not possible at this point.ee"
 #define LIMIT "l1:Ed4:code5:limit4:text36:This is more than a session may ask.ee"
-#define TOO_LARGE "l1:Ed4:code9:too-large4:text39:This is larger than what is taken here.ee"
 #define TLS_REQUIRED "l1:Ed4:code12:tls-required4:text16:Start TLS first.ee"
 #define UNVERIFIED \
 	"l1:Ed4:code17:unverified-sender4:text57:The domain of the sender is not verified in this session.ee"
+/* A refusal of the machine's own: which value is wrong, or which rule. */
+#define NOT_BENCODE "l1:Ed4:code9:malformed4:text21:No canonical bencode.ee"
+#define CHANNEL_WRONG \
+	"l1:Ed4:code9:malformed4:text41:\"channel\" is missing, or not of its type.ee"
+#define TOO_MANY_NOOPS \
+	"l1:Ed4:code5:limit4:text53:More in a row than the greeting's limit noops allows.ee"
+#define TOO_LONG \
+	"l1:Ed4:code9:too-large4:text48:Longer than the greeting's limit command allows.ee"
+#define TLS_IS_ON "l1:Ed4:code7:not-now4:text18:TLS is on already.ee"
+#define NO_TLS "l1:Ed4:code7:not-now4:text30:The greeting didn't offer TLS.ee"
+#define REPLY_TO_COME \
+	"l1:Ed4:code7:not-now4:text46:A reply is still to come, or the session ends.ee"
+#define TOO_MANY_AUTHS \
+	"l1:Ed4:code17:unverified-sender4:text39:Too many of this session failed before.ee"
 #define AUTH1 "l4:AUTHd6:domain9:a.example3:key2:k19:signature64:" SIGNATURE_S "ee"
 
 static struct dmtp_greeting
@@ -477,7 +489,7 @@ test_not_canonical_is_malformed_in_its_place_then_x_then_close(void **state)
 	expect_nothing(s);
 	reply_k(s, T0, seq);
 	expect_nothing(s);
-	expect_output(s, T0, "l1:Ke" MALFORMED "l1:Xe");
+	expect_output(s, T0, "l1:Ke" NOT_BENCODE "l1:Xe");
 	expect_close(s, DMTP_CLOSE_MALFORMED);
 	dmtp_server_free(&s);
 }
@@ -490,7 +502,7 @@ test_too_long_is_told_as_soon_as_a_length_says_so(void **state)
 	(void)state;
 	feed(s, T0, "l4:POSTd1:x262144");
 	expect_nothing(s);
-	expect_output(s, T0, TOO_LARGE "l1:Xe");
+	expect_output(s, T0, TOO_LONG "l1:Xe");
 	expect_close(s, DMTP_CLOSE_TOO_LARGE);
 	dmtp_server_free(&s);
 }
@@ -544,7 +556,53 @@ test_verbs_that_are_not_offered_are_unknown(void **state)
 	expect_output(s, T0, UNKNOWN UNKNOWN UNKNOWN);
 	feed(s, T0, "l5:GRANTdee"); /* this one is known, and misshapen */
 	expect_nothing(s);
-	expect_output(s, T0, MALFORMED);
+	expect_output(s, T0, CHANNEL_WRONG);
+	dmtp_server_free(&s);
+}
+
+/* --- refusals are told -------------------------------------------------------- */
+
+static void
+note_refusal(void *arg, const struct dmtp_refusal *refusal)
+{
+	struct buffer *notes = arg;
+
+	buffer_add_slice(notes, refusal->verb);
+	buffer_add_fmt(notes, " %s %s\n", dmtp_code_name(refusal->code),
+	               refusal->why == NULL ? "-" : refusal->why);
+}
+
+static void
+test_who_asks_is_told_of_each_refusal(void **state)
+{
+	struct buffer notes;
+	struct dmtp_server_options o = {
+		.greeting = greeting(), .secured = true, .refused = note_refusal, .arg = &notes
+	};
+	struct dmtp_server *s = dmtp_server_new(&o, T0);
+
+	(void)state;
+	assert_non_null(s);
+	buffer_init(&notes, 4096);
+	drop_output(s, T0);
+	feed(s, T0, "l8:STARTTLSe"); /* nothing may stand behind it */
+	expect_nothing(s);
+	feed(s, T0,
+	     "l4:POSTdee"
+	     "l8:CHANNELSd4:fromi1eee"
+	     "l4:BREW3:tea1:!e"
+	     "l4:NOOPe"
+	     "i1e"
+	     "l4:POSTx");
+	expect_nothing(s);
+	assert_slice(buffer_slice(&notes),
+	             "STARTTLS not-now TLS is on already.\n"
+	             "POST malformed \"date\" is missing, or not of its type.\n"
+	             "CHANNELS malformed \"from\" is missing, or not of its type.\n"
+	             "BREW unknown-command -\n"
+	             " malformed -\n"
+	             " malformed No canonical bencode.\n");
+	buffer_free(&notes);
 	dmtp_server_free(&s);
 }
 
@@ -562,7 +620,7 @@ test_the_noop_after_noops_in_a_row_is_refused(void **state)
 	expect_output(s, T0, "l1:Kel1:Kel1:Kel1:Kel1:Kel1:Kel1:Kel1:Kel1:Kel1:Ke");
 	feed(s, T0, "l4:NOOPel4:NOOPe");
 	expect_nothing(s);
-	expect_output(s, T0, LIMIT LIMIT);
+	expect_output(s, T0, TOO_MANY_NOOPS TOO_MANY_NOOPS);
 	feed(s, T0, POST1 "l4:NOOPe"); /* not in a row any more */
 	reply_k(s, T0, expect_command(s, DMTP_POST));
 	expect_nothing(s);
@@ -692,7 +750,7 @@ test_starttls_then_a_new_greeting_with_other_limits(void **state)
 	feed(s, T0 + 5, POST1 "l8:STARTTLSe");
 	reply_k(s, T0 + 5, expect_command(s, DMTP_POST));
 	expect_nothing(s);
-	expect_output(s, T0 + 5, "l1:Ke" NOT_NOW); /* within TLS */
+	expect_output(s, T0 + 5, "l1:Ke" TLS_IS_ON);
 	dmtp_server_free(&s);
 }
 
@@ -785,7 +843,7 @@ test_starttls_with_a_reply_unwritten_is_not_now(void **state)
 	expect_nothing(s);
 	feed(s, T0, "l8:STARTTLSe"); /* the K still waits to be sent */
 	expect_nothing(s);
-	expect_output(s, T0, "l1:Ke" NOT_NOW);
+	expect_output(s, T0, "l1:Ke" REPLY_TO_COME);
 	feed(s, T0, "l8:STARTTLSe");
 	expect_nothing(s);
 	expect_output(s, T0, "l1:Ke");
@@ -793,7 +851,7 @@ test_starttls_with_a_reply_unwritten_is_not_now(void **state)
 	s = session(false, false); /* not offered */
 	feed(s, T0, "l8:STARTTLSe");
 	expect_nothing(s);
-	expect_output(s, T0, NOT_NOW);
+	expect_output(s, T0, NO_TLS);
 	dmtp_server_free(&s);
 }
 
@@ -889,7 +947,7 @@ test_the_third_failed_auth_is_followed_by_x(void **state)
 	/* what was already sent is answered, but for further attempts */
 	reply_k(s, T0, expect_command(s, DMTP_POST));
 	expect_nothing(s);
-	expect_output(s, T0, "l1:Ke" UNVERIFIED);
+	expect_output(s, T0, "l1:Ke" TOO_MANY_AUTHS);
 	dmtp_server_tick(s, T0 + 10000);
 	expect_close(s, DMTP_CLOSE_AUTH_FAILED);
 	dmtp_server_free(&s);
@@ -1048,7 +1106,7 @@ test_malformed_while_draining_says_no_second_x(void **state)
 	dmtp_server_drain(s, T0, NULL);
 	feed(s, T0, "x");
 	expect_nothing(s);
-	expect_output(s, T0, "l1:Xe" MALFORMED);
+	expect_output(s, T0, "l1:Xe" NOT_BENCODE);
 	expect_close(s, DMTP_CLOSE_MALFORMED);
 	dmtp_server_free(&s);
 }
@@ -1092,6 +1150,7 @@ main(void)
 		cmocka_unit_test(test_wrong_shape_is_malformed_and_the_session_goes_on),
 		cmocka_unit_test(test_twenty_bad_commands_end_the_session),
 		cmocka_unit_test(test_verbs_that_are_not_offered_are_unknown),
+		cmocka_unit_test(test_who_asks_is_told_of_each_refusal),
 		cmocka_unit_test(test_the_noop_after_noops_in_a_row_is_refused),
 		cmocka_unit_test(test_quit_is_answered_last_and_nothing_more_is_read),
 		cmocka_unit_test(test_end_of_stream_answers_what_is_complete_before_it),
