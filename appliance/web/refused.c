@@ -14,7 +14,7 @@
 #include "base/log.h"
 
 #include <linux/tcp.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -53,12 +53,12 @@ void
 refused_hear(const char *line)
 {
 	const char *code = strstr(line, "HTTP response code is ");
-	unsigned status;
+	unsigned long status = code == NULL ? 0 : strtoul(code + 22, NULL, 10);
 
-	if (code != NULL && sscanf(code + 22, "%u", &status) == 1 && status >= 400) {
+	if (status >= 400 && status < 600) {
 		if (waiting.status != 0)
 			tell("");
-		waiting.status = status;
+		waiting.status = (unsigned)status;
 		reason_of(line, waiting.reason);
 	} else if (strstr(line, "reached connection limit") != NULL) {
 		log_info("connection-refused", LOG_S("reason", "connection-limit"));
