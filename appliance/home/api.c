@@ -17,8 +17,7 @@
 #include "home/origin.h"
 #include "home/presence.h"
 #include "home/mail_channel.h"
-#include "web/reply.h"
-#include "web/server.h"
+#include "web/health.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,25 +37,13 @@
 
 /* --- health ------------------------------------------------------------------------- */
 
-static void
-on_livez(struct web_request *req, void *arg)
-{
-	(void)arg;
-	web_reply_bytes(req, 200, TEXT, SLICE("ok\n"));
-}
-
 /* The reason is the operator's, on the metrics' listener: the public hears only that. */
 static void
 on_readyz(struct web_request *req, void *arg)
 {
 	struct api *api = arg;
 
-	if (atomic_load(&api->draining))
-		web_reply_bytes(req, 503, TEXT, SLICE("draining\n"));
-	else if (store_is_up(api->home->store, NULL))
-		web_reply_bytes(req, 200, TEXT, SLICE("ok\n"));
-	else
-		web_reply_bytes(req, 503, TEXT, SLICE("not ready\n"));
+	web_health_say(req, atomic_load(&api->draining), store_is_up(api->home->store, NULL));
 }
 
 static const struct web_route routes[] = {
@@ -104,43 +91,14 @@ static const struct web_route routes[] = {
 	{ WEB_GET, "/v1/presence", on_presence_get, 0, WEB_NO_ARGS },
 	{ WEB_PUT, "/v1/presence", on_presence_put, BODY_MAX, WEB_JSON_BODY | WEB_NO_ARGS },
 	{ WEB_GET, "/m/:site/:message/:digest", on_origin, 0, 0 },
-	{ WEB_GET, "/livez", on_livez, 0, 0 },
+	{ WEB_GET, "/livez", web_health_on_livez, 0, 0 },
 	{ WEB_GET, "/readyz", on_readyz, 0, 0 },
 };
-
-/* --- certificates --------------------------------------------------------------------- */
-
-/* The domains' pairs, to be freed; borrows their names. */
-static struct web_cert *
-certificates(const struct config *config, size_t *count)
-{
-	struct web_cert *certs = calloc(config->domains_count + 1, sizeof(*certs));
-	size_t n = 0;
-
-	for (size_t i = 0; certs != NULL && i < config->domains_count; i++) {
-		const struct config_domain *d = &config->domains[i];
-
-		if (d->certificate != NULL)
-			certs[n++] = (struct web_cert){ d->certificate, d->key };
-	}
-	*count = n;
-	return certs;
-}
 
 void
 api_reload(struct api *api, const struct config *loaded)
 {
-	char error[WEB_ERROR_TEXT];
-	size_t n = 0;
-	struct web_cert *certs;
-
-	if (!api->home->config->home.http.tls)
-		return;
-	certs = certificates(loaded, &n);
-	for (size_t i = 0; certs != NULL && i < api->servers_n; i++)
-		if (web_server_reload_tls(api->servers[i], certs, n, error) != WEB_OK)
-			log_error("certificates-kept", LOG_S("reason", error));
-	free(certs);
+	web_servers_reload(&api->servers, loaded);
 }
 
 /* --- life -------------------------------------------------------------------------------- */
@@ -152,7 +110,6 @@ release(struct api *api)
 	aside_free(&api->aside);
 	memo_free(&api->logins);
 	guard_free(&api->guard);
-	free(api->servers);
 	free(api);
 }
 
@@ -166,10 +123,7 @@ make(struct home *home)
 	api->home = home;
 	api->logins = memo_make(LOGINS_MAX);
 	api->guard = guard_make(GUARD_BUCKETS);
-	api->servers =
-	    calloc(home->config->home.http.listen.count, sizeof(struct web_server *));
-	if (api->logins == NULL || api->guard == NULL || api->servers == NULL ||
-	    !login_prepare(api)) {
+	if (api->logins == NULL || api->guard == NULL || !login_prepare(api)) {
 		release(api);
 		return NULL;
 	}
@@ -179,48 +133,30 @@ make(struct home *home)
 }
 
 static bool
-listen_all(struct api *api, struct buffer *error)
+listen_all(struct api *api)
 {
 	const struct config *config = api->home->config;
-	struct web_options options = { .threads = config->home.threads,
-		                       .connections = CONNECTIONS_MAX,
-		                       .connection_bytes = CONNECTION_BYTES,
-		                       .header_bytes = HEADER_BYTES,
-		                       .routes = routes,
-		                       .n_routes = sizeof(routes) / sizeof(routes[0]),
-		                       .arg = api };
-	char text[WEB_ERROR_TEXT] = "no memory";
-	struct web_cert *certs = certificates(config, &options.n_certs);
-	bool good = certs != NULL;
+	const struct web_options options = { .threads = config->home.threads,
+		                             .connections = CONNECTIONS_MAX,
+		                             .connection_bytes = CONNECTION_BYTES,
+		                             .header_bytes = HEADER_BYTES,
+		                             .routes = routes,
+		                             .n_routes = sizeof(routes) / sizeof(routes[0]),
+		                             .arg = api };
 
-	options.certs = certs;
-	if (!config->home.http.tls)
-		options.n_certs = 0;
-	while (good && api->servers_n < config->home.http.listen.count) {
-		options.listen = config->home.http.listen.items[api->servers_n].text;
-		good =
-		    web_server_start(&options, &api->servers[api->servers_n], text) == WEB_OK;
-		api->servers_n += good;
-	}
-	if (!good)
-		buffer_add_str(error, text);
-	free(certs);
-	return good;
+	return web_servers_start(&api->servers, config, &config->home.http, &options);
 }
 
 struct api *
-api_start(struct home *home, struct buffer *error)
+api_start(struct home *home)
 {
 	struct api *api = make(home);
 
 	if (api == NULL || api->aside == NULL || api->passwords == NULL) {
-		buffer_add_str(error, "no memory or threads");
+		log_error("start-failed", LOG_S("reason", "no memory or threads"));
 		api_stop(&api);
-		return NULL;
-	}
-	if (!listen_all(api, error)) {
+	} else if (!listen_all(api)) {
 		api_stop(&api);
-		return NULL;
 	}
 	return api;
 }
@@ -236,8 +172,7 @@ void
 api_drain(struct api *api)
 {
 	atomic_store(&api->draining, true);
-	for (size_t i = 0; i < api->servers_n; i++)
-		web_server_drain(api->servers[i]);
+	web_servers_drain(&api->servers);
 	live_close_all(api->home->live);
 }
 
@@ -258,15 +193,12 @@ void
 api_stop(struct api **stopped)
 {
 	struct api *api = *stopped;
-	unsigned grace_ms;
 
 	*stopped = NULL;
 	if (api == NULL)
 		return;
-	grace_ms = api->home->config->drain_timeout_s * 1000 / 2;
 	api_drain(api);
-	for (size_t i = 0; i < api->servers_n; i++)
-		web_server_stop(&api->servers[i], grace_ms);
+	web_servers_stop(&api->servers, (int64_t)api->home->config->drain_timeout_s * 1000 / 2);
 	atomic_store(&api->stopping, true);
 	if (!jobs_ended(api)) {
 		/* The process ends: memory that the store may still write to is left to it. */

@@ -4,8 +4,8 @@
 
 #include "home/home.h"
 
-/* Starts listening as config->home.http says. NULL: error has a sentence. */
-struct api *api_start(struct home *home, struct buffer *error);
+/* Starts listening as config->home.http says. NULL: logged. */
+struct api *api_start(struct home *home);
 
 /* Certificates again, from a configuration just loaded; the old ones stay on error, with a log
  * line. */

@@ -15,6 +15,7 @@
 #include "home/live.h"
 #include "web/problem.h"
 #include "web/request.h"
+#include "web/servers.h"
 
 #include <jansson.h>
 
@@ -23,8 +24,7 @@
 
 struct api {
 	struct home *home;
-	struct web_server **servers;
-	size_t servers_n;
+	struct web_servers servers;
 	struct aside *aside;     /* after the store has answered */
 	struct aside *passwords; /* argon2id: what burns a core */
 	struct memo *logins;     /* a token's digest -> who it is */

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "base/random.h"
+#include "base/reload.h"
 #include "home/api.h"
 #include "home/auths.h"
 #include "home/cards.h"
@@ -23,14 +24,13 @@
 #include "home/presence.h"
 #include "home/smtp.h"
 #include "home/upkeep.h"
-#include "store/embedded.h"
+#include "store/open.h"
 #include "store/sites.h"
 #include "store/workers.h"
 #include "web/health.h"
 
 #include <sodium.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -143,28 +143,14 @@ on_notified(const char *channel, void *arg)
 /* --- Signals ------------------------------------------------------------------------ */
 
 static void
-reload(struct role *r)
+take_over(void *arg, const struct config *loaded)
 {
-	struct config *loaded = NULL;
-	struct buffer text;
+	struct role *r = arg;
 	char why[NET_TEXT];
 
-	buffer_init(&text, 4096);
-	if (config_reload(r->home.config, &loaded, &text) != CONFIG_OK) {
-		log_error("reload-refused", LOG_B("reason", buffer_slice(&text)));
-	} else {
-		config_restart_options(r->home.config, loaded, &text);
-		log_set_level(loaded->log_level);
-		if (!dmtp_service_reload(r->home.dmtp, loaded, why))
-			log_error("certificates-kept", LOG_S("reason", why));
-		api_reload(r->home.api, loaded);
-		if (text.len > 0)
-			log_info("reloaded", LOG_B("restart_needed_for", buffer_slice(&text)));
-		else
-			log_info("reloaded");
-	}
-	buffer_free(&text);
-	config_free(&loaded);
+	if (!dmtp_service_reload(r->home.dmtp, loaded, why))
+		log_error("certificates-kept", LOG_S("reason", why));
+	api_reload(r->home.api, loaded);
 }
 
 static void
@@ -206,7 +192,7 @@ on_signal(struct loop_fd *watch, unsigned ready)
 	(void)ready;
 	while ((signal = process_next_signal(r->signal_fd)) != 0) {
 		if (signal == SIGHUP)
-			reload(r);
+			reload_config(r->home.config, take_over, r);
 		else
 			drain(r);
 	}
@@ -215,66 +201,34 @@ on_signal(struct loop_fd *watch, unsigned ready)
 /* --- Life ------------------------------------------------------------------------------ */
 
 static bool
-is_ready(void *arg, char *reason, size_t size)
-{
-	struct role *r = arg;
-	struct buffer why;
-	bool up;
-
-	buffer_init(&why, 1024);
-	up = store_is_up(r->home.store, &why);
-	if (!up)
-		(void)snprintf(reason, size, "%.*s", (int)why.len, (const char *)why.data);
-	buffer_free(&why);
-	return up;
-}
-
-static bool
 start_store(struct role *r)
 {
 	static const char *const channels[] = { "tmtp_revision", NULL };
-	struct buffer conninfo, error;
-	bool good;
+	const struct store_options options = {
+		.name = "tmtp-home",
+		.connections = { [STORE_WRITE] = 1,
+		                 [STORE_READ] = r->home.config->store_connections,
+		                 [STORE_ARRIVE] = 1 },
+		.worker = &r->home.worker,
+		.listen = channels,
+		.notified = on_notified,
+		.arg = r,
+	};
 
-	buffer_init(&conninfo, 4096);
-	buffer_init(&error, 4096);
-	good = embedded_conninfo(r->home.config, "tmtp_home", &conninfo, &error);
-	if (good) {
-		struct store_options options = {
-			.conninfo = (const char *)conninfo.data,
-			.name = "tmtp-home",
-			.connections = { [STORE_WRITE] = 1,
-			                 [STORE_READ] = r->home.config->store_connections,
-			                 [STORE_ARRIVE] = 1 },
-			.worker = &r->home.worker,
-			.listen = channels,
-			.notified = on_notified,
-			.arg = r,
-		};
-		r->home.store = store_start(&options);
-		good = r->home.store != NULL;
-	} else {
-		log_error("database-unknown", LOG_B("reason", buffer_slice(&error)));
-	}
-	buffer_free(&conninfo);
-	buffer_free(&error);
-	return good;
+	r->home.store = store_open(r->home.config, "tmtp_home", &options);
+	return r->home.store != NULL;
 }
 
 static bool
 start_health(struct role *r)
 {
-	char error[WEB_ERROR_TEXT];
-	struct web_health_options options = {
+	const struct web_health_options options = {
 		.listen = r->home.config->home.metrics_listen.text,
-		.ready = is_ready,
-		.arg = r,
+		.ready = store_is_ready,
+		.arg = r->home.store,
 	};
 
-	if (options.listen == NULL || web_health_start(&options, &r->health, error) == WEB_OK)
-		return true;
-	log_error("cannot-listen", LOG_S("address", options.listen), LOG_S("reason", error));
-	return false;
+	return web_health_begin(&options, &r->health);
 }
 
 static bool
@@ -282,9 +236,7 @@ start_parts(struct role *r)
 {
 	struct home *h = &r->home;
 	char why[NET_TEXT] = "out of memory";
-	struct buffer error;
 
-	buffer_init(&error, 1024);
 	if ((h->rates = guard_make(RATES)) == NULL || (h->live = live_new(h)) == NULL ||
 	    (h->presence = presence_new(h)) == NULL || (h->posts = posts_new(h)) == NULL ||
 	    (h->origins = origins_new(h, why)) == NULL || (h->cards = cards_new(h)) == NULL ||
@@ -293,10 +245,9 @@ start_parts(struct role *r)
 	    (h->smtp = smtp_new(h, why)) == NULL ||
 	    (h->dmtp = dmtp_service_new(h, why)) == NULL) {
 		log_error("cannot-start", LOG_S("reason", why));
-	} else if ((h->api = api_start(h, &error)) == NULL) {
-		log_error("cannot-start", LOG_B("reason", buffer_slice(&error)));
+		return false;
 	}
-	buffer_free(&error);
+	h->api = api_start(h);
 	return h->api != NULL;
 }
 

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "base/random.h"
+#include "base/reload.h"
 #include "net/discover.h"
 #include "relay/catchup.h"
 #include "relay/grants.h"
@@ -18,12 +19,11 @@
 #include "relay/session.h"
 #include "relay/signing.h"
 #include "relay/upkeep.h"
-#include "store/embedded.h"
+#include "store/open.h"
 #include "store/sites.h"
 #include "store/workers.h"
 #include "web/health.h"
 
-#include <stdio.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -199,27 +199,13 @@ ask_revision(struct loop_timer *timer)
 /* --- Signals ------------------------------------------------------------------- */
 
 static void
-reload(struct role *r)
+take_over(void *arg, const struct config *loaded)
 {
-	struct config *loaded = NULL;
-	struct buffer text;
+	struct role *r = arg;
 	char why[NET_TEXT];
 
-	buffer_init(&text, 4096);
-	if (config_reload(r->relay.config, &loaded, &text) != CONFIG_OK) {
-		log_error("reload-refused", LOG_B("reason", buffer_slice(&text)));
-	} else {
-		config_restart_options(r->relay.config, loaded, &text);
-		log_set_level(loaded->log_level);
-		if (!routes_reload(r->relay.routes, loaded, why))
-			log_error("certificates-kept", LOG_S("reason", why));
-		if (text.len > 0)
-			log_info("reloaded", LOG_B("restart_needed_for", buffer_slice(&text)));
-		else
-			log_info("reloaded");
-	}
-	buffer_free(&text);
-	config_free(&loaded);
+	if (!routes_reload(r->relay.routes, loaded, why))
+		log_error("certificates-kept", LOG_S("reason", why));
 }
 
 /* Asked again and again while draining: sessions first, then what the store still writes down. */
@@ -272,7 +258,7 @@ on_signal(struct loop_fd *watch, unsigned ready)
 	(void)ready;
 	while ((signal = process_next_signal(r->signal_fd)) != 0) {
 		if (signal == SIGHUP)
-			reload(r);
+			reload_config(r->relay.config, take_over, r);
 		else
 			drain(r);
 	}
@@ -281,50 +267,22 @@ on_signal(struct loop_fd *watch, unsigned ready)
 /* --- Life ----------------------------------------------------------------------- */
 
 static bool
-is_ready(void *arg, char *reason, size_t size)
-{
-	struct role *r = arg;
-	struct buffer why;
-	bool up;
-
-	buffer_init(&why, 1024);
-	up = store_is_up(r->relay.store, &why);
-	if (!up)
-		(void)snprintf(reason, size, "%.*s", (int)why.len, (const char *)why.data);
-	buffer_free(&why);
-	return up;
-}
-
-static bool
 start_store(struct role *r)
 {
 	static const char *const channels[] = { "tmtp_relay", "tmtp_revision", NULL };
-	struct buffer conninfo, error;
-	bool good;
+	const struct store_options options = {
+		.name = "tmtp-relay",
+		.connections = { [STORE_WRITE] = r->relay.config->store_connections,
+		                 [STORE_READ] = 1 },
+		.patience_ms = STORE_PATIENCE_MS,
+		.worker = &r->relay.owner,
+		.listen = channels,
+		.notified = on_notified,
+		.arg = r,
+	};
 
-	buffer_init(&conninfo, 4096);
-	buffer_init(&error, 4096);
-	good = embedded_conninfo(r->relay.config, "tmtp_relay", &conninfo, &error);
-	if (good) {
-		struct store_options options = {
-			.conninfo = (const char *)conninfo.data,
-			.name = "tmtp-relay",
-			.connections = { [STORE_WRITE] = r->relay.config->store_connections,
-			                 [STORE_READ] = 1 },
-			.patience_ms = STORE_PATIENCE_MS,
-			.worker = &r->relay.owner,
-			.listen = channels,
-			.notified = on_notified,
-			.arg = r,
-		};
-		r->relay.store = store_start(&options);
-		good = r->relay.store != NULL;
-	} else {
-		log_error("database-unknown", LOG_B("reason", buffer_slice(&error)));
-	}
-	buffer_free(&conninfo);
-	buffer_free(&error);
-	return good;
+	r->relay.store = store_open(r->relay.config, "tmtp_relay", &options);
+	return r->relay.store != NULL;
 }
 
 static bool
@@ -338,17 +296,13 @@ start_resolver(struct role *r, char why[static NET_TEXT])
 static bool
 start_health(struct role *r)
 {
-	char error[WEB_ERROR_TEXT];
-	struct web_health_options options = {
+	const struct web_health_options options = {
 		.listen = r->relay.config->relay.metrics_listen.text,
-		.ready = is_ready,
-		.arg = r,
+		.ready = store_is_ready,
+		.arg = r->relay.store,
 	};
 
-	if (options.listen == NULL || web_health_start(&options, &r->health, error) == WEB_OK)
-		return true;
-	log_error("cannot-listen", LOG_S("address", options.listen), LOG_S("reason", error));
-	return false;
+	return web_health_begin(&options, &r->health);
 }
 
 static bool

@@ -35,9 +35,6 @@ web_handler on_card;
 /* routes.c: the public listener's table. NULL: no memory. To be freed with free(). */
 struct web_route *site_routes(const struct config *config, size_t *count);
 
-/* The role could do its work now; else a reason. For /readyz. */
-bool site_is_ready(void *site, char *reason, size_t size);
-
 /* --- channels.c ------------------------------------------------------------- */
 
 struct channel_call;

@@ -9,13 +9,15 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "base/random.h"
+#include "base/reload.h"
 #include "site/handlers.h"
 #include "site/owners.h"
 #include "store/attachments.h"
-#include "store/embedded.h"
+#include "store/open.h"
 #include "store/sites.h"
 #include "store/upkeep.h"
 #include "web/health.h"
+#include "web/servers.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -37,8 +39,7 @@
 
 struct role {
 	struct site site;
-	struct web_server **servers;
-	size_t servers_n;
+	struct web_servers servers;
 	struct web_route *routes;
 	struct web_health *health;
 	struct mailbox wake; /* nothing is posted: it wakes the loop */
@@ -175,65 +176,17 @@ reap_attachments(struct role *role)
 	store_attachment_reap(role->site.store, &role->reap);
 }
 
-/* --- certificates ------------------------------------------------------------------ */
-
-/* The domains' pairs, to be freed; borrows their names. */
-static struct web_cert *
-certificates(const struct config *config, size_t *count)
-{
-	struct web_cert *certs = calloc(config->domains_count + 1, sizeof(*certs));
-	size_t n = 0;
-
-	for (size_t i = 0; certs != NULL && i < config->domains_count; i++) {
-		const struct config_domain *d = &config->domains[i];
-
-		if (d->certificate != NULL)
-			certs[n++] = (struct web_cert){ d->certificate, d->key };
-	}
-	*count = n;
-	return certs;
-}
+/* --- SIGHUP ---------------------------------------------------------------------------- */
 
 static void
-reload_certificates(struct role *role, const struct config *config)
+take_over(void *arg, const struct config *loaded)
 {
-	char error[WEB_ERROR_TEXT];
-	size_t n = 0;
-	struct web_cert *certs = certificates(config, &n);
+	struct role *role = arg;
 
-	for (size_t i = 0; certs != NULL && i < role->servers_n; i++)
-		if (web_server_reload_tls(role->servers[i], certs, n, error) != WEB_OK)
-			log_error("certificates-kept", LOG_S("reason", error));
-	free(certs);
-}
-
-/* Takes over what may change while the role runs; what may not is named and waits for a
- * restart. */
-static void
-reload(struct role *role)
-{
-	struct config *loaded = NULL;
-	struct buffer text;
-
-	buffer_init(&text, 4096);
-	if (config_reload(role->site.config, &loaded, &text) != CONFIG_OK) {
-		log_error("reload-refused", LOG_B("reason", buffer_slice(&text)));
-		buffer_free(&text);
-		return;
-	}
-	config_restart_options(role->site.config, loaded, &text);
-	log_set_level(loaded->log_level);
 	role->drain_timeout_s = loaded->drain_timeout_s;
 	owners_set(role->site.owners, loaded);
 	memo_clear(role->site.cards);
-	if (role->site.config->site.http.tls)
-		reload_certificates(role, loaded);
-	if (text.len > 0)
-		log_info("reloaded", LOG_B("restart_needed_for", buffer_slice(&text)));
-	else
-		log_info("reloaded");
-	config_free(&loaded);
-	buffer_free(&text);
+	web_servers_reload(&role->servers, loaded);
 }
 
 /* --- beginning ------------------------------------------------------------------------ */
@@ -243,23 +196,16 @@ start_store(struct role *role)
 {
 	static const char *const listen[] = { REVISION_CHANNEL, NULL };
 	const struct config *config = role->site.config;
-	struct store_options options = {
-		.name = "tmtp site", .listen = listen, .notified = on_notified, .arg = role
+	const struct store_options options = {
+		.name = "tmtp-site",
+		.connections = { [STORE_WRITE] = config->store_connections,
+		                 [STORE_READ] = (config->store_connections + 1) / 2 },
+		.listen = listen,
+		.notified = on_notified,
+		.arg = role,
 	};
-	struct buffer conninfo, error;
 
-	buffer_init(&conninfo, 4096);
-	buffer_init(&error, 1024);
-	options.connections[STORE_WRITE] = config->store_connections;
-	options.connections[STORE_READ] = (config->store_connections + 1) / 2;
-	if (embedded_conninfo(config, "tmtp_site", &conninfo, &error)) {
-		options.conninfo = (const char *)conninfo.data;
-		role->site.store = store_start(&options);
-	} else {
-		log_error("database-unknown", LOG_B("reason", buffer_slice(&error)));
-	}
-	buffer_free(&conninfo);
-	buffer_free(&error);
+	role->site.store = store_open(config, "tmtp_site", &options);
 	return role->site.store != NULL;
 }
 
@@ -288,46 +234,25 @@ start_memory(struct role *role)
 static bool
 start_servers(struct role *role)
 {
-	const struct config_site *c = &role->site.config->site;
-	struct web_options options = { .threads = c->threads, .arg = &role->site };
-	char error[WEB_ERROR_TEXT] = "no memory";
-	struct web_cert *certs = certificates(role->site.config, &options.n_certs);
-	bool good;
+	const struct config *config = role->site.config;
+	struct web_options options = { .threads = config->site.threads, .arg = &role->site };
 
-	options.certs = certs;
-	if (!c->http.tls)
-		options.n_certs = 0;
-	role->routes = site_routes(role->site.config, &options.n_routes);
+	role->routes = site_routes(config, &options.n_routes);
 	options.routes = role->routes;
-	role->servers = calloc(c->http.listen.count, sizeof(struct web_server *));
-	good = certs != NULL && role->routes != NULL && role->servers != NULL;
-	while (good && role->servers_n < c->http.listen.count) {
-		options.listen = c->http.listen.items[role->servers_n].text;
-		good = web_server_start(&options, &role->servers[role->servers_n], error) ==
-		       WEB_OK;
-		role->servers_n += good;
-	}
-	if (!good)
-		log_error("listen-failed", LOG_S("address", options.listen),
-		          LOG_S("reason", error));
-	free(certs);
-	return good;
+	return role->routes != NULL &&
+	       web_servers_start(&role->servers, config, &config->site.http, &options);
 }
 
 static bool
 start_health(struct role *role)
 {
-	struct web_health_options options = { .listen =
-		                                  role->site.config->site.metrics_listen.text,
-		                              .ready = site_is_ready,
-		                              .arg = &role->site };
-	char error[WEB_ERROR_TEXT];
+	const struct web_health_options options = {
+		.listen = role->site.config->site.metrics_listen.text,
+		.ready = store_is_ready,
+		.arg = role->site.store,
+	};
 
-	if (options.listen == NULL ||
-	    web_health_start(&options, &role->health, error) == WEB_OK)
-		return true;
-	log_error("listen-failed", LOG_S("address", options.listen), LOG_S("reason", error));
-	return false;
+	return web_health_begin(&options, &role->health);
 }
 
 static bool
@@ -375,7 +300,7 @@ serve(struct role *role)
 		while ((sig = process_next_signal(role->signal_fd)) != 0) {
 			if (sig == SIGTERM)
 				return;
-			reload(role);
+			reload_config(role->site.config, take_over, role);
 		}
 	}
 }
@@ -387,17 +312,11 @@ serve(struct role *role)
 static void
 drain(struct role *role)
 {
-	int64_t until = clock_mono_ms() + (int64_t)role->drain_timeout_s * 1000 * 5 / 6, left;
-
 	atomic_store(&role->site.draining, true);
 	if (role->health != NULL)
 		web_health_drain(role->health);
-	for (size_t i = 0; i < role->servers_n; i++)
-		web_server_drain(role->servers[i]);
-	for (size_t i = 0; i < role->servers_n; i++) {
-		left = until - clock_mono_ms();
-		web_server_stop(&role->servers[i], left > 0 ? (unsigned)left : 0);
-	}
+	web_servers_drain(&role->servers);
+	web_servers_stop(&role->servers, (int64_t)role->drain_timeout_s * 1000 * 5 / 6);
 	atomic_store(&role->site.stopping, true);
 	if (role->site.aside != NULL)
 		aside_stop(role->site.aside);
@@ -417,7 +336,6 @@ release(struct role *role)
 	owners_free(&role->site.owners);
 	rates_free(&role->site.rates);
 	mailbox_deinit(&role->wake);
-	free(role->servers);
 	free(role->routes);
 	if (role->signal_fd >= 0)
 		(void)close(role->signal_fd);

@@ -2,7 +2,7 @@
 #include "site/handlers.h"
 
 #include "dmtp/card.h"
-#include "web/reply.h"
+#include "web/health.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,46 +12,12 @@
 /* Stands for the configuration's body_max_bytes, or attachment_max_bytes where it is streamed. */
 #define BODY_MAX SIZE_MAX
 
-#define TEXT "text/plain; charset=utf-8"
-
-static void
-on_livez(struct web_request *req, void *arg)
-{
-	(void)arg;
-	web_reply_bytes(req, 200, TEXT, SLICE("ok\n"));
-}
-
-bool
-site_is_ready(void *arg, char *reason, size_t size)
-{
-	struct site *site = arg;
-	struct buffer why;
-	bool up;
-
-	buffer_init(&why, 2048);
-	up = store_is_up(site->store, &why);
-	if (!up) {
-		buffer_add_u8(&why, 0);
-		(void)snprintf(reason, size, "database: %s",
-		               why.failed ? "down" : (const char *)why.data);
-	}
-	buffer_free(&why);
-	return up;
-}
-
-/* The reason is the operator's: the public hears only that. */
 static void
 on_readyz(struct web_request *req, void *arg)
 {
 	struct site *site = arg;
-	char reason[256];
 
-	if (atomic_load(&site->draining))
-		web_reply_bytes(req, 503, TEXT, SLICE("draining\n"));
-	else if (site_is_ready(arg, reason, sizeof(reason)))
-		web_reply_bytes(req, 200, TEXT, SLICE("ok\n"));
-	else
-		web_reply_bytes(req, 503, TEXT, SLICE("not ready\n"));
+	web_health_say(req, atomic_load(&site->draining), store_is_up(site->store, NULL));
 }
 
 static const struct web_route routes[] = {
@@ -76,7 +42,7 @@ static const struct web_route routes[] = {
 	{ WEB_GET, "/v1/channels/:channel/members/:address", on_member_get, 0, WEB_NO_ARGS },
 	{ WEB_DELETE, "/v1/channels/:channel/members/:address", on_member_remove, 0,
 	  WEB_NO_ARGS },
-	{ WEB_GET, "/livez", on_livez, 0, 0 },
+	{ WEB_GET, "/livez", web_health_on_livez, 0, 0 },
 	{ WEB_GET, "/readyz", on_readyz, 0, 0 },
 };
 

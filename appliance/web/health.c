@@ -5,6 +5,7 @@
 #include "web/health.h"
 
 #include "base/buffer.h"
+#include "base/log.h"
 #include "base/metric.h"
 #include "web/reply.h"
 #include "web/request.h"
@@ -23,11 +24,22 @@ struct web_health {
 	_Atomic bool draining;
 };
 
-static void
-on_livez(struct web_request *req, void *arg)
+void
+web_health_on_livez(struct web_request *req, void *arg)
 {
 	(void)arg;
 	web_reply_bytes(req, 200, TEXT, SLICE("ok\n"));
+}
+
+void
+web_health_say(struct web_request *req, bool draining, bool ready)
+{
+	if (draining)
+		web_reply_bytes(req, 503, TEXT, SLICE("draining\n"));
+	else if (ready)
+		web_reply_bytes(req, 200, TEXT, SLICE("ok\n"));
+	else
+		web_reply_bytes(req, 503, TEXT, SLICE("not ready\n"));
 }
 
 static void
@@ -37,9 +49,9 @@ on_readyz(struct web_request *req, void *arg)
 	char reason[200] = "not ready", line[208];
 
 	if (atomic_load(&h->draining)) {
-		web_reply_bytes(req, 503, TEXT, SLICE("draining\n"));
+		web_health_say(req, true, false);
 	} else if (h->ready == NULL || h->ready(h->arg, reason, sizeof(reason))) {
-		web_reply_bytes(req, 200, TEXT, SLICE("ok\n"));
+		web_health_say(req, false, true);
 	} else {
 		(void)snprintf(line, sizeof(line), "%s\n", reason);
 		web_reply_bytes(req, 503, TEXT, slice_str(line));
@@ -64,7 +76,7 @@ on_metrics(struct web_request *req, void *arg)
 }
 
 static const struct web_route health_routes[] = {
-	{ WEB_GET, "/livez", on_livez, 0, 0 },
+	{ WEB_GET, "/livez", web_health_on_livez, 0, 0 },
 	{ WEB_GET, "/readyz", on_readyz, 0, 0 },
 	{ WEB_GET, "/metrics", on_metrics, 0, 0 },
 };
@@ -98,6 +110,18 @@ web_health_start(const struct web_health_options *o, struct web_health **out,
 	}
 	*out = h;
 	return WEB_OK;
+}
+
+bool
+web_health_begin(const struct web_health_options *o, struct web_health **out)
+{
+	char error[WEB_ERROR_TEXT];
+
+	*out = NULL;
+	if (o->listen == NULL || web_health_start(o, out, error) == WEB_OK)
+		return true;
+	log_error("listen-failed", LOG_S("address", o->listen), LOG_S("reason", error));
+	return false;
 }
 
 uint16_t
