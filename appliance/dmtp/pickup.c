@@ -76,3 +76,13 @@ dmtp_pickup_parse(struct slice site, struct slice message, struct slice digest,
 	*out = made;
 	return true;
 }
+
+#define DELAY_MOST_MS 1000
+
+int64_t
+dmtp_pickup_delay_ms(size_t members, uint32_t random)
+{
+	size_t most = members < DELAY_MOST_MS ? members : DELAY_MOST_MS;
+
+	return members <= DMTP_PICKUP_MANY ? 0 : (int64_t)(random % (most + 1));
+}

@@ -43,6 +43,15 @@ void dmtp_pickup_uri(struct buffer *out, struct slice base, const struct dmtp_pi
 void dmtp_pickup_put_uris(struct buffer *list, char *const *others, size_t others_n,
                           const char *own, const struct dmtp_pickup *pickup);
 
+/*
+ * How many milliseconds a home server waits before it picks a message up, so
+ * that not all fetch at the same moment what was sent to many: none for an
+ * ordinary one, else at random up to one for each member that was notified here,
+ * at most a second. random: any number, all equally likely.
+ */
+#define DMTP_PICKUP_MANY 100
+int64_t dmtp_pickup_delay_ms(size_t members, uint32_t random);
+
 /* The three segments behind "/m/" or "/m/a/", each exactly as dmtp_pickup_uri writes it. False leaves out
  * untouched. */
 bool dmtp_pickup_parse(struct slice site, struct slice message, struct slice digest,

@@ -7,6 +7,7 @@
 #include "base/metric.h"
 #include "dmtp/address.h"
 #include "dmtp/message.h"
+#include "dmtp/pickup.h"
 #include "dmtp/uri.h"
 #include "home/copies.h"
 #include "home/judge.h"
@@ -14,6 +15,7 @@
 #include "home/origins.h"
 #include "home/resume.h"
 
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/queue.h>
@@ -44,6 +46,9 @@ METRIC_DEFINE(withdrawn_total, METRIC_COUNTER, "tmtp_pickup_messages_total",
 METRIC_DEFINE(again_total, METRIC_COUNTER, "tmtp_pickup_messages_total", "result=\"again\"",
               "Messages by how their pickup ended.");
 
+METRIC_DEFINE(delayed_total, METRIC_COUNTER, "tmtp_pickups_delayed_total", NULL,
+              "Messages to many whose pickup waited a random moment.");
+
 #define REFUSED(var, reason)                                                   \
 	METRIC_DEFINE(var, METRIC_COUNTER, "tmtp_notifications_refused_total", \
 	              "reason=\"" reason "\"",                                 \
@@ -70,6 +75,7 @@ struct pick {
 	struct fetch *fetch;
 	uint8_t *body;
 	size_t size;
+	struct loop_timer start; /* when many others fetch it as well */
 	bool done;
 	bool differs; /* not all members read the same */
 	int64_t only_account, verified_us;
@@ -106,12 +112,14 @@ struct holders_call {
 };
 
 static void fetch_next(struct pick *p);
+static void on_start(struct loop_timer *timer);
 
 /* --- A pick ------------------------------------------------------------------------ */
 
 static void
 pick_free(struct pick *p)
 {
+	loop_timer_cancel(&p->start);
 	fetch_cancel(&p->fetch);
 	judge_cancel(&p->judge);
 	copies_announce_cancel(&p->announce);
@@ -186,6 +194,7 @@ pick_begin(struct pickups *pickups, struct pickup *info)
 	p->pickups = pickups;
 	p->info = *info;
 	*info = (struct pickup){ .sender = NULL };
+	loop_timer_init(&p->start, pickups->home->loop, on_start, p);
 	split_uris(p);
 	HASH_ADD(hh, pickups->picks, info.notification_id, sizeof(p->info.notification_id), p);
 	pickups->under_way++;
@@ -724,8 +733,17 @@ copy_signature(struct pickup *info, struct slice key, struct slice signature)
 }
 
 static void
+on_start(struct loop_timer *timer)
+{
+	struct pick *p = timer->arg;
+
+	judge_begin(&p->judge, p->pickups->home, &p->info, p->uris, p->uris_n, on_judged, p);
+}
+
+static void
 begin(struct pickups *pickups, struct pickup *info, const struct arrival *a, int64_t invited)
 {
+	int64_t delay_ms = a == NULL ? 0 : dmtp_pickup_delay_ms(a->added, randombytes_random());
 	struct pick *p;
 
 	if (info->sender == NULL || info->channel == NULL || info->uris == NULL) {
@@ -740,7 +758,12 @@ begin(struct pickups *pickups, struct pickup *info, const struct arrival *a, int
 		add_recipients(p, a);
 	else
 		p->differs = true; /* as far as is known */
-	judge_begin(&p->judge, pickups->home, &p->info, p->uris, p->uris_n, on_judged, p);
+	if (delay_ms > 0) {
+		metric_add(&delayed_total, 1);
+		loop_timer_set(&p->start, delay_ms);
+	} else {
+		on_start(&p->start);
+	}
 }
 
 /* Already verified: those who watch see it now; from memory, or each from the store. */

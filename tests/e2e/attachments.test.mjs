@@ -8,6 +8,7 @@ import { after, before, describe, test } from "node:test";
 import { Pair } from "./lib/appliance.mjs";
 import { base32, Crowd } from "./lib/crowd.mjs";
 import { Fork } from "./lib/fork.mjs";
+import { metric } from "./lib/http.mjs";
 import { Proxy } from "./lib/proxy.mjs";
 import { until } from "./lib/wait.mjs";
 
@@ -378,11 +379,14 @@ describe("from upload to download", { concurrency: 1 }, () => {
 		const digest = await uploaded(site, body), { entry } = await pushed(one, site, digest, "crowd");
 		const a = await attachment(one, entry);
 		assert.equal(a.state, "on-opening");
+		const delayed = () => metric(home.ports.homeMetrics, "tmtp_pickups_delayed_total");
+		assert.equal(await delayed(), 1, "the message itself waited a random moment");
 		assert.equal((await download(one, a)).status, 503);
 		assert.equal(hex((await download(one, await untilState(one, entry, "here"))).body), digest);
 		await home.sql(`DELETE FROM tmtp.open_grant WHERE account_id = ${crowd.first + 2n}`);
 		const next = await uploaded(site, octets(MIB)), { entry: eager } = await pushed(one, site, next, "crowd");
 		await untilState(one, eager, "here");
+		assert.equal(await delayed(), 1);
 	});
 
 	test("whoever lets the sender know what was read doesn't mind; who doesn't is waited for by nobody", async () => {

@@ -119,6 +119,26 @@ test_uris_that_do_not_fit_fail(void **state)
 	buffer_free(&list);
 }
 
+/* PROTOCOL.md 11: a short random delay when many members are notified. */
+static void
+test_a_message_to_many_waits_a_random_moment(void **state)
+{
+	bool seen[151] = { false };
+
+	(void)state;
+	for (uint32_t random = 0; random < 1000; random++) {
+		assert_int_equal(dmtp_pickup_delay_ms(1, random), 0);
+		assert_int_equal(dmtp_pickup_delay_ms(100, random), 0);
+		assert_in_range(dmtp_pickup_delay_ms(150, random), 0, 150);
+		seen[dmtp_pickup_delay_ms(150, random)] = true;
+	}
+	for (size_t i = 0; i < 151; i++)
+		assert_true(seen[i]);
+	assert_int_equal(dmtp_pickup_delay_ms(1000000, 1000), 1000);
+	assert_int_equal(dmtp_pickup_delay_ms(1000000, 1001), 0);
+	assert_in_range(dmtp_pickup_delay_ms(SIZE_MAX, UINT32_MAX), 0, 1000);
+}
+
 int
 main(void)
 {
@@ -127,6 +147,7 @@ main(void)
 		cmocka_unit_test(test_other_texts_are_refused),
 		cmocka_unit_test(test_uris_in_order_own_last),
 		cmocka_unit_test(test_uris_that_do_not_fit_fail),
+		cmocka_unit_test(test_a_message_to_many_waits_a_random_moment),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
