@@ -520,6 +520,8 @@ peer_narrow(struct peer *p, unsigned unanswered)
 	if (now > 0 && now / 2 < window)
 		window = now / 2;
 	p->state.window_commands = window == 0 ? 1 : (int)window;
+	log_info("window-narrowed", LOG_S("peer", p->domain), LOG_I("unanswered", unanswered),
+	         LOG_I("commands", p->state.window_commands));
 	for (struct session *s = p->sessions; s != NULL; s = *session_link(s))
 		session_window(s, (unsigned)p->state.window_commands);
 	save(p);
@@ -553,7 +555,8 @@ struct session *
 peer_session(struct peer *p, const char *own, int64_t hint)
 {
 	unsigned max = p->relay->config->relay.sessions_per_domain;
-	unsigned slot = peer_is_probing(p) ? 0 : (unsigned)((uint64_t)hint % max);
+	/* Hashed: the low bits of a number of id_make are alike. */
+	unsigned slot = peer_is_probing(p) ? 0 : hash_octets(&hint, sizeof(hint)) % max;
 	struct session *any = NULL, *s;
 
 	if (!peer_is_open(p))

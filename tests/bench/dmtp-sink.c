@@ -24,6 +24,7 @@
 
 struct options {
 	const char *listen, *domain, *certificate, *key, *ca, *expect, *record;
+	const char *refuse; /* codes, "," between them: of the first commands */
 	struct dmtp_limits limits;
 	uint64_t delay_ms;
 	uint64_t z_every, e_every;    /* recipients, over all sessions; 0: none */
@@ -39,7 +40,7 @@ struct options {
 };
 
 struct counts {
-	uint64_t sessions, sessions_now, unverified, dropped, turned_away;
+	uint64_t sessions, sessions_now, sessions_most, unverified, dropped, turned_away;
 	uint64_t commands, posts, grants, receipts, channels;
 	uint64_t refused; /* commands that a home server would refuse too */
 	uint64_t recipients, z, e;
@@ -106,13 +107,13 @@ print_counts(const struct sink *sink)
 	struct book_counts b = book_counts(sink->book);
 
 	(void)printf(
-	    "{\"sessions\": %lu, \"sessions_now\": %lu, \"unverified\": %lu, "
+	    "{\"sessions\": %lu, \"sessions_now\": %lu, \"sessions_most\": %lu, \"unverified\": %lu, "
 	    "\"dropped\": %lu, \"turned_away\": %lu, \"commands\": %lu, \"posts\": %lu, \"grants\": %lu, "
 	    "\"receipts\": %lu, \"channels\": %lu, \"refused\": %lu, "
 	    "\"recipients\": %lu, \"z\": %lu, \"e\": %lu, ",
-	    c->sessions, c->sessions_now, c->unverified, c->dropped, c->turned_away,
-	    c->commands, c->posts, c->grants, c->receipts, c->channels, c->refused,
-	    c->recipients, c->z, c->e);
+	    c->sessions, c->sessions_now, c->sessions_most, c->unverified, c->dropped,
+	    c->turned_away, c->commands, c->posts, c->grants, c->receipts, c->channels,
+	    c->refused, c->recipients, c->z, c->e);
 	(void)printf("\"ids\": %lu, \"conflicts\": %lu, \"distinct\": %lu, \"again\": %lu, "
 	             "\"expected\": %lu, \"unexpected\": %lu, \"missing\": %lu, "
 	             "\"first_us\": %ld, \"last_us\": %ld}\n",
@@ -127,7 +128,7 @@ reset(struct sink *sink)
 	uint64_t open = sink->counts.sessions_now;
 
 	book_reset(sink->book);
-	sink->counts = (struct counts){ .sessions_now = open };
+	sink->counts = (struct counts){ .sessions_now = open, .sessions_most = open };
 }
 
 /* "stats", "reset", "wait <pairs>", "quit". */
@@ -325,10 +326,28 @@ take_channels(const struct dmtp_channels *c, struct buffer *inside)
 	return r;
 }
 
+/* The code that this command is refused with, whatever it says; NONE: it isn't. */
+static enum dmtp_code
+code_of(const struct sink *sink)
+{
+	const char *at = sink->o.refuse;
+
+	for (uint64_t i = 1; at != NULL && i < sink->counts.commands; i++) {
+		at = strchr(at, ',');
+		at = at == NULL ? NULL : at + 1;
+	}
+	return at == NULL ? DMTP_CODE_NONE : dmtp_code_find(slice_mem(at, strcspn(at, ",")));
+}
+
 static struct dmtp_response
 answer_to(struct session *s, const struct dmtp_command *c, bool cut, struct buffer *inside)
 {
 	struct counts *counts = &s->sink->counts;
+	enum dmtp_code code = code_of(s->sink);
+
+	if (code != DMTP_CODE_NONE)
+		return dmtp_response_make(code == DMTP_CODE_SHUTTING_DOWN ? DMTP_Z : DMTP_E,
+		                          code, (uint32_t)s->sink->o.retry_s);
 
 	if (every(s->sink->o.z_command_every, counts->commands)) {
 		counts->z++;
@@ -728,7 +747,8 @@ on_accepted(void *arg, int fd, const struct net_address *peer, struct listener_s
 		s->next->back = &s->next;
 	sink->sessions = s;
 	sink->counts.sessions++;
-	sink->counts.sessions_now++;
+	if (++sink->counts.sessions_now > sink->counts.sessions_most)
+		sink->counts.sessions_most = sink->counts.sessions_now;
 	if (sink->counts.dropped < sink->o.cut_greetings) {
 		sink->counts.dropped++;
 		end(s, false);
@@ -752,6 +772,7 @@ static const char usage[] =
     "  --z-every N          every Nth recipient gets Z throttled\n"
     "  --e-every N          every Nth recipient gets E channel-closed\n"
     "  --z-command-every N  every Nth command gets Z throttled\n"
+    "  --refuse CODE[,CODE] so many first commands get E (or Z shutting-down) with these codes\n"
     "  --z-greetings N      the first N sessions get Z throttled instead of a greeting\n"
     "  --i-after N          I throttled after a session's Nth command\n"
     "  --retry N            the seconds that such a Z or I says (1)\n"
@@ -810,40 +831,33 @@ parse_limits(struct dmtp_limits *l, char *text)
 		die("--limits", "below the floor that every server grants");
 }
 
-enum { TEXTS = 7 };
+enum { TEXTS = 8 };
 
 static void
 parse_options(struct options *o, int argc, char **argv)
 {
-	const char **const texts[TEXTS] = { &o->listen, &o->domain, &o->certificate, &o->key,
-		                            &o->ca,     &o->expect, &o->record };
+	const char **const texts[TEXTS] = {
+		&o->listen, &o->domain, &o->certificate, &o->key,
+		&o->ca,     &o->expect, &o->record,      &o->refuse
+	};
 	uint64_t *const numbers[] = { &o->delay_ms,        &o->z_every,     &o->e_every,
 		                      &o->z_command_every, &o->retry_s,     &o->x_after,
 		                      &o->drop_after,      &o->drop_times,  &o->i_after,
 		                      &o->silent_after,    &o->z_greetings, &o->cut_greetings };
-	static const struct option longs[] = { { "listen", 1, NULL, 0 },
-		                               { "domain", 1, NULL, 0 },
-		                               { "certificate", 1, NULL, 0 },
-		                               { "key", 1, NULL, 0 },
-		                               { "ca", 1, NULL, 0 },
-		                               { "expect", 1, NULL, 0 },
-		                               { "record", 1, NULL, 0 },
-		                               { "delay-ms", 1, NULL, 0 },
-		                               { "z-every", 1, NULL, 0 },
-		                               { "e-every", 1, NULL, 0 },
-		                               { "z-command-every", 1, NULL, 0 },
-		                               { "retry", 1, NULL, 0 },
-		                               { "x-after", 1, NULL, 0 },
-		                               { "drop-after", 1, NULL, 0 },
-		                               { "drop-times", 1, NULL, 0 },
-		                               { "i-after", 1, NULL, 0 },
-		                               { "silent-after", 1, NULL, 0 },
-		                               { "z-greetings", 1, NULL, 0 },
-		                               { "cut-greetings", 1, NULL, 0 },
-		                               { "limits", 1, NULL, 'l' },
-		                               { "plain", 0, NULL, 'p' },
-		                               { "help", 0, NULL, 'h' },
-		                               { NULL, 0, NULL, 0 } };
+	static const struct option longs[] = {
+		{ "listen", 1, NULL, 0 },      { "domain", 1, NULL, 0 },
+		{ "certificate", 1, NULL, 0 }, { "key", 1, NULL, 0 },
+		{ "ca", 1, NULL, 0 },          { "expect", 1, NULL, 0 },
+		{ "record", 1, NULL, 0 },      { "refuse", 1, NULL, 0 },
+		{ "delay-ms", 1, NULL, 0 },    { "z-every", 1, NULL, 0 },
+		{ "e-every", 1, NULL, 0 },     { "z-command-every", 1, NULL, 0 },
+		{ "retry", 1, NULL, 0 },       { "x-after", 1, NULL, 0 },
+		{ "drop-after", 1, NULL, 0 },  { "drop-times", 1, NULL, 0 },
+		{ "i-after", 1, NULL, 0 },     { "silent-after", 1, NULL, 0 },
+		{ "z-greetings", 1, NULL, 0 }, { "cut-greetings", 1, NULL, 0 },
+		{ "limits", 1, NULL, 'l' },    { "plain", 0, NULL, 'p' },
+		{ "help", 0, NULL, 'h' },      { NULL, 0, NULL, 0 }
+	};
 	int at, c;
 
 	*o = (struct options){ .listen = "127.0.0.1:0", .retry_s = 1 };

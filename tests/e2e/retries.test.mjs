@@ -21,7 +21,7 @@ function pairOfItsOwn(options) {
 }
 
 describe("a peer that can't take everything at once", () => {
-	const its = pairOfItsOwn({ routes: ["z.test", "i.test", "x.test", "drop.test", "gone.test", "ahead.test"] });
+	const its = pairOfItsOwn({ routes: ["z.test", "i.test", "x.test", "drop.test", "halved.test", "e.test", "four.test", "gone.test", "ahead.test"] });
 	let site, ann;
 
 	before(async () => {
@@ -122,6 +122,43 @@ describe("a peer that can't take everything at once", () => {
 		assert.equal((await site.settled(id)).delivered, 1);
 		assert.equal(its_.record(id).length, 4);
 		assert.equal(await batch(id, "lost_alone"), "0");
+	});
+
+	test("each lost session halves the window, and what is answered afterwards doubles it again", async () => {
+		const its_ = await sink("halved.test", "--limits", "rcpts=100", "--drop-after", "2", "--drop-times", "2", "--delay-ms", "100");
+		const crowd = await Crowd.make(site, "news", "halved.test", "h", 1600), from = its.shop.now;
+		const id = await site.push("news", "*", "Sixteen commands");
+		const narrowed = (commands) => its.shop.line(new RegExp(`^event=window-narrowed .*peer=halved\\.test unanswered=${commands * 2} commands=${commands}`), from);
+		await narrowed(4);
+		await narrowed(2);
+		assert.equal((await site.settled(id)).delivered >= 1600, true);
+		assert.equal(crowd.count, 1600);
+		assert.equal((await its_.stats()).dropped, 2);
+		await until("the window to be the peer's own again", async () => ["", "0"].includes(await peer("halved.test", "p.window_commands")));
+	});
+
+	test("an answer that speaks for the session leaves the message in the queue: it is delivered, once, when the peer takes it", async () => {
+		const its_ = await sink("e.test", "--refuse", "limit,unknown-command");
+		const crowd = await Crowd.make(site, "news", "e.test", "e", 1);
+		const id = await site.push("news", `${crowd.member(1)}@e.test`, "Not in this session");
+		assert.deepEqual(await site.settled(id), { waiting: 0, delivered: 1, failed: 0, dead: 0, rejected: 0 });
+		assert.equal(its_.record(id).length, 1);
+		assert.equal((await its_.stats()).sessions, 3);
+	});
+
+	test("however many sites write to a domain: they share at most four sessions, unless the operator says otherwise", async () => {
+		const its_ = await sink("four.test");
+		const sites = await Promise.all(Array.from({ length: 8 }, (_, i) => its.shop.makeSite(`four${i}`, ["news"])));
+		for (const [i, one] of sites.entries())
+			await Crowd.make(one, "news", "four.test", `f${i}`, 1);
+		// The first message to a domain goes out alone; what comes then is spread.
+		for (const to of [sites.slice(0, 1), sites, sites]) {
+			const ids = await Promise.all(to.map((one) => one.push("news", "*", "One of eight")));
+			for (const [i, one] of to.entries())
+				assert.equal((await one.settled(ids[i])).delivered, 1);
+		}
+		const { sessions, sessions_most: most } = await its_.stats();
+		assert.ok(sessions >= 2 && sessions <= 4 && most === sessions, `${sessions} sessions, ${most} at once`);
 	});
 
 	// What a clock that was an hour ahead leaves in the database once it is right again.

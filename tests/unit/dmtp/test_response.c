@@ -64,12 +64,31 @@ test_every_code_has_a_name_and_comes_back(void **state)
 	                 DMTP_CODE_OTHER); /* case-sensitive */
 	assert_int_equal(dmtp_code_find(SLICE("")), DMTP_CODE_NONE);
 	assert_string_equal(dmtp_code_name(DMTP_CODE_OTHER), "");
-	assert_int_equal(dmtp_code_speaks(DMTP_CODE_CHANNEL_CLOSED), DMTP_SPEAKS_RCPT);
-	assert_int_equal(dmtp_code_speaks(DMTP_CODE_DUPLICATE_CONFLICT),
-	                 DMTP_SPEAKS_NOTIFICATION);
-	assert_int_equal(dmtp_code_speaks(DMTP_CODE_LIMIT), DMTP_SPEAKS_SESSION);
-	assert_int_equal(dmtp_code_speaks(DMTP_CODE_SHUTTING_DOWN), DMTP_SPEAKS_SESSION);
-	assert_int_equal(dmtp_code_speaks(DMTP_CODE_OTHER), DMTP_SPEAKS_NOTIFICATION);
+}
+
+/* PROTOCOL.md 7: what speaks for the session leaves the notification in the queue. */
+static void
+test_whom_each_code_speaks_for(void **state)
+{
+	static const enum dmtp_speaks speaks[] = {
+		[DMTP_CODE_CHANNEL_CLOSED] = DMTP_SPEAKS_RCPT,
+		[DMTP_CODE_THROTTLED] = DMTP_SPEAKS_NOTIFICATION,
+		[DMTP_CODE_STORAGE] = DMTP_SPEAKS_NOTIFICATION,
+		[DMTP_CODE_TOO_LARGE] = DMTP_SPEAKS_NOTIFICATION,
+		[DMTP_CODE_DUPLICATE_CONFLICT] = DMTP_SPEAKS_NOTIFICATION,
+		[DMTP_CODE_MALFORMED] = DMTP_SPEAKS_NOTIFICATION,
+		[DMTP_CODE_TLS_REQUIRED] = DMTP_SPEAKS_SESSION,
+		[DMTP_CODE_UNVERIFIED_SENDER] = DMTP_SPEAKS_SESSION,
+		[DMTP_CODE_NOT_NOW] = DMTP_SPEAKS_SESSION,
+		[DMTP_CODE_LIMIT] = DMTP_SPEAKS_SESSION,
+		[DMTP_CODE_UNKNOWN_COMMAND] = DMTP_SPEAKS_SESSION,
+		[DMTP_CODE_SHUTTING_DOWN] = DMTP_SPEAKS_SESSION,
+		[DMTP_CODE_OTHER] = DMTP_SPEAKS_NOTIFICATION,
+	};
+
+	(void)state;
+	for (int i = 1; i < (int)COUNT(speaks); i++)
+		assert_int_equal(dmtp_code_speaks((enum dmtp_code)i), speaks[i]);
 }
 
 static void
@@ -331,6 +350,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_whom_each_code_speaks_for),
 		cmocka_unit_test(test_the_forms_that_are_written),
 		cmocka_unit_test(test_every_code_has_a_name_and_comes_back),
 		cmocka_unit_test(test_responses_are_read),
