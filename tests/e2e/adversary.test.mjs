@@ -21,7 +21,7 @@ const random = (n = 20) => crypto.randomBytes(n);
 
 describe("an adversary", () => {
 	const its = new Pair();
-	let dns, site, other, ann, shop, wild, grant, foreign, wildGrant, inward;
+	let dns, site, other, ann, shop, wild, grant, foreign, wildGrant, inward, handshakes;
 
 	before(async () => {
 		const [port] = await freePorts(1);
@@ -48,8 +48,26 @@ describe("an adversary", () => {
 		inward = { ...its.authority.issue("inward.test"), grant: await grantOf("shop@inward.test") };
 		shop = { cert: fs.readFileSync(its.authority.file("shop.test.pem")), key: fs.readFileSync(its.authority.file("shop.test.key")) };
 		wild = its.authority.issue("wild.test");
+		handshakes = ["", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"].map(unfinished); // while the other tests run
 	});
 	after(() => its.stop());
+
+	// A TLS handshake of which these octets come at once, and then one a second, if it has begun.
+	function unfinished(octets) {
+		const began = Date.now(), socket = net.connect(its.home.ports.dmtps, "127.0.0.1");
+		const trickle = octets === "" ? undefined : setInterval(() => socket.write("x"), 1000);
+		const seen = { from: its.home.now };
+		socket.on("error", () => {});
+		socket.on("connect", () => {
+			seen.at = `127\\.0\\.0\\.1:${socket.localPort}`;
+			socket.write(octets, "latin1");
+		});
+		seen.took = new Promise((resolve) => socket.on("close", () => {
+			clearInterval(trickle);
+			resolve(Date.now() - began);
+		}));
+		return seen;
+	}
 
 	const session = (identity, more = {}) => new Session({ port: its.home.ports.dmtps, domain: "home.test", ca: its.authority.pem, ...identity, more });
 	const note = (more) => compose({ from: "shop@shop.test", to: "orders.shop@shop.test", uris: ["https://shop.test/m/nothing"], rcpts: [grant], ...more }).post;
@@ -398,6 +416,14 @@ describe("an adversary", () => {
 		await once(wild, "POST", { ...honest.post, uris: [its.origin.put("wild.test", honest.octets)] });
 		await ann.has("Truth");
 		assert.deepEqual((await ann.subjects()).filter((subject) => /L[iy]e/.test(subject ?? "")), []);
+	});
+
+	test("slowloris: a handshake that doesn't begin, or trickles, is over after thirty seconds", { timeout: 60_000 }, async () => {
+		for (const { took, at, from } of handshakes) {
+			const ms = await took;
+			assert.ok(ms >= 29_500 && ms < 45_000, `${ms} ms`);
+			await its.home.line(new RegExp(`^event=dmtp-session-ended .*address=${at} reason="TLS handshake: `), from);
+		}
 	});
 });
 

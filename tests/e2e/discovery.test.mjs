@@ -15,7 +15,7 @@ const domains = Array.from({ length: 30 }, (_, i) => `d${i}.test`), guarded = do
 
 describe("discovery", () => {
 	const its = new Pair();
-	let dns, site, first, second, starttls, dead, host, used = 0;
+	let dns, site, first, second, starttls, dead, host, silent, used = 0, kept = [];
 
 	// 127.x.y.z for the well-known ports, which no SRV record can change: one of this run's own.
 	const ownAddress = () => `127.${2 + Math.floor(Math.random() * 250)}.${Math.floor(Math.random() * 256)}.${1 + Math.floor(Math.random() * 250)}`;
@@ -49,6 +49,7 @@ describe("discovery", () => {
 		for (const proxy of [first, second, starttls])
 			its.also(() => proxy.close());
 		site = await its.shop.makeSite("shop", ["orders"]);
+		await beginSilent(); // it takes half a minute, while the other tests run
 	});
 	after(() => its.stop());
 	afterEach(() => {
@@ -64,6 +65,9 @@ describe("discovery", () => {
 	const srv = (service, priority, weight, port, target) => `_${service}._tcp.${domain.split(".")[0]} SRV ${priority} ${weight} ${port} ${target}`;
 	const address = (ip) => `${domain.split(".")[0]} A ${ip}`;
 
+	// All that the zone says from now on, and what it says all the time.
+	const tell = (...records) => dns.set(...records, ...kept);
+
 	// From now on it is about a new domain, of which the zone says what records() answers.
 	async function zone(records, about = domains[used++]) {
 		domain = about;
@@ -71,7 +75,26 @@ describe("discovery", () => {
 		await ann.hold(site, "orders");
 		for (const proxy of [first, second, starttls])
 			proxy.accepted = 0;
-		await dns.set(...records());
+		await tell(...records());
+	}
+
+	// A domain whose first target takes connections and never says a word.
+	async function beginSilent() {
+		const server = net.createServer((socket) => {
+			silent.seen++;
+			socket.on("error", () => {});
+			socket.on("close", () => { silent.left++; });
+			socket.resume();
+		});
+		await new Promise((resolve, reject) => server.on("error", reject).listen(0, "127.0.0.1", resolve));
+		its.also(() => new Promise((resolve) => server.close(resolve)));
+		silent = { seen: 0, left: 0 };
+		kept = ["still A 127.0.0.1", `_dmtps._tcp.${domains[used].split(".")[0]} SRV 0 0 ${server.address().port} still`,
+			`_dmtps._tcp.${domains[used].split(".")[0]} SRV 1 0 ${its.home.ports.dmtps} still`];
+		await zone(() => []);
+		silent.ann = ann;
+		silent.id = await site.push("orders", ann.address, "Passed over");
+		await until("the silent target to be tried", () => silent.seen === 1);
 	}
 
 	const push = () => site.push("orders", ann.address, `Message ${++n}`);
@@ -163,7 +186,7 @@ describe("discovery", () => {
 		await zone(() => [local, srv("dmtps", 0, 0, 0, "."), srv("dmtp", 0, 0, 0, "."), address(host)]);
 		const id = await push();
 		await failed(id, /takes no DMTP/);
-		await dns.set(local, srv("dmtps", 0, 0, first.port, "host"));
+		await tell(local, srv("dmtps", 0, 0, first.port, "host"));
 		await recovers(id);
 		assert.equal(await its.shop.sql(`SELECT count(*) FROM tmtp.peer p JOIN tmtp.domain d USING (domain_id) WHERE d.name = '${domain}' AND p.refused_since IS NOT NULL`), "0", "what it said before counts no more");
 	});
@@ -171,7 +194,7 @@ describe("discovery", () => {
 	test("\".\" for both for 48 hours: dead, with the reason; what is pushed after it moved is sent", async () => {
 		await zone(() => [local, srv("dmtps", 0, 0, 0, "."), srv("dmtp", 0, 0, 0, "."), address(host)]);
 		await final(await push(), /DNS has said for two days that the domain takes no DMTP; last: the domain's records say that it takes no DMTP/);
-		await dns.set(local, srv("dmtps", 0, 0, first.port, "host"));
+		await tell(local, srv("dmtps", 0, 0, first.port, "host"));
 		// What is pushed before the old answer's time is over still goes by it.
 		await until("a delivery", async () => (await site.settled(await push())).delivered === 1);
 	});
@@ -214,7 +237,7 @@ describe("discovery", () => {
 		await zone(() => [local]);
 		const id = await push();
 		await failed(id, /no such name/);
-		await dns.set(local, srv("dmtps", 0, 0, first.port, "host"));
+		await tell(local, srv("dmtps", 0, 0, first.port, "host"));
 		await recovers(id);
 	});
 
@@ -232,14 +255,14 @@ describe("discovery", () => {
 		await dns.lame();
 		const id = await push();
 		await failed(id, /name servers gave no usable answer/);
-		await dns.set(local, srv("dmtps", 0, 0, first.port, "host"));
+		await tell(local, srv("dmtps", 0, 0, first.port, "host"));
 		await recovers(id);
 	});
 
 	test("a zone that changes is noticed when what it said has run out", async () => {
 		await zone(() => [local, srv("dmtps", 0, 0, first.port, "host")]);
 		await arrives();
-		await dns.set(local, srv("dmtps", 0, 0, second.port, "host"));
+		await tell(local, srv("dmtps", 0, 0, second.port, "host"));
 		first.refuse();
 		await arrives();
 		assert.equal(second.accepted, 1);
@@ -273,7 +296,7 @@ describe("discovery", () => {
 			const id = await push();
 			await failed(id, /hostname mismatch/);
 			assert.ok(seen > 0);
-			await dns.set(local, srv("dmtps", 0, 0, first.port, "host"));
+			await tell(local, srv("dmtps", 0, 0, first.port, "host"));
 			await recovers(id);
 		} finally {
 			await new Promise((resolve) => other.close(resolve));
@@ -292,5 +315,13 @@ describe("discovery", () => {
 		} finally {
 			await new Promise((resolve) => server.close(resolve));
 		}
+	});
+
+	test("a target that takes the connection and stays silent is passed over: the next one is tried, in the same attempt", { timeout: 90_000 }, async () => {
+		await until(() => `the silent target to be left: ${silent.seen} ${silent.left}`, () => silent.left === 1, { ms: 60_000 });
+		assert.equal((await site.settled(silent.id)).delivered, 1);
+		await silent.ann.has("Passed over");
+		assert.equal(silent.seen, 1);
+		assert.equal(its.shop.lines.filter((line) => /^event=peer-failed /.test(line) && line.includes(`peer=${silent.ann.address.split("@")[1]} `)).length, 0);
 	});
 });
