@@ -32,7 +32,7 @@ export class Target {
 		this.invitations = settings.INVITATIONS !== "off";
 		this.switchInvitations = null; // (on) => …, where the suite may change the server's configuration
 		this.guest = settings.GUEST || null;
-		this.partial = false;
+		this.partial = false; // only some of the checks run
 		this.long = settings.LONG === "1";
 		this.origin = null;
 		this.authority = new Authority(settings.CERTS, ...[this.sender, this.other, this.guest ?? this.sender].map((address) => address.split("@")[1]));
