@@ -246,7 +246,7 @@ PAGES := README.md CHANGELOG.md CONTRIBUTING.md LICENSE deploy/README.md deploy/
          schema/README.md schema/roles.sql \
          appliance/site/API.md appliance/home/API.md appliance/panel/API.md appliance/dmtp/PROTOCOL.md \
          tests/bench/README.md tests/chaos/README.md tests/conformance/README.md tests/vectors/README.md \
-         tests/e2e/ADVERSARY.md
+         tests/e2e/ADVERSARY.md tests/STATEMENTS.md
 
 .PHONY: install
 install: all $(BUILD)/tmtp.conf.5

@@ -34,6 +34,7 @@ files() { # of a prefix
 		$1/share/doc/tmtp/nginx.conf.sample
 		$1/share/doc/tmtp/schema/README.md
 		$1/share/doc/tmtp/schema/roles.sql
+		$1/share/doc/tmtp/tests/STATEMENTS.md
 		$1/share/doc/tmtp/tests/bench/README.md
 		$1/share/doc/tmtp/tests/chaos/README.md
 		$1/share/doc/tmtp/tests/conformance/README.md

@@ -28,6 +28,7 @@ const own = env.HOST ? null : await Own.start();
 let failed = 1;
 try {
 	const target = new Target(own ? { ...own.tell(), LONG: env.LONG } : env);
+	target.partial = Boolean(env.ONLY);
 	if (own)
 		target.switchInvitations = (on) => own.restart("invitations", String(on));
 	try {

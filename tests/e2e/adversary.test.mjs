@@ -426,26 +426,3 @@ describe("an adversary", () => {
 		}
 	});
 });
-
-// Tables that name tests: `file`: "title"; in C the title is the function.
-describe("the adversary's table, and the pre-draft's of a client", () => {
-	const rowsOf = (file, after) => fs.readFileSync(path.join(here, "..", file), "utf8").split(after).at(-1).split("\n").filter((line) => /^\| [^-]/.test(line)).slice(1);
-	const sources = new Map();
-	const has = (file, title) => {
-		if (!sources.has(file))
-			sources.set(file, fs.readFileSync(path.join(here, "..", file), "utf8"));
-		return file.endsWith(".c") ? sources.get(file).includes(`\n${title}(`) : sources.get(file).includes(`"${title}"`);
-	};
-
-	for (const [file, after, least] of [["e2e/ADVERSARY.md", "# ", 14], ["conformance/README.md", "requirements of a client", 11]])
-		test(`${file} names tests that there are, in every row`, () => {
-			const rows = rowsOf(file, after);
-			assert.ok(rows.length >= least, `${rows.length} rows`);
-			for (const row of rows) {
-				const named = [...row.split("|").at(-2).matchAll(/`([\w./-]+)`: "((?:[^"\\]|\\.)*)"/g)];
-				assert.ok(named.length > 0, `no test is named: ${row}`);
-				for (const [, where, title] of named)
-					assert.ok(has(where, title), `${where} has no test "${title}"`);
-			}
-		});
-});

@@ -7,13 +7,14 @@ import path from "node:path";
 
 const srvId = (name) => `otherName:1.3.6.1.5.5.7.8.7;IA5STRING:${name}`;
 
-// What each form says; a and b are the two senders' domains.
-function formsOf(a, b) {
+// What each form says; a and b are the two senders' domains, c the guest's.
+function formsOf(a, b, c) {
 	const parent = a.split(".").slice(1).join(".");
 	return {
 		sender: { names: `DNS:${a}` },
 		other: { names: `DNS:${b}` },
 		both: { names: `DNS:${a},DNS:${b}` },
+		guest: { names: `DNS:${c}` },
 		srv: { names: srvId(`_dmtps.${a}`) },
 		"srv-plain": { names: srvId(`_dmtp.${a}`) },
 		"srv-foreign": { names: srvId(`_xmpp-server.${a}`) },
@@ -32,8 +33,8 @@ function formsOf(a, b) {
 }
 
 export class Authority {
-	constructor(dir, a, b) {
-		Object.assign(this, { dir, forms: formsOf(a, b), cache: new Map() });
+	constructor(dir, a, b, c) {
+		Object.assign(this, { dir, forms: formsOf(a, b, c), cache: new Map() });
 		this.scratch = fs.mkdtempSync(path.join(os.tmpdir(), "certificates-"));
 		this.ca = fs.readFileSync(path.join(dir, "ca.pem"));
 	}

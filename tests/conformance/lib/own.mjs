@@ -18,7 +18,7 @@ const tmtpctl = path.join(path.dirname(tmtpd), "tmtpctl");
 const account = process.getuid() === 0 ? "nobody" : os.userInfo().username;
 
 const defaults = {
-	DOMAIN: "home.test", SENDER: "shop@shop.test", OTHER: "shop@rival.test", FRIEND: "fay@shop.test", CHANNEL: "orders",
+	DOMAIN: "home.test", SENDER: "shop@shop.test", OTHER: "shop@rival.test", FRIEND: "fay@shop.test", GUEST: "visitor@guest.test", CHANNEL: "orders",
 	COMMAND: "65536", IDLE: "10", MESSAGE: "100000", NOOPS: "3", PIPELINE: "8", RCPTS: "100", URIS: "4",
 };
 const domainOf = (address) => address.split("@")[1];
@@ -116,7 +116,9 @@ ${senders.map((sender) => `route "${sender}" {
 
 	spawn() {
 		this.log = "";
-		this.child = spawn(tmtpd, ["-c", this.conf], { stdio: ["ignore", "ignore", "pipe"], cwd: "/" });
+		// No route pins the guest's authority: it is one of the system's trust roots.
+		const env = { ...process.env, SSL_CERT_FILE: path.join(this.certificates, "ca.pem") };
+		this.child = spawn(tmtpd, ["-c", this.conf], { stdio: ["ignore", "ignore", "pipe"], cwd: "/", env });
 		this.ended = new Promise((resolve) => this.child.on("exit", resolve));
 		return new Promise((resolve, reject) => {
 			this.child.on("error", reject);
@@ -212,7 +214,7 @@ ${senders.map((sender) => `route "${sender}" {
 
 	// What a suite has to know of it, by its names.
 	tell() {
-		const names = ["PORT", "STARTTLS_PORT", "PICKUP_PORT", "DOMAIN", "SENDER", "OTHER", "FRIEND", "INBOX", "SITE", "MEMBERS", "CLOSED", "CHANNEL", "GRANTS", "REVOKED"];
+		const names = ["PORT", "STARTTLS_PORT", "PICKUP_PORT", "DOMAIN", "SENDER", "OTHER", "FRIEND", "GUEST", "INBOX", "SITE", "MEMBERS", "CLOSED", "CHANNEL", "GRANTS", "REVOKED"];
 		return { HOST: "127.0.0.1", CERTS: this.certificates, ...Object.fromEntries(names.filter((name) => this.settings[name]).map((name) => [name, this.settings[name]])) };
 	}
 

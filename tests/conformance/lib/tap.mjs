@@ -12,6 +12,9 @@ export function check(clause, name, run, { slow = false, last = false } = {}) {
 	checks.push({ clause, name, run, slow, last });
 }
 
+// Every check's name, as it is printed.
+export const names = () => checks.map(({ clause, name }) => `${clause}: ${name}`);
+
 const indent = (text) => text.split("\n").map((line) => `    ${line}`).join("\n");
 
 function judge(error) {

@@ -31,9 +31,11 @@ export class Target {
 		this.revoked = settings.REVOKED ? grantOf(settings.REVOKED) : null;
 		this.invitations = settings.INVITATIONS !== "off";
 		this.switchInvitations = null; // (on) => …, where the suite may change the server's configuration
+		this.guest = settings.GUEST || null;
+		this.partial = false; // only some of the checks run
 		this.long = settings.LONG === "1";
 		this.origin = null;
-		this.authority = new Authority(settings.CERTS, ...[this.sender, this.other].map((address) => address.split("@")[1]));
+		this.authority = new Authority(settings.CERTS, ...[this.sender, this.other, this.guest ?? this.sender].map((address) => address.split("@")[1]));
 		this.ca = this.authority.ca;
 	}
 
