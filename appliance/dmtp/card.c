@@ -149,6 +149,13 @@ read_text(const json_t *value, size_t max, char **out)
 	return *out == NULL ? DMTP_CARD_NO_MEMORY : DMTP_CARD_OK;
 }
 
+static void
+drop_text(char **text)
+{
+	free(*text);
+	*text = NULL;
+}
+
 static enum dmtp_card_rc
 read_card(const json_t *root, struct dmtp_card *out)
 {
@@ -165,10 +172,10 @@ read_card(const json_t *root, struct dmtp_card *out)
 	                    &out->name)) != DMTP_CARD_OK)
 		return rc;
 	rc = read_text(json_object_get(root, "icon"), 2048, &out->icon);
-	if (out->icon != NULL && strncmp(out->icon, "https://", 8) != 0) {
-		free(out->icon);
-		out->icon = NULL;
-	}
+	if (out->name != NULL && text_characters(slice_str(out->name)) > DMTP_CARD_NAME)
+		drop_text(&out->name);
+	if (out->icon != NULL && strncmp(out->icon, "https://", 8) != 0)
+		drop_text(&out->icon);
 	return rc;
 }
 

@@ -110,6 +110,63 @@ test_keys_and_hosts_that_are_none_are_passed_over(void **state)
 	dmtp_card_free(&card);
 }
 
+static char *
+name_of(const char *name)
+{
+	struct dmtp_card *card;
+	char text[1024], *out;
+
+	(void)snprintf(text, sizeof(text), "{\"dmtp\": 1, \"name\": \"%s\"}", name);
+	card = card_of(text);
+	out = card->name;
+	card->name = NULL;
+	dmtp_card_free(&card);
+	return out;
+}
+
+/* Characters are code points, of one octet or of four. */
+static void
+test_a_name_has_at_most_100_characters(void **state)
+{
+	static const char *const characters[] = { "a", "\xc3\xa9", "\xf0\x9f\x92\x8c" };
+	char text[4 * (DMTP_CARD_NAME + 1) + 1], *name;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(characters); i++) {
+		text[0] = '\0';
+		for (int n = 0; n < DMTP_CARD_NAME; n++)
+			strcat(text, characters[i]);
+		name = name_of(text);
+		assert_non_null(name);
+		assert_string_equal(name, text);
+		free(name);
+		strcat(text, characters[i]);
+		assert_null(name_of(text));
+	}
+	assert_null(name_of("a\\u0007b"));
+	assert_null(name_of(""));
+}
+
+static void
+test_an_icon_is_over_https(void **state)
+{
+	static const char *const none[] = { "http://a.example/i.png", "//a.example/i.png",
+		                            "javascript:alert(1)",
+		                            "data:image/png;base64,AA==" };
+	struct dmtp_card *card;
+	char text[256];
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(none); i++) {
+		(void)snprintf(text, sizeof(text),
+		               "{\"dmtp\": 1, \"name\": \"A\", \"icon\": \"%s\"}", none[i]);
+		card = card_of(text);
+		assert_null(card->icon);
+		assert_string_equal(card->name, "A");
+		dmtp_card_free(&card);
+	}
+}
+
 /* Numbers of a stranger's choosing allocate nothing beyond what is read. */
 static void
 test_bounds(void **state)
@@ -266,6 +323,8 @@ main(void)
 		cmocka_unit_test(test_a_whole_card),
 		cmocka_unit_test(test_what_is_no_card),
 		cmocka_unit_test(test_keys_and_hosts_that_are_none_are_passed_over),
+		cmocka_unit_test(test_a_name_has_at_most_100_characters),
+		cmocka_unit_test(test_an_icon_is_over_https),
 		cmocka_unit_test(test_bounds),
 		cmocka_unit_test(test_what_is_written_is_read_and_the_oldest_keys_give_way),
 		cmocka_unit_test(test_signatures_are_judged),
