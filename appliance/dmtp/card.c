@@ -310,6 +310,13 @@ dmtp_card_key_counts(const struct dmtp_card *card, struct slice key, int64_t at_
 	return found != NULL && is_valid_at(found, at_s);
 }
 
+bool
+dmtp_card_proof_counts(const struct dmtp_card *card, struct slice key, int64_t until,
+                       int64_t now_s)
+{
+	return now_s < until && (card == NULL || dmtp_card_key_counts(card, key, now_s));
+}
+
 enum dmtp_card_verdict
 dmtp_card_judge_auth(const struct dmtp_card *card, const struct dmtp_card_auth *a,
                      int64_t now_s, int64_t *until)
@@ -323,6 +330,6 @@ dmtp_card_judge_auth(const struct dmtp_card *card, const struct dmtp_card_auth *
 	if (!dmtp_auth_verify(a->exporter, a->client, a->server, a->signature,
 	                      found->public_key))
 		return DMTP_CARD_FORGED;
-	*until = found->until;
+	*until = found->until < now_s + DMTP_PROOF_S ? found->until : now_s + DMTP_PROOF_S;
 	return DMTP_CARD_GOOD;
 }
