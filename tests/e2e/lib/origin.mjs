@@ -75,7 +75,7 @@ export class DomainKey {
 }
 
 const names = ["plain", "signs", "unsigned", "nocard", "broken", "silent", "redirects", "large", "hosts", "cdn.hosts", "rotates", "ended", "future", "proves", "late",
-	"slow1", "slow2", "quick", "ends", "hangs", "busy", "waits", "forever", ...Array.from({ length: 9 }, (_, i) => `many${i}`)];
+	"slow1", "slow2", "quick", "ends", "hangs", "busy", "down", "closed", "waits", "forever", ...Array.from({ length: 9 }, (_, i) => `many${i}`)];
 export const wild = names.map((name) => `${name}.test`);
 
 // For Pair.start: a home server, and many senders that are made up, whose web server is pair.origin.
