@@ -474,14 +474,12 @@ set_urls(const struct value_input *in, struct config_strings *out, struct buffer
 static bool
 set_title(const char *text, char **out, struct buffer *why)
 {
-	size_t characters = 0, len = strlen(text);
+	size_t len = strlen(text);
 	bool good = text_is_utf8(slice_str(text));
 
-	for (size_t i = 0; good && i < len; i++) {
+	for (size_t i = 0; good && i < len; i++)
 		good = (unsigned char)text[i] >= ' ' && text[i] != 0x7f;
-		characters += ((unsigned char)text[i] & 0xc0) != 0x80;
-	}
-	if (!good || characters > TITLE_CHARACTERS)
+	if (!good || text_characters(slice_str(text)) > TITLE_CHARACTERS)
 		return refuse(why, text, "is not one line of at most 100 characters of UTF-8");
 	return keep_text(text, len, out, why);
 }

@@ -168,6 +168,16 @@ text_is_utf8(struct slice s)
 	return true;
 }
 
+size_t
+text_characters(struct slice s)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < s.len; i++)
+		n += (s.data[i] & 0xc0) != 0x80;
+	return n;
+}
+
 bool
 text_parse_u64(struct slice s, uint64_t max, uint64_t *out)
 {

@@ -31,6 +31,9 @@ bool text_is_name(struct slice s);
 /* Well-formed UTF-8 (RFC 3629: no surrogates, nothing overlong, up to U+10FFFF). */
 bool text_is_utf8(struct slice s);
 
+/* Code points of well-formed UTF-8. */
+size_t text_characters(struct slice s);
+
 /* A decimal integer without sign, blanks or leading zeros, 0..max. False: out untouched. */
 bool text_parse_u64(struct slice s, uint64_t max, uint64_t *out);
 

@@ -149,6 +149,13 @@ read_text(const json_t *value, size_t max, char **out)
 	return *out == NULL ? DMTP_CARD_NO_MEMORY : DMTP_CARD_OK;
 }
 
+static void
+drop_text(char **text)
+{
+	free(*text);
+	*text = NULL;
+}
+
 static enum dmtp_card_rc
 read_card(const json_t *root, struct dmtp_card *out)
 {
@@ -165,10 +172,10 @@ read_card(const json_t *root, struct dmtp_card *out)
 	                    &out->name)) != DMTP_CARD_OK)
 		return rc;
 	rc = read_text(json_object_get(root, "icon"), 2048, &out->icon);
-	if (out->icon != NULL && strncmp(out->icon, "https://", 8) != 0) {
-		free(out->icon);
-		out->icon = NULL;
-	}
+	if (out->name != NULL && text_characters(slice_str(out->name)) > DMTP_CARD_NAME)
+		drop_text(&out->name);
+	if (out->icon != NULL && strncmp(out->icon, "https://", 8) != 0)
+		drop_text(&out->icon);
 	return rc;
 }
 
@@ -303,6 +310,13 @@ dmtp_card_key_counts(const struct dmtp_card *card, struct slice key, int64_t at_
 	return found != NULL && is_valid_at(found, at_s);
 }
 
+bool
+dmtp_card_proof_counts(const struct dmtp_card *card, struct slice key, int64_t until,
+                       int64_t now_s)
+{
+	return now_s < until && (card == NULL || dmtp_card_key_counts(card, key, now_s));
+}
+
 enum dmtp_card_verdict
 dmtp_card_judge_auth(const struct dmtp_card *card, const struct dmtp_card_auth *a,
                      int64_t now_s, int64_t *until)
@@ -316,6 +330,6 @@ dmtp_card_judge_auth(const struct dmtp_card *card, const struct dmtp_card_auth *
 	if (!dmtp_auth_verify(a->exporter, a->client, a->server, a->signature,
 	                      found->public_key))
 		return DMTP_CARD_FORGED;
-	*until = found->until;
+	*until = found->until < now_s + DMTP_PROOF_S ? found->until : now_s + DMTP_PROOF_S;
 	return DMTP_CARD_GOOD;
 }

@@ -17,6 +17,7 @@
 #define DMTP_CARD_FRESH_S 60 /* a younger card is not fetched again */
 #define DMTP_CARD_LEAST_S 300
 #define DMTP_CARD_MOST_S 86400
+#define DMTP_PROOF_S 86400 /* AUTH holds no longer */
 
 struct dmtp_card_key {
 	char id[DMTP_ID_MAX + 1];
@@ -80,7 +81,14 @@ enum dmtp_card_verdict dmtp_card_judge(const struct dmtp_card *card,
 /* It has this key, and the key is valid then. */
 bool dmtp_card_key_counts(const struct dmtp_card *card, struct slice key, int64_t at_s);
 
-/* AUTH's, at now_s. *until (untouched unless GOOD): the key's end. */
+/*
+ * What AUTH proved by this key until then still counts, by the newest card that is known (NULL:
+ * none): a key that it doesn't hold any more has leaked, for all that we know.
+ */
+bool dmtp_card_proof_counts(const struct dmtp_card *card, struct slice key, int64_t until,
+                            int64_t now_s);
+
+/* AUTH's, at now_s. *until (untouched unless GOOD): the proof's end, the key's or DMTP_PROOF_S away. */
 struct dmtp_card_auth {
 	const uint8_t *exporter; /* 32 octets */
 	struct slice client, server, key, signature;

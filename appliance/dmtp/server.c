@@ -611,7 +611,8 @@ judge_auth(struct dmtp_server *s, struct place *p, const struct dmtp_response *r
 {
 	if (r->letter == DMTP_K && r->has_limits && dmtp_limits_valid(&r->limits))
 		apply_limits(s, &r->limits);
-	if (r->letter == DMTP_E && ++s->auth_failures == DMTP_AUTH_FAILURES)
+	if (r->letter == DMTP_E && r->code == DMTP_CODE_UNVERIFIED_SENDER &&
+	    ++s->auth_failures == DMTP_AUTH_FAILURES)
 		p->x_after = true;
 }
 

@@ -12,7 +12,6 @@
 #include <sys/queue.h>
 
 #define LATER_S 10 /* a card that can't be had is asked for again after five seconds */
-#define PROVEN_S ((int64_t)24 * 3600)
 
 METRIC_DEFINE(verified_total, METRIC_COUNTER, "tmtp_dmtp_auths_total", "result=\"verified\"",
               "AUTH of other servers, by its result.");
@@ -135,10 +134,8 @@ static void
 accept_proof(struct auth *a, int64_t until)
 {
 	struct dmtp_response k = DMTP_RESPONSE_K;
-	int64_t longest = clock_wall_s() + PROVEN_S;
 
-	if (!dmtp_session_prove(a->session, a->domain, a->key,
-	                        until < longest ? until : longest, &k.limits)) {
+	if (!dmtp_session_prove(a->session, a->domain, a->key, until, &k.limits)) {
 		refuse(a, "too many domains in one session");
 		return;
 	}

@@ -121,16 +121,13 @@ find_proven(const struct dmtp_session *s, struct slice domain)
 	return NULL;
 }
 
-/* A key that a newer card doesn't hold any more has leaked, for all that we know. */
 static bool
 still_counts(const struct dmtp_session *s, const struct proven *p)
 {
-	int64_t now_s = clock_wall_s();
 	const struct dmtp_card *card =
 	    cards_kept(s->service->home->cards, slice_str(p->domain));
 
-	return p->until > now_s &&
-	       (card == NULL || dmtp_card_key_counts(card, slice_str(p->key), now_s));
+	return dmtp_card_proof_counts(card, slice_str(p->key), p->until, clock_wall_s());
 }
 
 bool

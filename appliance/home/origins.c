@@ -19,15 +19,13 @@ origins_fetch(struct origins *origins, struct slice domain, const struct fetch_r
 {
 	const struct config *config = origins->home->config;
 	const struct config_route *route = config_route_find(config, domain);
+	const struct net_address *pin =
+	    route == NULL ? NULL : &origins->pins[route - config->routes];
 	struct fetch_request r = *request;
 
-	if (route != NULL) {
-		const struct net_address *pin = &origins->pins[route - config->routes];
-
-		r.ca_file = route->ca;
-		r.allow_private = route->allow_private;
-		r.pin = pin->len > 0 ? pin : NULL;
-	}
+	r.ca_file = route == NULL ? NULL : route->ca;
+	r.allow_private = route != NULL && route->allow_private;
+	r.pin = pin != NULL && pin->len > 0 ? pin : NULL;
 	return fetch_start(origins->fetcher, &r, fn, arg);
 }
 

@@ -7,7 +7,7 @@ import https from "node:https";
 import { after, before, describe, test } from "node:test";
 import { Authority, Pair } from "./lib/appliance.mjs";
 import { Crowd } from "./lib/crowd.mjs";
-import { compose, Session } from "./lib/dmtp.mjs";
+import { compose, seconds, Session } from "./lib/dmtp.mjs";
 import { metric } from "./lib/http.mjs";
 import { DomainKey, prepareWild } from "./lib/origin.mjs";
 import { until } from "./lib/wait.mjs";
@@ -111,6 +111,85 @@ describe("AUTH, to a home server", () => {
 		await its.home.line(/^event=auth-put-off .*domain=silent\.test/);
 		assert.deepEqual(await s.ask("NOOP"), ["K"]);
 		await s.close();
+	});
+
+	// Whether the session is verified for the domain, without a trace.
+	const verified = async (s, domain) => {
+		const answer = await s.ask("CHANNELS", { from: `shop@${domain}`, users: [] });
+		assert.ok(answer[0] === "K" || code(answer)[1] === "unverified-sender", JSON.stringify(answer));
+		return answer[0] === "K";
+	};
+
+	test("without SNI, or with a name that is none of the server's, a session proves nothing", async () => {
+		for (const [domain, servers] of [[undefined, ["home.test", ""]], ["elsewhere.test", ["home.test", "elsewhere.test"]]]) {
+			const s = session({ domain, more: { checkServerIdentity: () => undefined } });
+			await s.greeting;
+			for (const server of servers) {
+				const from = its.home.now;
+				assert.deepEqual(code(await s.ask("AUTH", k.proof(s, "proves.test", server))), ["E", "unverified-sender"]);
+				await its.home.line(/^event=auth-refused .*domain=proves\.test .*reason="the session names no domain of ours \(SNI\)"/, from);
+			}
+			assert.equal(await verified(s, "proves.test"), false);
+			await s.close();
+		}
+	});
+
+	test("a session proves 8 domains, each by an AUTH of its own; one more is refused, and those hold", async () => {
+		const s = session(), domains = Array.from({ length: 9 }, (_, i) => `many${i}.test`);
+		const proves = async (domain) => code(await s.ask("AUTH", k.proof(s, domain, "home.test")));
+		await s.greeting;
+		for (const [i, domain] of domains.entries()) {
+			its.origin.cards[domain] = { keys: [k.entry] };
+			assert.equal(await verified(s, domain), false);
+			assert.deepEqual(await proves(domain), i < 8 ? ["K", undefined] : ["E", "unverified-sender"]);
+		}
+		await its.home.line(/^event=auth-refused .*domain=many8\.test .*reason="too many domains in one session"/);
+		assert.deepEqual(await Promise.all(domains.map((domain) => verified(s, domain))), domains.map((_, i) => i < 8));
+		assert.deepEqual(await proves(domains[0]), ["K", undefined], "once more is not one more");
+		await s.close();
+		const t = session();
+		await t.greeting;
+		assert.equal((await t.ask("AUTH", k.proof(t, domains[8], "home.test")))[0], "K");
+		await t.close();
+	});
+
+	test("a proof ends at the key's `until`", async () => {
+		const s = session(), end = seconds() + 6, short = new DomainKey("short", { until: end });
+		its.origin.cards["ends.test"] = { keys: [short.entry] };
+		await s.greeting;
+		assert.equal((await s.ask("AUTH", short.proof(s, "ends.test", "home.test")))[0], "K");
+		assert.equal(await verified(s, "ends.test"), true);
+		await until("the end of the proof", async () => !await verified(s, "ends.test"), { every: 50 });
+		assert.ok(Date.now() >= end * 1000);
+		assert.deepEqual(code(await s.ask("AUTH", short.proof(s, "ends.test", "home.test"))), ["E", "unverified-sender"]);
+		await s.close();
+	});
+
+	// The minute for which no card is fetched again has to pass.
+	test("a cached card counts on while asking for it again gets no answer; a newer one without the key ends what it proved", async () => {
+		const domain = "rotates.test", unknown = new DomainKey("unknown"), s = session(), t = session();
+		// Somebody proves nothing with a key that no card holds, until the card was asked for so often.
+		const asked = (times) => until(`fetch ${times} of the card`, async () => {
+			const other = session();
+			await other.greeting;
+			assert.deepEqual(code(await other.ask("AUTH", unknown.proof(other, domain, "home.test"))), ["E", "unverified-sender"]);
+			await other.close();
+			return its.origin.count(domain) === times;
+		}, { ms: 120_000, every: 1000 });
+		its.origin.cards[domain] = { keys: [k.entry] };
+		await Promise.all([s.greeting, t.greeting]);
+		assert.equal((await s.ask("AUTH", k.proof(s, domain, "home.test")))[0], "K");
+		assert.equal(await verified(s, domain), true);
+		its.origin.cards[domain] = (res) => res.writeHead(503).end();
+		await asked(2);
+		await its.home.line(/^event=card-refused .*domain=rotates\.test .*503/);
+		assert.equal(await verified(s, domain), true);
+		assert.equal((await t.ask("AUTH", k.proof(t, domain, "home.test")))[0], "K", "what is cached proves, too");
+		its.origin.cards[domain] = { keys: [new DomainKey("new").entry] };
+		await asked(3);
+		assert.deepEqual([await verified(s, domain), await verified(t, domain)], [false, false]);
+		assert.deepEqual(code(await s.ask("AUTH", k.proof(s, domain, "home.test"))), ["E", "unverified-sender"]);
+		await Promise.all([s.close(), t.close()]);
 	});
 
 	test("TLS 1.2 only with the extended master secret", async () => {

@@ -261,6 +261,11 @@ describe("a home server and senders' cards", () => {
 		assert.equal(await its.home.number(`SELECT count(*) FROM tmtp.notification n JOIN tmtp.sender s USING (sender_id) WHERE s.address = 'shop@${domain}' AND state = 1`), 0);
 		assert.equal(its.home.lines.filter((line) => line.startsWith("event=pickup-failed ") && line.includes(`shop@${domain}`)).length, count);
 	};
+	// Messages of the domain that wait for the next try, after so many: the first, at their arrival, isn't counted there.
+	const waiting = (domain, tries = 1) => its.home.number(`SELECT count(*) FROM tmtp.notification n JOIN tmtp.sender s USING (sender_id)
+		WHERE s.address = 'shop@${domain}' AND state = 0 AND leased_until IS NULL AND not_before IS NOT NULL AND attempts = ${tries - 1}`);
+	const makeDue = (domain) => its.home.sql(`UPDATE tmtp.notification n SET not_before = now() FROM tmtp.sender s
+		WHERE s.sender_id = n.sender_id AND s.address = 'shop@${domain}' AND state = 0`);
 	const refused = (reason) => metric(its.home.ports.homeMetrics, `tmtp_notifications_refused_total{reason="${reason}"}`);
 
 	test("a card without keys, and one fetch for many messages", async () => {
@@ -335,6 +340,32 @@ describe("a home server and senders' cards", () => {
 		await until("the silent one's message", async () => (await ann.subjects()).includes("Silent"), 60_000);
 	});
 
+	test("a card server that takes the question and never answers is given up after 5 seconds, and the message waits", async () => {
+		let asked;
+		its.origin.cards["hangs.test"] = () => { asked = Date.now(); };
+		await announce("hangs.test", "Hangs");
+		await its.home.line(/^event=card-refused .*domain=hangs\.test reason="?timeout/);
+		const took = Date.now() - asked;
+		assert.ok(took > 4000 && took < 15_000, `${took} ms`);
+		await failed("hangs.test", "site card: timeout");
+		await until("the message to wait", () => waiting("hangs.test"));
+		assert.equal((await ann.subjects()).includes("Hangs"), false);
+	});
+
+	test("429, or 500 and more, says nothing of a card: the message waits; any other 4xx says that there is none: it is shown", async () => {
+		for (const [domain, status] of [["busy.test", 429], ["down.test", 503], ["closed.test", 403]])
+			its.origin.cards[domain] = (res) => res.writeHead(status).end();
+		for (const [domain, status] of [["busy.test", 429], ["down.test", 503]]) {
+			await announce(domain, `By ${domain}`);
+			await its.home.line(new RegExp(`^event=card-refused .*domain=${domain} reason="HTTP status ${status}"`));
+			await failed(domain, `site card: HTTP status ${status}`);
+			await until("the message to wait", () => waiting(domain));
+		}
+		await announce("closed.test", "By closed.test");
+		await ann.has("By closed.test");
+		assert.deepEqual((await ann.subjects()).filter((subject) => /^By (busy|down)/.test(subject)), []);
+	});
+
 	test("a redirect isn't followed: there is no card", async () => {
 		its.origin.cards["redirects.test"] = (res) => res.writeHead(302, { Location: "https://signs.test/.well-known/dmtp" }).end();
 		const asked = its.origin.count("signs.test");
@@ -348,5 +379,32 @@ describe("a home server and senders' cards", () => {
 		await announce("hosts.test", "From the CDN", { host: "plain.test" });
 		await failed("hosts.test", "no URI's host is the sender's domain or in its site card");
 		assert.equal(await refused("host"), 1);
+	});
+
+	test("a key that no newer card holds: the third try refuses the message for good", async () => {
+		const domain = "forever.test", k = new DomainKey("never");
+		const tries = () => its.home.lines.filter((line) => line.startsWith("event=pickup-failed ") && line.includes(`shop@${domain}`) && line.includes("no key of that id")).length;
+		its.origin.cards[domain] = { signed: 1, keys: [] };
+		const { uris } = await announce(domain, "Never", { sign: (post) => k.signed(post) });
+		for (const n of [1, 2]) {
+			await until(`try ${n}, and the message to wait`, async () => tries() === n && await waiting(domain, n) === 1);
+			await makeDue(domain);
+		}
+		await until("the end", () => its.home.number(`SELECT count(*) FROM tmtp.notification n JOIN tmtp.sender s USING (sender_id) WHERE s.address = 'shop@${domain}' AND state = 2`));
+		assert.equal(tries(), 3);
+		assert.equal(its.origin.count(domain, new URL(uris[0]).pathname), 0);
+		assert.equal((await ann.subjects()).includes("Never"), false);
+	});
+
+	test("a key that the card doesn't hold: once a newer card holds it the message is shown", async () => {
+		const domain = "waits.test", k = new DomainKey("new");
+		its.origin.cards[domain] = { signed: 1, keys: [] };
+		await announce(domain, "By the new key", { sign: (post) => k.signed(post) });
+		await failed(domain, "no key of that id");
+		await until("the message to wait", () => waiting(domain));
+		its.origin.cards[domain] = { signed: 1, keys: [k.entry] };
+		await its.home.killRole("home"); // it asks for a card at most once a minute
+		await makeDue(domain);
+		await ann.has("By the new key");
 	});
 });

@@ -60,6 +60,17 @@ check("6.4", "two failures and a success: K", async (t) => {
 	expect(await ask(session, proof(t, origin, session)), "K");
 });
 
+check("6.4", "malformed by shape or by value is no failed proof: two failures beside three of each, and a success", async (t) => {
+	const { origin, session } = await prepare(t);
+	for (let i = 0; i < 3; i++) {
+		expect(await session.ask("AUTH", { domain: origin.domain, key: "current" }), "E malformed");
+		expect(await session.ask("AUTH", { ...proof(t, origin, session), signature: Buffer.alloc(63) }), "E malformed");
+	}
+	for (let i = 0; i < 2; i++)
+		expect(await ask(session, proof(t, origin, session, { exporter: Buffer.alloc(32) })), "E unverified-sender");
+	expect(await ask(session, proof(t, origin, session)), "K");
+});
+
 check("6.4", "the third failure is followed by X; a good one behind it fails too", async (t) => {
 	const { origin, session } = await prepare(t);
 	for (let i = 0; i < 3; i++)

@@ -4,15 +4,15 @@ import crypto from "node:crypto";
 import https from "node:https";
 
 export class Origin {
-	// domains: all it answers for; authority issues its certificate.
-	static async listen(authority, domains) {
+	// domains: all it answers for; authority issues its certificate. Where: a free port of 127.0.0.1, unless told.
+	static async listen(authority, domains, { host = "127.0.0.1", port = 0 } = {}) {
 		const origin = new Origin(), name = `origin-${domains[0]}`;
 		origin.cards = {}; // domain: a card, a function that answers, or nothing: 404
 		origin.messages = new Map(); // path: octets
 		origin.asked = []; // "domain path"
 		const { cert, key } = authority.issue(domains.join(",DNS:"), name);
 		origin.server = https.createServer({ cert, key }, (req, res) => origin.answer(req, res));
-		await new Promise((resolve) => origin.server.listen(0, "127.0.0.1", resolve));
+		await new Promise((resolve) => origin.server.listen(port, host, resolve));
 		origin.port = origin.server.address().port;
 		return origin;
 	}
@@ -75,7 +75,7 @@ export class DomainKey {
 }
 
 const names = ["plain", "signs", "unsigned", "nocard", "broken", "silent", "redirects", "large", "hosts", "cdn.hosts", "rotates", "ended", "future", "proves", "late",
-	"slow1", "slow2", "quick"];
+	"slow1", "slow2", "quick", "ends", "hangs", "busy", "down", "closed", "waits", "forever", ...Array.from({ length: 9 }, (_, i) => `many${i}`)];
 export const wild = names.map((name) => `${name}.test`);
 
 // For Pair.start: a home server, and many senders that are made up, whose web server is pair.origin.

@@ -151,6 +151,8 @@ load_good(const struct fixture *f, const char *text)
 	"a-directory-with-a-long-name/a-directory-with-a-long-name/a-directory-with-a-" \
 	"long-name/a-socket-with-a-long-name"
 #define USER "user = \"" ACCOUNT "\"\n"
+#define TEN "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"
+#define TITLE_100 TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN
 #define SHOP "domain \"shop.test\" { certificate = \"shop.pem\" key = \"shop.key\" }\n"
 
 static void
@@ -201,7 +203,8 @@ test_every_option_reaches_its_field(void **state)
 	    "database = \"host=/run/postgresql dbname=tmtp passfile=/etc/tmtp/pgpass\"\n" USER
 	    "log_level = \"debug\"\ndrain_timeout_s = 5\npostgres_directory = \"/opt/pg/bin\"\n"
 	    "embedded_memory_mb = 300\nstore_connections = 3\n" SHOP
-	    "domain \"home.test\" { certificate = \"home.pem\" key = \"home.key\" title = \"Th\xc3\xa9 Home\"\n"
+	    "domain \"home.test\" { certificate = \"home.pem\" key = \"home.key\" title = \"" TITLE_100
+	    "\"\n"
 	    " icon = \"https://home.test/icon.png\" signed = true }\n"
 	    "site { listen = {\"127.0.0.1:1234\", \"[::1]:1235\"} url = "
 	    "\"https://push.shop.test:8443/\" tls = true\n"
@@ -274,7 +277,7 @@ test_every_option_reaches_its_field(void **state)
 	assert_false(c->relay.auth);
 	assert_null(c->domains[0].title);
 	assert_false(c->domains[0].signed_only);
-	assert_string_equal(c->domains[1].title, "Th\xc3\xa9 Home");
+	assert_string_equal(c->domains[1].title, TITLE_100);
 	assert_string_equal(c->domains[1].icon, "https://home.test/icon.png");
 	assert_true(c->domains[1].signed_only);
 	r = config_route_find(c, SLICE("b.test"));
@@ -458,6 +461,8 @@ static const struct {
 	{ USER SHOP "relay { auth = maybe }\n", 3, "neither true nor false" },
 	{ USER "domain \"shop.test\" { title = \"a\x01b\" }\n", 2, "is not one line" },
 	{ USER "domain \"shop.test\" { title = \"\xc3\" }\n", 2, "is not one line" },
+	{ USER "domain \"shop.test\" { title = \"" TITLE_100 "e\" }\n", 2,
+	  "is not one line of at most 100 characters" },
 	{ USER "domain \"shop.test\" { icon = \"http://shop.test/i.png\" }\n", 2,
 	  "must begin with https://" },
 	{ USER "domain \"shop.test\" { icon = \"icon.png\" }\n", 2,

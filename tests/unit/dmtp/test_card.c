@@ -110,6 +110,63 @@ test_keys_and_hosts_that_are_none_are_passed_over(void **state)
 	dmtp_card_free(&card);
 }
 
+static char *
+name_of(const char *name)
+{
+	struct dmtp_card *card;
+	char text[1024], *out;
+
+	(void)snprintf(text, sizeof(text), "{\"dmtp\": 1, \"name\": \"%s\"}", name);
+	card = card_of(text);
+	out = card->name;
+	card->name = NULL;
+	dmtp_card_free(&card);
+	return out;
+}
+
+/* Characters are code points, of one octet or of four. */
+static void
+test_a_name_has_at_most_100_characters(void **state)
+{
+	static const char *const characters[] = { "a", "\xc3\xa9", "\xf0\x9f\x92\x8c" };
+	char text[4 * (DMTP_CARD_NAME + 1) + 1], *name;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(characters); i++) {
+		text[0] = '\0';
+		for (int n = 0; n < DMTP_CARD_NAME; n++)
+			strcat(text, characters[i]);
+		name = name_of(text);
+		assert_non_null(name);
+		assert_string_equal(name, text);
+		free(name);
+		strcat(text, characters[i]);
+		assert_null(name_of(text));
+	}
+	assert_null(name_of("a\\u0007b"));
+	assert_null(name_of(""));
+}
+
+static void
+test_an_icon_is_over_https(void **state)
+{
+	static const char *const none[] = { "http://a.example/i.png", "//a.example/i.png",
+		                            "javascript:alert(1)",
+		                            "data:image/png;base64,AA==" };
+	struct dmtp_card *card;
+	char text[256];
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(none); i++) {
+		(void)snprintf(text, sizeof(text),
+		               "{\"dmtp\": 1, \"name\": \"A\", \"icon\": \"%s\"}", none[i]);
+		card = card_of(text);
+		assert_null(card->icon);
+		assert_string_equal(card->name, "A");
+		dmtp_card_free(&card);
+	}
+}
+
 /* Numbers of a stranger's choosing allocate nothing beyond what is read. */
 static void
 test_bounds(void **state)
@@ -259,6 +316,53 @@ test_proofs_are_judged(void **state)
 	dmtp_card_free(&s.card);
 }
 
+static void
+test_a_proof_ends_with_its_key_and_after_24_hours(void **state)
+{
+	struct signer s = signer_make(false);
+	uint8_t exporter[32] = { 7 };
+	struct dmtp_card_auth a = { .exporter = exporter,
+		                    .client = SLICE("a.example"),
+		                    .server = SLICE("b.example"),
+		                    .key = SLICE("k"),
+		                    .signature = slice_mem(s.signature, 64) };
+	const int64_t day = 24 * 3600;
+	int64_t until = -1;
+
+	(void)state;
+	assert_true(dmtp_auth_sign(exporter, a.client, a.server, s.secret, s.signature));
+	for (int64_t more = -1; more <= 1; more++) {
+		s.card->keys[0].until = 150 + day + more;
+		assert_int_equal(dmtp_card_judge_auth(s.card, &a, 150, &until), DMTP_CARD_GOOD);
+		assert_int_equal(until, 150 + day + (more < 0 ? more : 0));
+	}
+	s.card->keys[0].until = INT64_MAX;
+	assert_int_equal(dmtp_card_judge_auth(s.card, &a, 150, &until), DMTP_CARD_GOOD);
+	assert_int_equal(until, 150 + day);
+	dmtp_card_free(&s.card);
+}
+
+static void
+test_a_proof_counts_until_its_end_while_the_newest_card_holds_the_key(void **state)
+{
+	struct signer s = signer_make(false);
+
+	(void)state;
+	/* No card is known any more: the proof's end is what is left. */
+	assert_true(dmtp_card_proof_counts(NULL, SLICE("k"), 180, 179));
+	assert_false(dmtp_card_proof_counts(NULL, SLICE("k"), 180, 180));
+	/* Earlier than the key's end, as after 24 hours. */
+	assert_true(dmtp_card_proof_counts(s.card, SLICE("k"), 180, 179));
+	assert_false(dmtp_card_proof_counts(s.card, SLICE("k"), 180, 180));
+	/* Newer cards: the key ends earlier, and is gone. */
+	s.card->keys[0].until = 160;
+	assert_true(dmtp_card_proof_counts(s.card, SLICE("k"), 180, 159));
+	assert_false(dmtp_card_proof_counts(s.card, SLICE("k"), 180, 160));
+	s.card->keys_n = 0;
+	assert_false(dmtp_card_proof_counts(s.card, SLICE("k"), 180, 159));
+	dmtp_card_free(&s.card);
+}
+
 int
 main(void)
 {
@@ -266,10 +370,15 @@ main(void)
 		cmocka_unit_test(test_a_whole_card),
 		cmocka_unit_test(test_what_is_no_card),
 		cmocka_unit_test(test_keys_and_hosts_that_are_none_are_passed_over),
+		cmocka_unit_test(test_a_name_has_at_most_100_characters),
+		cmocka_unit_test(test_an_icon_is_over_https),
 		cmocka_unit_test(test_bounds),
 		cmocka_unit_test(test_what_is_written_is_read_and_the_oldest_keys_give_way),
 		cmocka_unit_test(test_signatures_are_judged),
 		cmocka_unit_test(test_proofs_are_judged),
+		cmocka_unit_test(test_a_proof_ends_with_its_key_and_after_24_hours),
+		cmocka_unit_test(
+		    test_a_proof_counts_until_its_end_while_the_newest_card_holds_the_key),
 	};
 
 	return RUN(tests);

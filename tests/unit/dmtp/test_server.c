@@ -953,6 +953,31 @@ test_the_third_failed_auth_is_followed_by_x(void **state)
 	dmtp_server_free(&s);
 }
 
+/* Neither by its shape, which the machine refuses, nor by its values, which its owner does. */
+static void
+test_a_malformed_auth_is_no_failed_proof(void **state)
+{
+	struct dmtp_server *s = session(true, false);
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		feed(s, T0, AUTH1);
+		reply_e(s, T0, expect_command(s, DMTP_AUTH), DMTP_CODE_UNVERIFIED_SENDER);
+		expect_output(s, T0, UNVERIFIED);
+	}
+	for (int i = 0; i < 3; i++) {
+		feed(s, T0, "l4:AUTHdee");
+		expect_nothing(s);
+		feed(s, T0, AUTH1);
+		reply_e(s, T0, expect_command(s, DMTP_AUTH), DMTP_CODE_MALFORMED);
+		drop_output(s, T0);
+	}
+	feed(s, T0, AUTH1);
+	reply_e(s, T0, expect_command(s, DMTP_AUTH), DMTP_CODE_UNVERIFIED_SENDER);
+	expect_output(s, T0, UNVERIFIED "l1:Xe");
+	dmtp_server_free(&s);
+}
+
 /* --- time ------------------------------------------------------------------------ */
 
 static void
@@ -1165,6 +1190,7 @@ main(void)
 		cmocka_unit_test(test_handshake_is_done_within_30_seconds),
 		cmocka_unit_test(test_auth_k_brings_new_limits_into_force),
 		cmocka_unit_test(test_the_third_failed_auth_is_followed_by_x),
+		cmocka_unit_test(test_a_malformed_auth_is_no_failed_proof),
 		cmocka_unit_test(test_idle_session_gets_x_and_then_is_closed),
 		cmocka_unit_test(test_session_with_commands_outstanding_is_not_idle),
 		cmocka_unit_test(test_command_that_trickles_is_cut_off),
