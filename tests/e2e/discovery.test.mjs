@@ -6,8 +6,10 @@ import path from "node:path";
 import tls from "node:tls";
 import { after, afterEach, before, describe, test } from "node:test";
 import { Pair } from "./lib/appliance.mjs";
+import { Crowd } from "./lib/crowd.mjs";
 import { NameServer } from "./lib/nameserver.mjs";
 import { Proxy } from "./lib/proxy.mjs";
+import { Sink } from "./lib/sink.mjs";
 import { freePorts, until } from "./lib/wait.mjs";
 
 // A domain for each test, so that none is told what an earlier one was, and none waits for a cache.
@@ -15,7 +17,7 @@ const domains = Array.from({ length: 30 }, (_, i) => `d${i}.test`), guarded = do
 
 describe("discovery", () => {
 	const its = new Pair();
-	let dns, site, first, second, starttls, dead, host, silent, used = 0, kept = [];
+	let dns, site, first, second, starttls, dead, host, half, silent, used = 0, kept = [];
 
 	// 127.x.y.z for the well-known ports, which no SRV record can change: one of this run's own.
 	const ownAddress = () => `127.${2 + Math.floor(Math.random() * 250)}.${Math.floor(Math.random() * 256)}.${1 + Math.floor(Math.random() * 250)}`;
@@ -28,13 +30,13 @@ describe("discovery", () => {
 			shop: { routes: Object.fromEntries(domains.map((domain) => [domain, { public: domain === guarded }])),
 				relay: `nameservers = {"127.0.0.1:${port}"} connect_timeout_s = 5` },
 			home: { others: domains.map((domain) => `domain "${domain}" { ${own} }\n`).join(""),
-				listen: { dmtps: [`[::1]:${home.ports.dmtps}`, `${host}:3688`], dmtp: [`${host}:3687`] } },
+				listen: { dmtps: [`[::1]:${home.ports.dmtps}`, `${host}:3688`], dmtp: [`${host}:3687`, `${half}:3687`] } },
 		};
 	}
 
 	before(async () => {
 		const [port, ...ports] = await freePorts(5);
-		host = ownAddress();
+		[host, half] = [ownAddress(), ownAddress()];
 		await its.start({
 			prepare: async (pair) => {
 				dns = await NameServer.start(path.join(pair.dir, "dns"), port);
@@ -207,6 +209,17 @@ describe("discovery", () => {
 	test("no SRV record of either name: the domain's own address on the well-known ports", async () => {
 		await zone(() => [address(host)]);
 		await arrives();
+		// 3688 first, with TLS at once; 3687 when nobody serves there.
+		let seen = 0;
+		const server = net.createServer((socket) => { seen++; socket.destroy(); });
+		await new Promise((resolve, reject) => server.on("error", reject).listen(3688, half, resolve));
+		try {
+			await zone(() => [address(half)]);
+			await arrives();
+			assert.equal(seen, 1);
+		} finally {
+			await new Promise((resolve) => server.close(resolve));
+		}
 	});
 
 	test("IPv6 and IPv4: an address that leads nowhere costs a try, not the delivery", async () => {
@@ -323,5 +336,28 @@ describe("discovery", () => {
 		await silent.ann.has("Passed over");
 		assert.equal(silent.seen, 1);
 		assert.equal(its.shop.lines.filter((line) => /^event=peer-failed /.test(line) && line.includes(`peer=${silent.ann.address.split("@")[1]} `)).length, 0);
+	});
+});
+
+describe("a pinned route", () => {
+	const its = new Pair();
+	before(() => its.start({ routes: ["plain.test", "bare.test"], prepare: async ({ ways }) => ({ shop: { routes: Object.fromEntries(
+		Object.entries(ways).map(([domain, way]) => [domain, { dmtp: way.port, more: domain === "plain.test" ? "plaintext = true" : "" }])) } }) }));
+	after(() => its.stop());
+
+	test("may be plaintext, if the operator says so; no other way is", async () => {
+		const site = await its.shop.makeSite("shop", ["news"]), from = its.shop.now;
+		const pushed = async (domain) => {
+			const sink = await Sink.start(its, domain, ["--plain"], { secure: false });
+			its.also(() => sink.stop());
+			const crowd = await Crowd.make(site, "news", domain, domain[0], 1);
+			return { sink, id: await site.push("news", `${crowd.member(1)}@${domain}`, "In the open") };
+		};
+		const plain = await pushed("plain.test"), bare = await pushed("bare.test");
+		assert.equal((await site.settled(plain.id)).delivered, 1);
+		await its.shop.line(/^event=session-begun .*peer=plain\.test .*tls=none/, from);
+		await its.shop.line(/^event=peer-failed .*peer=bare\.test /, from);
+		assert.equal((await site.counts(bare.id)).waiting, 1);
+		assert.deepEqual([(await plain.sink.stats()).posts, (await bare.sink.stats()).commands], [1, 0]);
 	});
 });

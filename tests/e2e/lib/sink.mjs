@@ -7,12 +7,13 @@ import { until } from "./wait.mjs";
 
 export class Sink {
 	// pair: knows a way to the domain, which leads to the sink from now on. faults: more of its options.
-	static async start(pair, domain, faults = []) {
+	// secure: with a certificate of the domain; else --plain has to be among the faults.
+	static async start(pair, domain, faults = [], { secure = true } = {}) {
 		const sink = new Sink(), { authority } = pair;
 		authority.issue(domain);
 		sink.file = authority.file(`${domain}.record`);
-		sink.child = spawn(path.join(build, "bench/dmtp-sink"), ["--domain", domain, "--certificate", authority.file(`${domain}.pem`),
-			"--key", authority.file(`${domain}.key`), "--ca", authority.file("ca.pem"), "--record", sink.file, ...faults], { stdio: ["pipe", "pipe", "inherit"] });
+		sink.child = spawn(path.join(build, "bench/dmtp-sink"), ["--domain", domain, "--record", sink.file, ...faults,
+			...(secure ? ["--certificate", authority.file(`${domain}.pem`), "--key", authority.file(`${domain}.key`), "--ca", authority.file("ca.pem")] : [])], { stdio: ["pipe", "pipe", "inherit"] });
 		sink.ended = new Promise((resolve) => sink.child.on("close", resolve));
 		sink.lines = [];
 		let text = "", failed;
