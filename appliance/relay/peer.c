@@ -556,7 +556,7 @@ peer_session(struct peer *p, const char *own, int64_t hint)
 {
 	unsigned max = p->relay->config->relay.sessions_per_domain;
 	/* Hashed: the low bits of a number of id_make are alike. */
-	unsigned slot = peer_is_probing(p) ? 0 : hash_octets(&hint, sizeof(hint)) % max;
+	unsigned slot = hash_octets(&hint, sizeof(hint)) % max;
 	struct session *any = NULL, *s;
 
 	if (!peer_is_open(p))

@@ -21,7 +21,7 @@ function pairOfItsOwn(options) {
 }
 
 describe("a peer that can't take everything at once", () => {
-	const its = pairOfItsOwn({ routes: ["z.test", "i.test", "x.test", "drop.test", "halved.test", "e.test", "four.test", "wide.test", "bulk.test", "gone.test", "ahead.test"] });
+	const its = pairOfItsOwn({ routes: ["z.test", "i.test", "x.test", "drop.test", "halved.test", "e.test", "four.test", "wide.test", "bulk.test", "place.test", "gone.test", "ahead.test"] });
 	let site, ann;
 
 	before(async () => {
@@ -151,6 +151,20 @@ describe("a peer that can't take everything at once", () => {
 			await its.shop.ctl(["queue", "drop", "--domain", domain]);
 			await its_.stop(); // else the relay would wait for its answers when it ends
 		}
+	});
+
+	test("a recipient that got Z loses its place: what comes later overtakes", async () => {
+		const its_ = await sink("place.test", "--z-every", "3"), crowd = await Crowd.make(site, "news", "place.test", "p", 1);
+		const push = async (subject) => site.push("news", `${crowd.member(1)}@place.test`, subject);
+		for (const subject of ["First", "Second"])
+			await site.settled(await push(subject));
+		const put_off = await push("Put off");
+		await until("the Z", () => its_.record(put_off).length === 1);
+		const later = await push("Later");
+		assert.equal((await site.settled(later)).delivered, 1);
+		assert.equal((await site.counts(put_off)).waiting, 1);
+		await its.shop.ctl(["queue", "retry", "--message", put_off]); // by itself: in a minute
+		assert.equal((await site.settled(put_off)).delivered, 1);
 	});
 
 	test("an answer that speaks for the session leaves the message in the queue: it is delivered, once, when the peer takes it", async () => {
