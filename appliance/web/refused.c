@@ -6,8 +6,8 @@
  * The logger isn't told which connection it is about. But the daemon closes a
  * connection after such an answer, on the same thread and in the same turn, and
  * connections are closed in the order of their answers; so the reason waits, in
- * the thread's own memory, for the next that closes with a request unanswered or
- * without its client having left.
+ * the thread's own memory, for the next that closes with a request unanswered,
+ * with octets that began none, or without its client having left.
  */
 #include "web/private.h"
 
@@ -90,7 +90,7 @@ no_request(const struct web_conn *conn)
 void
 refused_close(const struct web_conn *conn)
 {
-	if (waiting.status != 0 && (conn->unanswered || !client_left(conn)))
+	if (waiting.status != 0 && (conn->unanswered || no_request(conn) || !client_left(conn)))
 		tell(conn->peer);
 	else if (conn->cut)
 		log_info("connection-cut", LOG_S("reason", "too-slow"),
