@@ -22,6 +22,7 @@
 #define TLS_PRIORITIES "SECURE128:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
 #define BACKLOG 1024
 #define KEEPER_MS 1000
+#define EMPTY_MS 2000
 
 METRIC_DEFINE(m_connections, METRIC_GAUGE, "tmtp_http_connections", NULL,
               "Open HTTP connections.");
@@ -332,9 +333,32 @@ server_settle(struct web_server *s)
 	}
 }
 
+/*
+ * No new connections, and those that are there end: a broken request that
+ * libmicrohttpd (0.9.75) reads while its daemon is stopped makes it follow a
+ * null pointer. A connection that was being accepted shows within milliseconds.
+ */
+static void
+server_empty(struct web_server *s)
+{
+	const struct timespec pause = { .tv_nsec = 2000000 };
+	int64_t until_ms = clock_mono_ms() + EMPTY_MS;
+
+	s->listen_fd = MHD_quiesce_daemon(s->daemon);
+	for (int seen = 0; seen < 5 && clock_mono_ms() < until_ms; seen++) {
+		pthread_mutex_lock(&s->lock);
+		if (s->conns != NULL)
+			seen = 0;
+		pthread_mutex_unlock(&s->lock);
+		server_cut(s, true);
+		(void)nanosleep(&pause, NULL);
+	}
+}
+
 static void
 server_end_daemon(struct web_server *s)
 {
+	server_empty(s);
 	MHD_stop_daemon(s->daemon);
 	if (s->has_tls)
 		handshakes_stop(s);

@@ -1041,6 +1041,48 @@ test_stopping_under_load(void **state)
 	start(options());
 }
 
+static void *
+break_requests(void *arg)
+{
+	const char *text = arg;
+
+	while (!atomic_load(&load_over)) {
+		int fd = http_connect(port);
+
+		if (fd >= 0 && send(fd, text, strlen(text), MSG_NOSIGNAL) > 0)
+			atomic_fetch_add(&load_answers, 1);
+		if (fd >= 0)
+			(void)close(fd);
+	}
+	return NULL;
+}
+
+/* 0.9.75 reads a broken request that comes while its daemon is stopped through a null pointer. */
+static void
+test_stopping_amid_broken_requests(void **state)
+{
+	static char version[] = "POST / HT/1.1\r\nHost: a\r\n\r\n",
+		    header[] = "GET / HTTP/1.1\r\nX y\r\n\r\n";
+	pthread_t clients[4];
+
+	(void)state;
+	for (int round = 0; round < 40; round++) {
+		atomic_store(&load_over, false);
+		atomic_store(&load_answers, 0);
+		for (int i = 0; i < 4; i++)
+			assert_int_equal(pthread_create(&clients[i], NULL, break_requests,
+			                                i % 2 ? version : header),
+			                 0);
+		while (atomic_load(&load_answers) < 100)
+			(void)sched_yield();
+		web_server_stop(&server, 0);
+		atomic_store(&load_over, true);
+		for (int i = 0; i < 4; i++)
+			assert_int_equal(pthread_join(clients[i], NULL), 0);
+		start(options());
+	}
+}
+
 /* --- answers --------------------------------------------------------------- */
 
 static void
@@ -1233,6 +1275,7 @@ main(void)
 		T(test_stopping_waits_for_what_is_pending),
 		T(test_stopping_answers_what_is_held_and_the_owner_may_reply_late),
 		T(test_stopping_under_load),
+		T(test_stopping_amid_broken_requests),
 		T(test_own_headers_are_sent_and_evil_ones_dropped),
 		T(test_problems_and_their_headers),
 		T(test_objects_conditions_and_ranges),
