@@ -4,10 +4,10 @@
  * trickles; by TLS. Each leaves a line that says who and why.
  *
  * The logger isn't told which connection it is about. But the daemon closes a
- * connection after such an answer, on the same thread and in the same turn, and
- * connections are closed in the order of their answers; so the reason waits, in
- * the thread's own memory, for the next that closes with a request unanswered,
- * with octets that began none, or without its client having left.
+ * connection after such an answer, on the same thread and in the order of the
+ * answers; so the reason waits, in the thread's own memory, for the next that
+ * closes with a request unanswered, with octets that began none, or without its
+ * client having left.
  */
 #include "web/private.h"
 
@@ -18,29 +18,40 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#define WAITING_MAX 64
+#define REASON_TEXT 80
+
+/* First in, first out. */
 static _Thread_local struct {
-	unsigned status; /* 0: none waits */
-	char reason[80];
+	unsigned first, n;
+	struct {
+		unsigned status;
+		char reason[REASON_TEXT];
+	} refusals[WAITING_MAX];
 } waiting;
 
 static void
 tell(const char *client)
 {
-	metrics_request(waiting.status);
-	log_info("request-refused", LOG_I("status", waiting.status),
-	         LOG_S("reason", waiting.reason), LOG_S("client", client));
-	waiting.status = 0;
+	unsigned status = waiting.refusals[waiting.first].status;
+
+	metrics_request(status);
+	log_info("request-refused", LOG_I("status", status),
+	         LOG_S("reason", waiting.refusals[waiting.first].reason),
+	         LOG_S("client", client));
+	waiting.first = (waiting.first + 1) % WAITING_MAX;
+	waiting.n--;
 }
 
 /* The title of the page that the daemon answers with, its entities dropped. */
 static void
-reason_of(const char *line, char out[static sizeof(waiting.reason)])
+reason_of(const char *line, char out[static REASON_TEXT])
 {
 	const char *title = strstr(line, "<title>");
 	size_t n = 0;
 
 	for (const char *p = title == NULL ? "" : title + 7;
-	     *p != '\0' && *p != '<' && n + 1 < sizeof(waiting.reason); p++) {
+	     *p != '\0' && *p != '<' && n + 1 < REASON_TEXT; p++) {
 		if (strncmp(p, "&quot;", 6) == 0)
 			p += 5;
 		else
@@ -56,10 +67,13 @@ refused_hear(const char *line)
 	unsigned long status = code == NULL ? 0 : strtoul(code + 22, NULL, 10);
 
 	if (status >= 400 && status < 600) {
-		if (waiting.status != 0)
+		unsigned at;
+
+		if (waiting.n == WAITING_MAX)
 			tell("");
-		waiting.status = (unsigned)status;
-		reason_of(line, waiting.reason);
+		at = (waiting.first + waiting.n++) % WAITING_MAX;
+		waiting.refusals[at].status = (unsigned)status;
+		reason_of(line, waiting.refusals[at].reason);
 	} else if (strstr(line, "reached connection limit") != NULL) {
 		log_info("connection-refused", LOG_S("reason", "connection-limit"));
 	} else {
@@ -90,7 +104,7 @@ no_request(const struct web_conn *conn)
 void
 refused_close(const struct web_conn *conn)
 {
-	if (waiting.status != 0 && (conn->unanswered || no_request(conn) || !client_left(conn)))
+	if (waiting.n > 0 && (conn->unanswered || no_request(conn) || !client_left(conn)))
 		tell(conn->peer);
 	else if (conn->cut)
 		log_info("connection-cut", LOG_S("reason", "too-slow"),
