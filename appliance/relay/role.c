@@ -108,7 +108,6 @@ on_notified_task(struct loop_task *task)
 		plan_wake(r->relay.plan);
 		grants_wake(r->relay.grants);
 		receipts_wake(r->relay.receipts);
-		receipts_wake(r->relay.receipts);
 		catchup_wake(r->relay.catchup);
 		presences_wake(r->relay.presences);
 	}

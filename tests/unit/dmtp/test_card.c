@@ -289,16 +289,23 @@ test_signatures_are_judged(void **state)
 	}
 }
 
+/* Of a.example to b.example, not signed yet; borrows both. */
+static struct dmtp_card_auth
+proof_by(const struct signer *s, const uint8_t *exporter)
+{
+	return (struct dmtp_card_auth){ .exporter = exporter,
+		                        .client = SLICE("a.example"),
+		                        .server = SLICE("b.example"),
+		                        .key = SLICE("k"),
+		                        .signature = slice_mem(s->signature, 64) };
+}
+
 static void
 test_proofs_are_judged(void **state)
 {
 	struct signer s = signer_make(false);
 	uint8_t exporter[32] = { 7 };
-	struct dmtp_card_auth a = { .exporter = exporter,
-		                    .client = SLICE("a.example"),
-		                    .server = SLICE("b.example"),
-		                    .key = SLICE("k"),
-		                    .signature = slice_mem(s.signature, 64) };
+	struct dmtp_card_auth a = proof_by(&s, exporter);
 	int64_t until = -1;
 
 	(void)state;
@@ -321,11 +328,7 @@ test_a_proof_ends_with_its_key_and_after_24_hours(void **state)
 {
 	struct signer s = signer_make(false);
 	uint8_t exporter[32] = { 7 };
-	struct dmtp_card_auth a = { .exporter = exporter,
-		                    .client = SLICE("a.example"),
-		                    .server = SLICE("b.example"),
-		                    .key = SLICE("k"),
-		                    .signature = slice_mem(s.signature, 64) };
+	struct dmtp_card_auth a = proof_by(&s, exporter);
 	const int64_t day = 24 * 3600;
 	int64_t until = -1;
 
